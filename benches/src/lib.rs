@@ -1,0 +1,1 @@
+//! Benches of the tucano runtime and converter.

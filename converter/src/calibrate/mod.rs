@@ -1,0 +1,1 @@
+//! Activation ranges and covariances from calibration samples.

@@ -1,0 +1,1 @@
+//! Compression formats: one file a format.

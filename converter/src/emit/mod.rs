@@ -1,0 +1,1 @@
+//! Writes the blob and the Rust module.

@@ -1,0 +1,1 @@
+//! Reads ONNX models and `.npz` data: the only code that knows these formats.

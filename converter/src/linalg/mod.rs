@@ -1,0 +1,1 @@
+//! Decompositions on top of faer.

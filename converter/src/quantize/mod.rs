@@ -1,0 +1,1 @@
+//! Integer weights and quantised values.

@@ -1,0 +1,1 @@
+//! Chooses formats and ranks under a budget.

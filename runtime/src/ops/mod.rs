@@ -1,0 +1,76 @@
+//! Operators. One file each: its parameter record (`parse` and `emit`), its `check` at load time, its `run`.
+//!
+//! An operation code names an operator *and* the element types that it works on, so that the list of codes in a model is exactly
+//! the list of code that has to be linked.
+//!
+//! # Conventions
+//!
+//! Images are `[n, h, w, c]`. Linear integer operators take weights `i8`, bias `i32`, and for each output channel a
+//! requantisation multiplier (`i32`, Q31) and shift (`i32`, positive = left) as in [`crate::quant`]. All constants are in
+//! [`crate::blob::Packing::Rows`] order. `family` below is one of
+//! - `i8`: input and output `i8`,
+//! - `i16`: input or output (or both) `i16`, the other may be `i8`: factors' inner values,
+//! - `f32`: all `f32`, and no multipliers.
+//!
+//! | operator | families | inputs | weights | in place |
+//! |---|---|---|---|---|
+//! | conv2d | i8 i16 f32 | image | `[o][kh][kw][i/groups]`, bias `[o]`, multiplier `[o]`, shift `[o]` | no |
+//! | depthwise_conv2d | i8 i16 f32 | image | `[kh][kw][o]`, bias, multiplier, shift; output channel `k` reads input channel `k / (o / c)` | no |
+//! | dense | i8 i16 f32 | `[.., i]` | `[o][i]`, bias, multiplier, shift | no |
+//! | max_pool2d, average_pool2d | i8 f32 | image | none | no |
+//! | add | i8 f32 | two of equal shape | none | yes, on the first input |
+//! | mul | f32 | two of equal shape | none | yes, on the first input |
+//! | table | i8 | any | 256 bytes: entry `x + 128` is the output for input `x` | yes |
+//! | unary | f32 | any | none | yes |
+//! | softmax | i8 f32 | any; over the last axis | none | yes |
+//! | permute | 1-byte, 4-byte elements | any | none | no |
+
+/// Operation codes: `operator << 8 | family`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u16)]
+pub enum OpCode {
+    /// Convolution, `i8`.
+    Conv2dI8 = 0x0101,
+    /// Convolution from or to `i16`.
+    Conv2dI16 = 0x0102,
+    /// Convolution, `f32`.
+    Conv2dF32 = 0x0104,
+    /// Depthwise convolution, `i8`.
+    DepthwiseConv2dI8 = 0x0201,
+    /// Depthwise convolution from or to `i16`.
+    DepthwiseConv2dI16 = 0x0202,
+    /// Depthwise convolution, `f32`.
+    DepthwiseConv2dF32 = 0x0204,
+    /// Dense layer, `i8`.
+    DenseI8 = 0x0301,
+    /// Dense layer from or to `i16`.
+    DenseI16 = 0x0302,
+    /// Dense layer, `f32`.
+    DenseF32 = 0x0304,
+    /// Maximum over windows, `i8`.
+    MaxPool2dI8 = 0x0401,
+    /// Maximum over windows, `f32`.
+    MaxPool2dF32 = 0x0404,
+    /// Mean over windows, `i8`.
+    AveragePool2dI8 = 0x0501,
+    /// Mean over windows, `f32`.
+    AveragePool2dF32 = 0x0504,
+    /// Sum, `i8`.
+    AddI8 = 0x0601,
+    /// Sum, `f32`.
+    AddF32 = 0x0604,
+    /// Product, `f32`.
+    MulF32 = 0x0704,
+    /// Any function of one `i8`.
+    TableI8 = 0x0801,
+    /// A function of one `f32`.
+    UnaryF32 = 0x0904,
+    /// Softmax, `i8`.
+    SoftmaxI8 = 0x0A01,
+    /// Softmax, `f32`.
+    SoftmaxF32 = 0x0A04,
+    /// Axis permutation of one-byte elements.
+    PermuteI8 = 0x0B01,
+    /// Axis permutation of four-byte elements.
+    PermuteF32 = 0x0B04,
+}
