@@ -12,6 +12,24 @@
 //! - `i16`: input or output (or both) `i16`, the other may be `i8`: factors' inner values,
 //! - `f32`: all `f32`, and no multipliers.
 //!
+//! An operator's file declares its unit structs, their shared `check` and the thin `run` that resolves operands, types them with
+//! [`bytemuck::try_cast_slice`] and hands them to the [`Backend`]:
+//!
+//! ```ignore
+//! pub struct TableI8;
+//! impl Operator for TableI8 {
+//!     const CODE: u16 = OpCode::TableI8 as u16;
+//!     const IN_PLACE: bool = true;
+//!     fn check(step: &Step<'_>) -> Result<(), ErrorKind> { .. }
+//!     fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
+//!         let Views { inputs: [input], output, .. } = step.views(memory)?;
+//!         let table = step.weight_i8(0)?;
+//!         match input { None => backend.table_in_place(..), Some(input) => backend.table(..) }
+//!         Some(())
+//!     }
+//! }
+//! ```
+//!
 //! | operator | families | inputs | weights | in place |
 //! |---|---|---|---|---|
 //! | conv2d | i8 i16 f32 | image | `[o][kh][kw][i/groups]`, bias `[o]`, multiplier `[o]`, shift `[o]` | no |
@@ -24,6 +42,31 @@
 //! | unary | f32 | any | none | yes |
 //! | softmax | i8 f32 | any; over the last axis | none | yes |
 //! | permute | 1-byte, 4-byte elements | any | none | no |
+
+use crate::arena::Memory;
+use crate::backend::Backend;
+use crate::error::ErrorKind;
+use crate::model::Step;
+
+/// What the interpreter asks of an operator. One unit struct for each operation code implements it: `Conv2dI8`, `AddF32`, ...
+///
+/// [`crate::op_set!`] lists such types; what it does not list is not linked.
+pub trait Operator {
+    /// The operation code in the blob. Codes of this crate are those of [`OpCode`]; `0x8000..` is left to custom operators.
+    const CODE: u16;
+    /// Whether the output may lie exactly on the first input (same offset, same bytes).
+    const IN_PLACE: bool = false;
+
+    /// Judges a step once, at load time: number and types of operands, shapes, length of each weight, every parameter. What
+    /// `check` accepts, `run` can execute: products of extents, accumulated window bounds and divisors are settled here.
+    /// The loader has already settled that operands exist, that their bytes lie inside memory at aligned offsets, that each tensor's
+    /// number of bytes fits `u32`, and that inputs, output and scratch do not overlap (but for the in-place case).
+    fn check(step: &Step<'_>) -> Result<(), ErrorKind>;
+
+    /// Executes a step. `None` means that something which `check` promised does not hold; the interpreter then stops with
+    /// [`ErrorKind::Internal`]. It never panics.
+    fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()>;
+}
 
 /// Operation codes: `operator << 8 | family`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
