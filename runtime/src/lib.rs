@@ -11,5 +11,6 @@ pub mod blob;
 pub mod error;
 pub mod model;
 pub mod ops;
+pub mod quant;
 
 pub use error::ErrorKind;

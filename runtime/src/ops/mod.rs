@@ -43,6 +43,17 @@
 //! | softmax | i8 f32 | any; over the last axis | none | yes |
 //! | permute | 1-byte, 4-byte elements | any | none | no |
 
+pub mod add;
+pub mod conv2d;
+pub mod dense;
+pub mod depthwise_conv2d;
+pub mod mul;
+pub mod permute;
+pub mod pool2d;
+pub mod softmax;
+pub mod table;
+pub mod unary;
+
 use crate::arena::Memory;
 use crate::backend::Backend;
 use crate::error::ErrorKind;

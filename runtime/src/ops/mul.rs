@@ -1,0 +1,3 @@
+//! Product of two `f32` tensors of equal shape, with a clamp.
+
+pub use super::add::FloatParameters as Parameters;
