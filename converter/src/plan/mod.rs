@@ -1,1 +1,188 @@
-//! Order, lifetimes and arena offsets.
+//! Gives every stored tensor its place in the arena.
+//!
+//! Takes a [`Layout`] and the element width of each value. Gives a [`Plan`]: offsets, arena size, and who holds the peak. Steps
+//! keep their order. Views of one buffer share memory, and a step that may run in place (sums, products, functions of one number,
+//! softmax) writes over an input that dies there; the operands of a sum or product change places where only the second one dies.
+//! Graph inputs live from the start (the caller writes them before the first step), graph outputs to the end.
+
+mod arena;
+
+pub use arena::{Block, Placement, place};
+
+use crate::graph::ValueId;
+use crate::passes::layout::{Kind, Layout};
+
+/// Every tensor starts at a multiple of this many bytes, and so must the arena.
+pub const ARENA_ALIGN: usize = 16;
+
+/// A layout with its memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// The layout; operands of sums may have changed places.
+    pub layout: Layout,
+    /// Bytes from the start of the arena, one for each tensor of the layout.
+    pub offsets: Vec<usize>,
+    /// Bytes of the arena.
+    pub arena_bytes: usize,
+    /// No order of placing can need less than this with these steps: the largest sum of what lives at once.
+    pub lower_bound: usize,
+    /// What lives at the step where most does.
+    pub peak: Peak,
+}
+
+/// The moment that decides the arena's size.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Peak {
+    /// Name of the step.
+    pub step: String,
+    /// What lives then, with its bytes, largest first.
+    pub live: Vec<(ValueId, usize)>,
+}
+
+/// Plans the arena; `element_bytes` is the width of the elements of a value.
+pub fn plan(mut layout: Layout, element_bytes: impl Fn(ValueId) -> usize) -> Plan {
+    let buffers = layout.tensors.iter().map(|tensor| tensor.buffer + 1).max().unwrap_or(0);
+    let end = layout.steps.len() + 1;
+    // Time 0 is before the first step, time s + 1 is step s.
+    let mut blocks = vec![Block { bytes: 0, first: end, last: 0 }; buffers];
+    let mut values = vec![ValueId(0); buffers];
+    for tensor in layout.tensors.iter().rev() {
+        blocks[tensor.buffer].bytes = tensor.shape.iter().product::<usize>() * element_bytes(tensor.value);
+        values[tensor.buffer] = tensor.value;
+    }
+    let mut live_at = |tensor: usize, time: usize| {
+        let block = &mut blocks[layout.tensors[tensor].buffer];
+        block.first = block.first.min(time);
+        block.last = block.last.max(time);
+    };
+    layout.inputs.iter().for_each(|tensor| live_at(*tensor, 0));
+    for (time, step) in (1..).zip(&layout.steps) {
+        step.inputs.iter().chain([&step.output]).for_each(|tensor| live_at(*tensor, time));
+    }
+    layout.outputs.iter().for_each(|tensor| live_at(*tensor, end));
+
+    // Buffers that are written in place join the block of the buffer they overwrite.
+    let mut block_of: Vec<usize> = (0..buffers).collect();
+    for (time, step) in (1..).zip(&mut layout.steps) {
+        let output = layout.tensors[step.output].buffer;
+        let candidates = match step.kind {
+            Kind::Add | Kind::Mul => 2,
+            Kind::Pointwise | Kind::Softmax => 1,
+            _ => 0,
+        };
+        let block = |operand: &usize| block_of[layout.tensors[*operand].buffer];
+        let operands: Vec<usize> = step.inputs.iter().map(block).collect();
+        let dying = (0..candidates).find(|k| {
+            let from = operands[*k];
+            let others = operands.iter().enumerate().all(|(other, block)| other == *k || *block != from);
+            others && blocks[from].last == time && blocks[from].bytes == blocks[output].bytes
+        });
+        if let Some(k) = dying {
+            step.inputs.swap(0, k);
+            block_of[output] = operands[k];
+            blocks[operands[k]].last = blocks[output].last;
+        }
+    }
+    let roots: Vec<usize> = (0..buffers).filter(|buffer| block_of[*buffer] == *buffer).collect();
+    let live: Vec<Block> = roots.iter().map(|root| blocks[*root]).collect();
+    let placement = place(&live, ARENA_ALIGN);
+    let offset_of = |buffer: usize| {
+        roots.iter().position(|root| *root == block_of[buffer]).map_or(0, |k| placement.offsets[k])
+    };
+    let offsets = layout.tensors.iter().map(|tensor| offset_of(tensor.buffer)).collect();
+
+    let load = |time: usize| {
+        live.iter().filter(|block| block.lives_at(time)).map(|block| block.bytes).sum::<usize>()
+    };
+    // The first of equals.
+    let time = (0..=end).rev().max_by_key(|time| load(*time)).unwrap_or(0);
+    let step = match time {
+        0 => "input".to_owned(),
+        _ => layout.steps.get(time - 1).map_or_else(|| "output".to_owned(), |step| step.name.clone()),
+    };
+    let mut holders: Vec<(ValueId, usize)> = roots
+        .iter()
+        .zip(&live)
+        .filter(|(_, block)| block.lives_at(time))
+        .map(|(root, block)| (values[*root], block.bytes))
+        .collect();
+    holders.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+    Plan {
+        layout,
+        offsets,
+        arena_bytes: placement.bytes,
+        lower_bound: placement.lower_bound,
+        peak: Peak { step, live: holders },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::{ActivationRange, Graph, Node, Op, Unary};
+    use crate::passes::layout::layout;
+
+    /// `x` of 8 elements, then the named operations; operands are value numbers.
+    fn graph(ops: &[(Op, &[usize])], outputs: &[usize]) -> Graph {
+        let mut graph = Graph::default();
+        let input = graph.add_value("x", vec![1, 8]);
+        graph.inputs.push(input);
+        for (k, (op, operands)) in ops.iter().enumerate() {
+            let shapes: Vec<&[usize]> = operands.iter().map(|id| graph.shape(ValueId(*id))).collect();
+            let shape = op.output_shape(&shapes).unwrap();
+            let output = graph.add_value(format!("v{}", k + 1), shape);
+            let inputs = operands.iter().map(|id| ValueId(*id)).collect();
+            graph.nodes.push(Node { name: format!("n{k}"), op: op.clone(), inputs, output });
+        }
+        graph.outputs = outputs.iter().map(|id| ValueId(*id)).collect();
+        graph.check().unwrap();
+        graph
+    }
+
+    fn planned(graph: &Graph) -> Plan {
+        plan(layout(graph).unwrap(), |_| 4)
+    }
+
+    const SIN: Op = Op::Unary(Unary::Sin);
+    const ADD: Op = Op::Add(ActivationRange::NONE);
+
+    #[test]
+    fn in_place_chain_needs_one_buffer() {
+        let plan = planned(&graph(&[(SIN, &[0]), (SIN, &[1]), (Op::Reshape(vec![8]), &[2])], &[3]));
+        assert_eq!(plan.arena_bytes, 32);
+        assert!(plan.offsets.iter().all(|offset| *offset == 0));
+    }
+
+    #[test]
+    fn a_value_that_lives_on_is_not_overwritten() {
+        // v1 = sin x; v2 = sin v1; v3 = v1 + v2: v1 lives over v2, v3 overwrites one of them.
+        let plan = planned(&graph(&[(SIN, &[0]), (SIN, &[1]), (ADD, &[1, 2])], &[3]));
+        assert_eq!(plan.arena_bytes, 64);
+        let step = &plan.layout.steps[1];
+        assert_ne!(plan.offsets[step.inputs[0]], plan.offsets[step.output]);
+        // A graph output is not overwritten either.
+        assert_eq!(planned(&graph(&[(SIN, &[0]), (SIN, &[1])], &[1, 2])).arena_bytes, 64);
+    }
+
+    #[test]
+    fn the_dying_operand_comes_first() {
+        // v2 = x + v1 with x living on: only v1 may be overwritten.
+        let plan = planned(&graph(&[(SIN, &[0]), (ADD, &[0, 1]), (ADD, &[0, 2])], &[3]));
+        let step = &plan.layout.steps[1];
+        assert_eq!(plan.layout.tensors[step.inputs[0]].value, ValueId(1));
+        assert_eq!(plan.offsets[step.inputs[0]], plan.offsets[step.output]);
+        assert_eq!(plan.arena_bytes, 64);
+    }
+
+    #[test]
+    fn a_value_added_to_itself_is_not_overwritten() {
+        assert_eq!(planned(&graph(&[(ADD, &[0, 0])], &[1])).arena_bytes, 64);
+    }
+
+    #[test]
+    fn peak_names_its_holders() {
+        let plan = planned(&graph(&[(SIN, &[0]), (SIN, &[0]), (ADD, &[1, 2])], &[3]));
+        assert_eq!((plan.peak.live.len(), plan.peak.step.as_str()), (2, "n0"));
+        assert_eq!(plan.arena_bytes, plan.lower_bound);
+    }
+}
