@@ -1,49 +1,382 @@
-//! A validated blob.
+//! A validated blob, and its steps with their operands resolved.
+//!
+//! [`Model::load`] is the only validation point. What it accepts can be run: every record is sound, every operand lies inside its
+//! memory, and every step was accepted by its operator's [`check`](crate::ops::Operator::check).
 
-use crate::arena::{Memory, Views};
-use crate::blob::TensorRecord;
+use core::marker::PhantomData;
+use core::ops::Range;
+
+use crate::arena::{MAX_INPUTS, Memory, Place, Views};
+use crate::blob::{Blob, DType, SectionKind, Space, StepRecord, TensorRecord, WeightRecord};
+use crate::error::{Error, ErrorKind};
+use crate::op_set::OpSet;
+
+/// A network, ready to run with the operators of `O`. It borrows the blob and copies nothing.
+#[derive(Debug)]
+pub struct Model<'m, O> {
+    blob: Blob<'m>,
+    ops: PhantomData<O>,
+}
+
+impl<O> Clone for Model<'_, O> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<O> Copy for Model<'_, O> {}
+
+impl<'m, O: OpSet> Model<'m, O> {
+    /// Validates a blob. Bytes behind its stated length are ignored.
+    ///
+    /// Costs one pass over everything but the weights. Weights are data: damage there changes results, never safety;
+    /// [`Blob::verify_weights`] compares their checksum.
+    ///
+    /// # Errors
+    /// Those of [`Blob::parse`]; [`ErrorKind::Tensor`], [`ErrorKind::Weight`], [`ErrorKind::Terminal`]; with the step's index and operation code
+    /// [`ErrorKind::Step`], [`ErrorKind::Operand`], [`ErrorKind::Overlap`], [`ErrorKind::UnknownOperator`] and those of the operators' checks.
+    pub fn load(bytes: &'m [u8]) -> Result<Self, Error> {
+        let blob = Blob::parse(bytes)?;
+        check_tensors(&blob)?;
+        check_weights(&blob)?;
+        check_graph_inputs(&blob)?;
+        let mut defined = blob.header().inputs;
+        let count = u16::try_from(blob.step_count()).ok().filter(|&count| count != Error::NOWHERE);
+        for index in 0..count.ok_or(Error::new(ErrorKind::Section, SectionKind::Steps as u32))? {
+            let record = blob.step(index).ok_or(Error::at_step(ErrorKind::Step, index, 0, 0))?;
+            let fault = |(kind, value)| Error::at_step(kind, index, record.op, value);
+            let step = Step { blob: &blob, index, record };
+            check_step(&step, &mut defined, O::in_place(record.op)).map_err(fault)?;
+            O::check(&step).map_err(|kind| fault((kind, 0)))?;
+        }
+        check_graph_outputs(&blob, defined)?;
+        Ok(Self { blob, ops: PhantomData })
+    }
+
+    /// A model again from the blob of one that was loaded.
+    #[cfg(feature = "host")]
+    pub(crate) fn of_loaded(blob: Blob<'m>) -> Self {
+        Self { blob, ops: PhantomData }
+    }
+
+    /// The blob: header, records, names, labels, contracts.
+    pub fn blob(&self) -> &Blob<'m> {
+        &self.blob
+    }
+
+    /// Bytes of working memory.
+    pub fn arena_bytes(&self) -> usize {
+        self.blob.header().arena_bytes as usize
+    }
+
+    /// Bytes that survive from run to run.
+    pub fn state_bytes(&self) -> usize {
+        self.blob.header().state_bytes as usize
+    }
+
+    /// Number of graph inputs.
+    pub fn inputs(&self) -> u16 {
+        self.blob.header().inputs
+    }
+
+    /// Number of graph outputs.
+    pub fn outputs(&self) -> u16 {
+        self.blob.header().outputs
+    }
+
+    /// Graph input `k`.
+    pub fn input(&self, k: u16) -> Option<TensorRecord> {
+        if k >= self.inputs() {
+            return None;
+        }
+        self.blob.tensor(self.blob.operand(u32::from(k))?)
+    }
+
+    /// Graph output `k`.
+    pub fn output(&self, k: u16) -> Option<TensorRecord> {
+        if k >= self.outputs() {
+            return None;
+        }
+        self.blob.tensor(self.blob.operand(u32::from(self.inputs()).checked_add(u32::from(k))?)?)
+    }
+
+    /// Number of steps.
+    pub fn step_count(&self) -> u16 {
+        u16::try_from(self.blob.step_count()).unwrap_or(u16::MAX)
+    }
+
+    /// Step `index`.
+    pub fn step(&self, index: u16) -> Option<Step<'_>> {
+        Some(Step { blob: &self.blob, index, record: self.blob.step(index)? })
+    }
+
+    /// All steps, in order.
+    pub fn steps(&self) -> impl Iterator<Item = Step<'_>> {
+        (0..self.step_count()).map_while(|index| self.step(index))
+    }
+}
 
 /// One step with its operands resolved.
 #[derive(Clone, Copy)]
 pub struct Step<'m> {
-    parameters: &'m [u32],
+    blob: &'m Blob<'m>,
+    index: u16,
+    record: StepRecord,
 }
 
 impl<'m> Step<'m> {
+    /// Its place in the order of execution, from 0.
+    pub fn index(&self) -> u16 {
+        self.index
+    }
+
+    /// The operation code.
+    pub fn op(&self) -> u16 {
+        self.record.op
+    }
+
+    /// Its name, if the blob holds names.
+    pub fn name(&self) -> Option<&'m str> {
+        self.blob.step_name(self.index)
+    }
+
     /// Number of inputs, outputs, weights.
     pub fn counts(&self) -> (usize, usize, usize) {
-        (0, 0, 0)
+        (usize::from(self.record.inputs), usize::from(self.record.outputs), usize::from(self.record.weights))
     }
+
     /// The record of input `k`.
-    pub fn input(&self, _k: usize) -> Option<TensorRecord> {
-        None
+    pub fn input(&self, k: usize) -> Option<TensorRecord> {
+        self.blob.tensor(self.input_id(k)?)
     }
+
     /// The record of output `k`.
-    pub fn output(&self, _k: usize) -> Option<TensorRecord> {
-        None
+    pub fn output(&self, k: usize) -> Option<TensorRecord> {
+        self.blob.tensor(self.output_id(k)?)
     }
+
+    /// The record of weight `k`.
+    pub fn weight(&self, k: usize) -> Option<WeightRecord> {
+        self.blob.weight(self.weight_id(k)?)
+    }
+
+    /// Index of input `k` in the tensor section.
+    pub fn input_id(&self, k: usize) -> Option<u16> {
+        self.operand(k, 0, self.record.inputs)
+    }
+
+    /// Index of output `k` in the tensor section.
+    pub fn output_id(&self, k: usize) -> Option<u16> {
+        self.operand(k, usize::from(self.record.inputs), self.record.outputs)
+    }
+
+    /// Index of weight `k` in the weight-record section.
+    pub fn weight_id(&self, k: usize) -> Option<u16> {
+        let before = usize::from(self.record.inputs).checked_add(usize::from(self.record.outputs))?;
+        self.operand(k, before, self.record.weights)
+    }
+
+    fn operand(&self, k: usize, before: usize, count: u8) -> Option<u16> {
+        if k >= usize::from(count) {
+            return None;
+        }
+        let place = u32::try_from(before.checked_add(k)?).ok()?;
+        self.blob.operand(self.record.operands_at.checked_add(place)?)
+    }
+
     /// The parameter words.
     pub fn parameters(&self) -> &'m [u32] {
-        self.parameters
+        self.blob.parameters(self.record.parameters_at, self.record.parameters).unwrap_or_default()
     }
+
     /// The elements of weight `k`; `None` if it is of another type.
-    pub fn weight_i8(&self, _k: usize) -> Option<&'m [i8]> {
-        None
+    pub fn weight_i8(&self, k: usize) -> Option<&'m [i8]> {
+        self.elements(k, DType::I8)
     }
+
     /// The elements of weight `k`; `None` if it is of another type.
-    pub fn weight_i32(&self, _k: usize) -> Option<&'m [i32]> {
-        None
+    pub fn weight_i32(&self, k: usize) -> Option<&'m [i32]> {
+        self.elements(k, DType::I32)
     }
+
     /// The elements of weight `k`; `None` if it is of another type.
-    pub fn weight_f32(&self, _k: usize) -> Option<&'m [f32]> {
-        None
+    pub fn weight_f32(&self, k: usize) -> Option<&'m [f32]> {
+        self.elements(k, DType::F32)
     }
-    /// Bytes of the scratch in the arena (aligned as the arena's tensors).
+
+    fn elements<T: bytemuck::AnyBitPattern>(&self, k: usize, dtype: DType) -> Option<&'m [T]> {
+        let record = self.weight(k).filter(|record| record.dtype == dtype)?;
+        bytemuck::try_cast_slice(self.blob.weight_bytes(&record)?).ok()
+    }
+
+    /// Bytes of the scratch in the arena. It is aligned as the arena is.
     pub fn scratch_bytes(&self) -> usize {
-        0
+        self.record.scratch_bytes as usize
     }
-    /// Views of all `N` inputs, the first output and the scratch.
-    pub fn views<'s, const N: usize>(&self, _memory: &'s mut Memory<'_>) -> Option<Views<'s, N>> {
-        None
+
+    /// Where the scratch lies in the arena.
+    pub fn scratch(&self) -> Range<usize> {
+        let start = self.record.scratch_at as usize;
+        start..start.saturating_add(self.scratch_bytes())
     }
+
+    /// Views of the first `N` inputs, the first output and the scratch. `None` if the step has fewer inputs; after a load, never for
+    /// the number of inputs that the operator's check has settled.
+    pub fn views<'s, const N: usize>(&self, memory: &'s mut Memory<'_>) -> Option<Views<'s, N>> {
+        let mut inputs = [const { Place { space: Space::Arena, range: 0..0 } }; N];
+        for (k, place) in inputs.iter_mut().enumerate() {
+            *place = place_of(&self.input(k)?)?;
+        }
+        memory.views(&inputs, &place_of(&self.output(0)?)?, &self.scratch())
+    }
+}
+
+impl core::fmt::Debug for Step<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Step").field("index", &self.index).field("record", &self.record).finish()
+    }
+}
+
+/// The bytes of a tensor, without slack.
+pub(crate) fn place_of(tensor: &TensorRecord) -> Option<Place> {
+    let start = tensor.offset as usize;
+    Some(Place { space: tensor.space, range: start..start.checked_add(tensor.bytes()?)? })
+}
+
+fn check_tensors(blob: &Blob<'_>) -> Result<(), Error> {
+    let too_many = Error::new(ErrorKind::Section, SectionKind::Tensors as u32);
+    let count = u16::try_from(blob.layout().tensors.count).map_err(|_| too_many)?;
+    for index in 0..count {
+        let sound = blob.tensor(index).and_then(|tensor| lies_in_memory(blob, &tensor));
+        if sound != Some(true) {
+            return Err(Error::new(ErrorKind::Tensor, u32::from(index)));
+        }
+    }
+    Ok(())
+}
+
+fn lies_in_memory(blob: &Blob<'_>, tensor: &TensorRecord) -> Option<bool> {
+    let header = blob.header();
+    let available = match tensor.space {
+        Space::Arena => header.arena_bytes,
+        Space::State => header.state_bytes,
+        _ => return None,
+    };
+    let end = place_of(tensor)?.range.end.checked_add(usize::from(tensor.slack))?;
+    // Finite, positive and not subnormal, judged on the bits: exponent neither 0 nor all ones, sign clear.
+    let scale = (0x0080_0000..0x7F80_0000).contains(&tensor.scale_bits);
+    let zero_point = match tensor.dtype {
+        DType::I8 => (-128..=127).contains(&tensor.zero_point),
+        DType::I16 => (-32768..=32767).contains(&tensor.zero_point),
+        DType::I32 => true,
+        DType::F32 => tensor.zero_point == 0,
+        DType::F16 => false,
+    };
+    let aligned = u32::from(header.align).checked_sub(1).is_some_and(|mask| tensor.offset & mask == 0);
+    Some(end <= available as usize && scale && zero_point && aligned && tensor.window_rows == 0)
+}
+
+fn check_weights(blob: &Blob<'_>) -> Result<(), Error> {
+    let too_many = Error::new(ErrorKind::Section, SectionKind::WeightRecords as u32);
+    let count = u16::try_from(blob.layout().weights.count).map_err(|_| too_many)?;
+    for index in 0..count {
+        let sound = blob.weight(index).filter(|record| {
+            record.offset.is_multiple_of(16)
+                && record.dtype != DType::F16
+                && blob.weight_bytes(record).is_some()
+        });
+        if sound.is_none() {
+            return Err(Error::new(ErrorKind::Weight, u32::from(index)));
+        }
+    }
+    Ok(())
+}
+
+/// Graph input `k` is tensor `k`, in the arena.
+fn check_graph_inputs(blob: &Blob<'_>) -> Result<(), Error> {
+    for k in 0..blob.header().inputs {
+        let sound = blob.operand(u32::from(k)) == Some(k)
+            && blob.tensor(k).is_some_and(|tensor| tensor.space == Space::Arena);
+        if !sound {
+            return Err(Error::new(ErrorKind::Terminal, u32::from(k)));
+        }
+    }
+    Ok(())
+}
+
+/// A graph output is a tensor in the arena that has been written: one of the first `defined`.
+fn check_graph_outputs(blob: &Blob<'_>, defined: u16) -> Result<(), Error> {
+    let header = blob.header();
+    for k in 0..header.outputs {
+        let place = u32::from(header.inputs).saturating_add(u32::from(k));
+        let sound = blob.operand(place).is_some_and(|tensor| {
+            tensor < defined && blob.tensor(tensor).is_some_and(|tensor| tensor.space == Space::Arena)
+        });
+        if !sound {
+            return Err(Error::new(ErrorKind::Terminal, place));
+        }
+    }
+    Ok(())
+}
+
+/// What every step must fulfil, whatever its operator. `defined` tensors are written before it, and it may add one.
+fn check_step(step: &Step<'_>, defined: &mut u16, in_place: bool) -> Result<(), (ErrorKind, u32)> {
+    let record = &step.record;
+    let malformed = (ErrorKind::Step, 0);
+    if record.outputs != 1 || usize::from(record.inputs) > MAX_INPUTS {
+        return Err((ErrorKind::OperandCount, 0));
+    }
+    if step.blob.parameters(record.parameters_at, record.parameters).is_none() && record.parameters != 0 {
+        return Err(malformed);
+    }
+    for k in 0..usize::from(record.weights) {
+        let id = step.weight_id(k).ok_or(malformed)?;
+        step.blob.weight(id).ok_or((ErrorKind::Operand, u32::from(id)))?;
+    }
+
+    let scratch = step.scratch();
+    let mask = usize::from(step.blob.header().align).saturating_sub(1);
+    let fits = scratch.end <= step.blob.header().arena_bytes as usize;
+    let aligned = scratch.start & mask == 0;
+    if !(scratch.is_empty() || fits && aligned) {
+        return Err((ErrorKind::Scratch, record.scratch_at));
+    }
+    let meets_scratch = |place: &Place| place.space == Space::Arena && meet(&place.range, &scratch);
+
+    let output_id = step.output_id(0).ok_or(malformed)?;
+    let unknown = (ErrorKind::Operand, u32::from(output_id));
+    let output = step.output(0).ok_or(unknown)?;
+    let written = place_of(&output).ok_or(unknown)?;
+    if meets_scratch(&written) {
+        return Err((ErrorKind::Overlap, u32::from(output_id)));
+    }
+    for k in 0..usize::from(record.inputs) {
+        let id = step.input_id(k).ok_or(malformed)?;
+        let unknown = (ErrorKind::Operand, u32::from(id));
+        let input = step.input(k).ok_or(unknown)?;
+        let read = place_of(&input).ok_or(unknown)?;
+        if id >= *defined && input.space != Space::State {
+            return Err(unknown);
+        }
+        let allowed = k == 0 && in_place && read == written;
+        let overlaps = read.space == written.space && meet(&read.range, &written.range) && !allowed;
+        // Views of inputs are shared only where they are the same.
+        let crosses = (0..k).filter_map(|earlier| place_of(&step.input(earlier)?)).any(|earlier| {
+            earlier != read && earlier.space == read.space && meet(&earlier.range, &read.range)
+        });
+        if overlaps || crosses || meets_scratch(&read) {
+            return Err((ErrorKind::Overlap, u32::from(id)));
+        }
+    }
+    if output.space == Space::Arena {
+        if output_id != *defined {
+            return Err(unknown);
+        }
+        *defined = defined.saturating_add(1);
+    }
+    Ok(())
+}
+
+fn meet(a: &Range<usize>, b: &Range<usize>) -> bool {
+    !a.is_empty() && !b.is_empty() && a.start < b.end && b.start < a.end
 }

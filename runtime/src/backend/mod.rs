@@ -16,3 +16,13 @@ pub struct Scalar;
 impl Backend for Scalar {
     const NAME: &'static str = "scalar";
 }
+
+/// The backend that [`crate::host::Runner`] uses.
+#[cfg(feature = "host")]
+pub type Best = Scalar;
+
+/// The token of [`Best`].
+#[cfg(feature = "host")]
+pub fn best() -> Best {
+    Scalar
+}

@@ -25,7 +25,7 @@
 //! | 46 | `u16` | number of graph outputs |
 //! | 48 | `[u8; 16]` | zero |
 //!
-//! # Section table, 20 bytes a section
+//! # Section table, 20 bytes a section, at most [`MAX_SECTIONS`]
 //!
 //! | offset | type | field |
 //! |---|---|---|
@@ -36,22 +36,36 @@
 //! | 12 | `u32` | stride: bytes from one record to the next |
 //! | 16 | `u32` | zero |
 //!
-//! Sections do not overlap. Each kind stands at most once, but for [`SectionKind::Weights`], which may stand several times (one
-//! for each memory that holds weights). Records: [`TensorRecord`], [`WeightRecord`], [`StepRecord`]; operands are `u16`, parameters
-//! are `u32` words laid out by the operator ([`crate::ops`]); weights and names are bytes.
+//! A section is *records times stride* bytes. Sections overlap neither each other nor the header nor the table. Each kind stands
+//! at most once, but for [`SectionKind::Weights`], which may stand several times (one for each memory that holds weights); a section
+//! that is missing has no records. Records: [`TensorRecord`], [`WeightRecord`], [`StepRecord`], [`InputContract`]; their stride is at least
+//! the bytes of the record. Operands are `u16` (stride 2), parameters are `u32` words laid out by the operator ([`crate::ops`],
+//! stride 4); weights, names and labels are bytes (stride 1).
 //!
 //! # How it runs
 //!
-//! Steps run in order. A step's operands are, one after the other, indices of its input tensors, its output tensors (both into
-//! the tensor section) and its weights (into the weight-record section). Graph inputs and outputs are the first operands of the
-//! operand section: all inputs, then all outputs.
+//! Steps run in order. A step's operands stand one after the other in the operand section: indices of its input tensors, of its one
+//! output tensor (both into the tensor section) and of its weights (into the weight-record section). The first operands of that
+//! section are the graph inputs, then the graph outputs: tensors in [`Space::Arena`].
+//!
+//! Tensors are numbered by first writing: the graph inputs are tensors 0, 1, ... in order, and each step whose output lies in the arena writes
+//! the next number. So a step reads an arena tensor only after it was written, and no tensor is written twice. Tensors in
+//! [`Space::State`] stand behind all of them; a step may read one that no step has written: it holds what the last run left.
+//!
+//! Several tensors may use the same bytes one after the other. A step's output must not overlap its inputs, but for
+//! operators that work in place ([`crate::ops`]): there it may be exactly the bytes of the first input. Its scratch overlaps neither.
+//! Offsets of tensors and of non-empty scratch are divisible by the header's alignment.
 
+mod crc;
+#[cfg(feature = "host")]
 mod emit;
 mod parse;
 mod record;
 
-pub use emit::{BlobBuilder, crc32_of};
-pub use parse::{Blob, Section};
+pub use crc::crc32;
+#[cfg(feature = "host")]
+pub use emit::{BlobBuilder, EmitError};
+pub use parse::{Blob, Header, Layout, Requirements, Section, requirements};
 pub use record::{DType, InputContract, Packing, SectionKind, Space, StepRecord, TensorRecord, WeightRecord};
 
 /// First four bytes of a blob.
@@ -66,6 +80,8 @@ pub const HEADER_BYTES: usize = 64;
 pub const SECTION_ENTRY_BYTES: usize = 20;
 /// Alignment of a blob in memory, and of each section in it.
 pub const BLOB_ALIGN: usize = 16;
+/// Most sections a blob can have.
+pub const MAX_SECTIONS: u16 = 64;
 /// Most axes a tensor can have.
 pub const MAX_RANK: usize = 4;
 /// All bits of *required features* that this reader knows.

@@ -1,6 +1,423 @@
-//! Reads a blob.
+//! Reads a blob: header, section table, and access to records by index.
+//!
+//! Takes the bytes; gives a [`Blob`] whose sections lie inside it and do not overlap; refuses what the header, the table or the
+//! structure's checksum show to be wrong. What records mean is judged by [`crate::Model::load`].
 
-/// A parsed blob.
-pub struct Blob;
-/// A section.
-pub struct Section;
+use super::crc::Crc;
+use super::record::{SectionKind, u16_at, u32_at};
+use super::{
+    BLOB_ALIGN, HEADER_BYTES, InputContract, KNOWN_FEATURES, MAGIC, MAJOR, MAX_SECTIONS, SECTION_ENTRY_BYTES,
+    StepRecord, TensorRecord, WeightRecord,
+};
+use crate::error::{Error, ErrorKind};
+
+/// The header's fields; see the [format](super).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Version.
+    pub major: u16,
+    /// Version.
+    pub minor: u16,
+    /// Bits of required features.
+    pub features: u64,
+    /// Bytes of the blob.
+    pub length: u32,
+    /// Stored checksum of the structure.
+    pub structure_crc: u32,
+    /// Stored checksum of the weights.
+    pub weights_crc: u32,
+    /// Bytes of working memory.
+    pub arena_bytes: u32,
+    /// Bytes that survive from run to run.
+    pub state_bytes: u32,
+    /// Alignment of both.
+    pub align: u16,
+    /// Number of sections.
+    pub sections: u16,
+    /// Offset of the section table.
+    pub table_at: u32,
+    /// Number of graph inputs.
+    pub inputs: u16,
+    /// Number of graph outputs.
+    pub outputs: u16,
+}
+
+impl Header {
+    /// Reads the header and judges what stands in it alone: magic, version, features, ranges.
+    pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
+        let short = Error::new(ErrorKind::Truncated, HEADER_BYTES as u32);
+        let header: &[u8; HEADER_BYTES] = bytes.first_chunk().ok_or(short)?;
+        if header.first_chunk() != Some(&MAGIC) {
+            return Err(Error::new(ErrorKind::Magic, 0));
+        }
+        let fields = Self::fields(header).ok_or(short)?;
+        if fields.major != MAJOR {
+            return Err(Error::new(ErrorKind::Version, u32::from(fields.major)));
+        }
+        let unknown = fields.features & !KNOWN_FEATURES;
+        if unknown != 0 {
+            return Err(Error::new(ErrorKind::Feature, unknown.trailing_zeros()));
+        }
+        Ok(fields)
+    }
+
+    fn fields(header: &[u8]) -> Option<Self> {
+        Some(Self {
+            major: u16_at(header, 4)?,
+            minor: u16_at(header, 6)?,
+            features: u64::from(u32_at(header, 8)?) | (u64::from(u32_at(header, 12)?) << 32),
+            length: u32_at(header, 16)?,
+            structure_crc: u32_at(header, 20)?,
+            weights_crc: u32_at(header, 24)?,
+            arena_bytes: u32_at(header, 28)?,
+            state_bytes: u32_at(header, 32)?,
+            align: u16_at(header, 36)?,
+            sections: u16_at(header, 38)?,
+            table_at: u32_at(header, 40)?,
+            inputs: u16_at(header, 44)?,
+            outputs: u16_at(header, 46)?,
+        })
+    }
+
+    fn check(&self, bytes: &[u8]) -> Result<(), Error> {
+        let wrong = |offset| Err(Error::new(ErrorKind::Header, offset));
+        if !self.align.is_power_of_two() || !(4..=64).contains(&self.align) {
+            return wrong(36);
+        }
+        if self.sections > MAX_SECTIONS {
+            return wrong(38);
+        }
+        if !self.table_at.is_multiple_of(4) || (self.table_at as usize) < HEADER_BYTES {
+            return wrong(40);
+        }
+        match bytes.get(48..HEADER_BYTES) {
+            Some(reserved) if reserved.iter().all(|&byte| byte == 0) => Ok(()),
+            _ => wrong(48),
+        }
+    }
+}
+
+/// An entry of the section table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Section {
+    /// See [`SectionKind`].
+    pub kind: u16,
+    /// Whether a reader that does not know the kind must refuse the blob.
+    pub critical: u16,
+    /// Offset of the first record.
+    pub offset: u32,
+    /// Number of records.
+    pub count: u32,
+    /// Bytes from one record to the next.
+    pub stride: u32,
+    reserved: u32,
+}
+
+impl Section {
+    fn parse(entry: &[u8]) -> Option<Self> {
+        Some(Self {
+            kind: u16_at(entry, 0)?,
+            critical: u16_at(entry, 2)?,
+            offset: u32_at(entry, 4)?,
+            count: u32_at(entry, 8)?,
+            stride: u32_at(entry, 12)?,
+            reserved: u32_at(entry, 16)?,
+        })
+    }
+
+    /// All its bytes.
+    pub fn bytes<'m>(&self, blob: &'m [u8]) -> Option<&'m [u8]> {
+        let length = (self.count as usize).checked_mul(self.stride as usize)?;
+        blob.get(self.offset as usize..)?.get(..length)
+    }
+
+    /// Record `index`, from its first byte to the end of the section.
+    fn record<'m>(&self, blob: &'m [u8], index: u32) -> Option<&'m [u8]> {
+        if index >= self.count {
+            return None;
+        }
+        self.bytes(blob)?.get((index as usize).checked_mul(self.stride as usize)?..)
+    }
+}
+
+/// Where everything stands in a blob, without the blob.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    /// The header.
+    pub header: Header,
+    /// [`TensorRecord`]s.
+    pub tensors: Section,
+    /// [`WeightRecord`]s.
+    pub weights: Section,
+    /// [`StepRecord`]s.
+    pub steps: Section,
+    operands: Section,
+    parameters: Section,
+}
+
+/// A blob whose sections lie inside it.
+#[derive(Clone, Copy, Debug)]
+pub struct Blob<'m> {
+    bytes: &'m [u8],
+    layout: Layout,
+}
+
+impl<'m> Blob<'m> {
+    /// Reads header and section table. Bytes behind the blob's stated length are ignored, so that a memory region larger than the
+    /// blob can be given.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Magic`], [`ErrorKind::Version`], [`ErrorKind::Feature`], [`ErrorKind::Truncated`],
+    /// [`ErrorKind::BlobAlignment`], [`ErrorKind::StructureChecksum`], [`ErrorKind::Header`], [`ErrorKind::Section`],
+    /// [`ErrorKind::UnknownSection`].
+    pub fn parse(bytes: &'m [u8]) -> Result<Self, Error> {
+        let header = Header::parse(bytes)?;
+        let short = Error::new(ErrorKind::Truncated, header.length);
+        let bytes = bytes.get(..header.length as usize).ok_or(short)?;
+        let beyond = bytes.as_ptr().addr() % BLOB_ALIGN;
+        if beyond != 0 {
+            return Err(Error::new(ErrorKind::BlobAlignment, beyond as u32));
+        }
+        let empty = Section::default();
+        let layout = Layout {
+            header,
+            tensors: empty,
+            weights: empty,
+            steps: empty,
+            operands: empty,
+            parameters: empty,
+        };
+        let mut blob = Self { bytes, layout };
+        let computed = blob.structure_crc();
+        if computed != header.structure_crc {
+            return Err(Error::new(ErrorKind::StructureChecksum, computed));
+        }
+        header.check(bytes)?;
+        blob.place_sections()?;
+        Ok(blob)
+    }
+
+    /// Puts a layout back to the bytes that it was read from. With other bytes accessors give `None` or other records, but stay
+    /// safe.
+    #[cfg(feature = "host")]
+    pub(crate) fn from_parts(bytes: &'m [u8], layout: Layout) -> Self {
+        Self { bytes, layout }
+    }
+
+    fn place_sections(&mut self) -> Result<(), Error> {
+        let table_at = self.layout.header.table_at as usize;
+        let table_end =
+            table_at.saturating_add(usize::from(self.layout.header.sections) * SECTION_ENTRY_BYTES);
+        if table_end > self.bytes.len() {
+            return Err(Error::new(ErrorKind::Header, 40));
+        }
+        let mut seen = 0u32;
+        for (place, section) in self.sections().enumerate() {
+            let wrong = Error::new(ErrorKind::Section, place as u32);
+            let length = section.bytes(self.bytes).ok_or(wrong)?.len();
+            let (start, end) = (section.offset as usize, (section.offset as usize).saturating_add(length));
+            let disjoint = |from: usize, to: usize| end <= from || to <= start;
+            let apart = disjoint(0, HEADER_BYTES)
+                && disjoint(table_at, table_end)
+                && self.sections().take(place).all(|other| {
+                    let from = other.offset as usize;
+                    disjoint(from, from.saturating_add(other.bytes(self.bytes).map_or(0, <[u8]>::len)))
+                });
+            let sound = start.is_multiple_of(BLOB_ALIGN) && section.critical <= 1 && section.reserved == 0;
+            if !sound || !apart {
+                return Err(wrong);
+            }
+            let Some(kind) = SectionKind::parse(section.kind) else {
+                if section.critical == 1 {
+                    return Err(Error::new(ErrorKind::UnknownSection, u32::from(section.kind)));
+                }
+                continue;
+            };
+            if kind == SectionKind::Regions || (kind == SectionKind::Golden && section.critical == 1) {
+                return Err(Error::new(ErrorKind::UnknownSection, u32::from(section.kind)));
+            }
+            let stride = kind.record_bytes();
+            let fits = if kind.grows() { section.stride >= stride } else { section.stride == stride };
+            let bit = 1u32 << section.kind.min(31);
+            if !fits || (seen & bit != 0 && kind != SectionKind::Weights) {
+                return Err(wrong);
+            }
+            seen |= bit;
+            match kind {
+                SectionKind::Tensors => self.layout.tensors = section,
+                SectionKind::WeightRecords => self.layout.weights = section,
+                SectionKind::Steps => self.layout.steps = section,
+                SectionKind::Operands => self.layout.operands = section,
+                SectionKind::Parameters => self.layout.parameters = section,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The whole blob.
+    pub fn bytes(&self) -> &'m [u8] {
+        self.bytes
+    }
+
+    /// The header.
+    pub fn header(&self) -> &Header {
+        &self.layout.header
+    }
+
+    /// Where everything stands.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The section table.
+    pub fn sections(&self) -> impl Iterator<Item = Section> + use<'m> {
+        sections(self.bytes, &self.layout.header)
+    }
+
+    /// The first section of a kind.
+    pub fn section(&self, kind: SectionKind) -> Option<Section> {
+        self.sections().find(|section| section.kind == kind as u16)
+    }
+
+    /// Tensor `index`; `None` if there is none or its record is invalid.
+    pub fn tensor(&self, index: u16) -> Option<TensorRecord> {
+        TensorRecord::parse(self.layout.tensors.record(self.bytes, u32::from(index))?)
+    }
+
+    /// Weight record `index`; `None` if there is none or it is invalid.
+    pub fn weight(&self, index: u16) -> Option<WeightRecord> {
+        WeightRecord::parse(self.layout.weights.record(self.bytes, u32::from(index))?)
+    }
+
+    /// Step `index`; `None` if there is none or its record is invalid.
+    pub fn step(&self, index: u16) -> Option<StepRecord> {
+        StepRecord::parse(self.layout.steps.record(self.bytes, u32::from(index))?)
+    }
+
+    /// Number of steps.
+    pub fn step_count(&self) -> u32 {
+        self.layout.steps.count
+    }
+
+    /// Operand `index`, counted over all steps.
+    pub fn operand(&self, index: u32) -> Option<u16> {
+        u16_at(self.layout.operands.record(self.bytes, index)?, 0)
+    }
+
+    /// `count` parameter words from `first`.
+    pub fn parameters(&self, first: u32, count: u16) -> Option<&'m [u32]> {
+        let words: &[u32] = bytemuck::try_cast_slice(self.layout.parameters.bytes(self.bytes)?).ok()?;
+        words.get(first as usize..)?.get(..usize::from(count))
+    }
+
+    /// The bytes of a weight, without slack; `None` if it does not lie, slack included, in its section.
+    pub fn weight_bytes(&self, record: &WeightRecord) -> Option<&'m [u8]> {
+        let section = self.weight_sections().nth(usize::from(record.section))?.bytes(self.bytes)?;
+        let length = (record.elements as usize).checked_mul(record.dtype.bytes())?;
+        let readable = section.get(record.offset as usize..)?;
+        readable.get(..length.checked_add(record.slack as usize)?)?.get(..length)
+    }
+
+    fn weight_sections(&self) -> impl Iterator<Item = Section> + use<'m> {
+        self.sections().filter(|section| section.kind == SectionKind::Weights as u16)
+    }
+
+    /// Name of a step, if the blob holds names.
+    pub fn step_name(&self, index: u16) -> Option<&'m str> {
+        self.names()?.split('\n').take(self.layout.steps.count as usize).nth(usize::from(index))
+    }
+
+    /// Name of the model, if the blob holds names.
+    pub fn model_name(&self) -> Option<&'m str> {
+        self.names()?.split('\n').nth(self.layout.steps.count as usize)
+    }
+
+    fn names(&self) -> Option<&'m str> {
+        core::str::from_utf8(self.section(SectionKind::Names)?.bytes(self.bytes)?).ok()
+    }
+
+    /// Names of the classes, if the blob holds them.
+    pub fn labels(&self) -> Option<impl Iterator<Item = &'m str> + use<'m>> {
+        Some(core::str::from_utf8(self.section(SectionKind::Labels)?.bytes(self.bytes)?).ok()?.lines())
+    }
+
+    /// Contract of graph input `index`, or of graph output `index - inputs`.
+    pub fn contract(&self, index: u16) -> Option<InputContract> {
+        InputContract::parse(self.section(SectionKind::Contracts)?.record(self.bytes, u32::from(index))?)
+    }
+
+    /// Bytes of all constants, without slack: what reports count as weights.
+    pub fn constant_bytes(&self) -> u64 {
+        let count = u16::try_from(self.layout.weights.count).unwrap_or(u16::MAX);
+        let records = (0..count).filter_map(|index| self.weight(index));
+        records.map(|record| u64::from(record.elements) * record.dtype.bytes() as u64).sum()
+    }
+
+    fn structure_crc(&self) -> u32 {
+        let mut crc = Crc::new();
+        let parts = [self.bytes.get(..20), Some(&[0; 4][..]), self.bytes.get(24..HEADER_BYTES)];
+        parts.into_iter().flatten().for_each(|part| crc.add(part));
+        if let Some(table) = table(self.bytes, &self.layout.header) {
+            crc.add(table);
+        }
+        for section in self.sections().filter(|section| section.kind != SectionKind::Weights as u16) {
+            crc.add(section.bytes(self.bytes).unwrap_or_default());
+        }
+        crc.finish()
+    }
+
+    /// Compares the checksum of the weights.
+    ///
+    /// # Errors
+    /// [`ErrorKind::WeightsChecksum`].
+    pub fn verify_weights(&self) -> Result<(), Error> {
+        let mut crc = Crc::new();
+        self.weight_sections().for_each(|section| crc.add(section.bytes(self.bytes).unwrap_or_default()));
+        let computed = crc.finish();
+        if computed == self.layout.header.weights_crc {
+            Ok(())
+        } else {
+            Err(Error::new(ErrorKind::WeightsChecksum, computed))
+        }
+    }
+}
+
+fn table<'m>(bytes: &'m [u8], header: &Header) -> Option<&'m [u8]> {
+    bytes.get(header.table_at as usize..)?.get(..usize::from(header.sections) * SECTION_ENTRY_BYTES)
+}
+
+fn sections<'m>(bytes: &'m [u8], header: &Header) -> impl Iterator<Item = Section> + use<'m> {
+    let (entries, _) = table(bytes, header).unwrap_or_default().as_chunks::<SECTION_ENTRY_BYTES>();
+    entries.iter().filter_map(|entry| Section::parse(entry))
+}
+
+/// What a blob asks of a device, read from the header and the steps alone: neither alignment nor checksum is needed, so a program
+/// can look at a blob before it has a place for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Requirements<'m> {
+    /// The header: version, arena, state, alignment.
+    pub header: Header,
+    bytes: &'m [u8],
+    steps: Section,
+}
+
+impl<'m> Requirements<'m> {
+    /// Operation codes of the steps, in order, with repetitions.
+    pub fn operations(&self) -> impl Iterator<Item = u16> + use<'m> {
+        let (bytes, steps) = (self.bytes, self.steps);
+        (0..steps.count).map_while(move |index| u16_at(steps.record(bytes, index)?, 0))
+    }
+}
+
+/// What a blob asks of a device.
+///
+/// # Errors
+/// [`ErrorKind::Magic`], [`ErrorKind::Version`], [`ErrorKind::Feature`], [`ErrorKind::Truncated`].
+pub fn requirements(bytes: &[u8]) -> Result<Requirements<'_>, Error> {
+    let header = Header::parse(bytes)?;
+    let short = Error::new(ErrorKind::Truncated, header.length);
+    let bytes = bytes.get(..header.length as usize).ok_or(short)?;
+    let steps = sections(bytes, &header).find(|section| section.kind == SectionKind::Steps as u16);
+    Ok(Requirements { header, bytes, steps: steps.unwrap_or_default() })
+}

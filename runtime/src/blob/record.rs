@@ -2,6 +2,60 @@
 
 use super::MAX_RANK;
 
+/// The two bytes at `at`.
+pub(super) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+/// The four bytes at `at`.
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+fn u8_at(bytes: &[u8], at: usize) -> Option<u8> {
+    bytes.get(at).copied()
+}
+
+fn shape_at(bytes: &[u8], at: usize) -> Option<[u32; MAX_RANK]> {
+    Some([
+        u32_at(bytes, at)?,
+        u32_at(bytes, at.checked_add(4)?)?,
+        u32_at(bytes, at.checked_add(8)?)?,
+        u32_at(bytes, at.checked_add(12)?)?,
+    ])
+}
+
+/// Whether `shape` has `rank` axes: 1 to 4 extents, none of them 0, and 1 beyond.
+fn is_shape(rank: u8, shape: &[u32; MAX_RANK]) -> bool {
+    let rank = usize::from(rank);
+    (1..=MAX_RANK).contains(&rank)
+        && shape.iter().enumerate().all(|(axis, &extent)| if axis < rank { extent > 0 } else { extent == 1 })
+}
+
+/// Writes the fields of a record one after the other.
+#[cfg(feature = "host")]
+struct Writer<const N: usize> {
+    bytes: [u8; N],
+    at: usize,
+}
+
+#[cfg(feature = "host")]
+impl<const N: usize> Writer<N> {
+    fn new() -> Self {
+        Self { bytes: [0; N], at: 0 }
+    }
+
+    fn put(mut self, field: &[u8]) -> Self {
+        self.bytes[self.at..self.at + field.len()].copy_from_slice(field);
+        self.at += field.len();
+        self
+    }
+
+    fn shape(self, shape: [u32; MAX_RANK]) -> Self {
+        shape.iter().fold(self, |writer, extent| writer.put(&extent.to_le_bytes()))
+    }
+}
+
 /// What a section holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
@@ -28,6 +82,45 @@ pub enum SectionKind {
     Regions = 10,
     /// Golden inputs and outputs for a self-test. Reserved.
     Golden = 11,
+}
+
+impl SectionKind {
+    /// Reads the stored number.
+    pub const fn parse(kind: u16) -> Option<Self> {
+        Some(match kind {
+            1 => Self::Tensors,
+            2 => Self::WeightRecords,
+            3 => Self::Steps,
+            4 => Self::Operands,
+            5 => Self::Parameters,
+            6 => Self::Weights,
+            7 => Self::Names,
+            8 => Self::Labels,
+            9 => Self::Contracts,
+            10 => Self::Regions,
+            11 => Self::Golden,
+            _ => return None,
+        })
+    }
+
+    /// Bytes of a record of this version.
+    pub const fn record_bytes(self) -> u32 {
+        match self {
+            Self::Tensors => TensorRecord::BYTES as u32,
+            Self::WeightRecords => WeightRecord::BYTES as u32,
+            Self::Steps => StepRecord::BYTES as u32,
+            Self::Contracts => InputContract::BYTES as u32,
+            Self::Operands => 2,
+            Self::Parameters => 4,
+            Self::Weights | Self::Names | Self::Labels | Self::Regions | Self::Golden => 1,
+        }
+    }
+
+    /// Whether a later minor version may append fields to the records, so that the stride may be larger than
+    /// [`SectionKind::record_bytes`]. The others are plain arrays, read in place.
+    pub const fn grows(self) -> bool {
+        !matches!(self, Self::Operands | Self::Parameters | Self::Weights | Self::Names | Self::Labels)
+    }
 }
 
 /// Type of the elements of a tensor or constant.
@@ -96,12 +189,36 @@ pub enum Space {
     Const = 4,
 }
 
+impl Space {
+    /// Reads the stored number.
+    pub const fn parse(byte: u8) -> Option<Self> {
+        Some(match byte {
+            0 => Self::Arena,
+            1 => Self::State,
+            2 => Self::Input,
+            3 => Self::Output,
+            4 => Self::Const,
+            _ => return None,
+        })
+    }
+}
+
 /// How a constant's elements are ordered, a pure function of index. A packing never depends on the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Packing {
     /// Plain order, as the operator's page states it: output-major, channels innermost.
     Rows = 0,
+}
+
+impl Packing {
+    /// Reads the stored number.
+    pub const fn parse(byte: u8) -> Option<Self> {
+        match byte {
+            0 => Some(Self::Rows),
+            _ => None,
+        }
+    }
 }
 
 /// A tensor, 40 bytes.
@@ -141,6 +258,62 @@ pub struct TensorRecord {
     pub zero_point: i32,
 }
 
+impl TensorRecord {
+    /// Bytes of the record.
+    pub const BYTES: usize = 40;
+
+    /// Reads a record. `None`: too short, unknown number of an enumeration, impossible shape, or a reserved byte that is not 0.
+    pub fn parse(record: &[u8]) -> Option<Self> {
+        let tensor = Self {
+            space: Space::parse(u8_at(record, 0)?)?,
+            dtype: DType::parse(u8_at(record, 1)?)?,
+            rank: u8_at(record, 2)?,
+            shape: shape_at(record, 4)?,
+            offset: u32_at(record, 20)?,
+            window_rows: u16_at(record, 24)?,
+            slack: u16_at(record, 26)?,
+            scale_bits: u32_at(record, 28)?,
+            zero_point: u32_at(record, 32)?.cast_signed(),
+        };
+        let reserved_clear = u8_at(record, 3)? == 0 && u32_at(record, 36)? == 0;
+        (reserved_clear && is_shape(tensor.rank, &tensor.shape)).then_some(tensor)
+    }
+
+    /// The record as bytes.
+    #[cfg(feature = "host")]
+    pub fn emit(&self) -> [u8; Self::BYTES] {
+        Writer::new()
+            .put(&[self.space as u8, self.dtype as u8, self.rank, 0])
+            .shape(self.shape)
+            .put(&self.offset.to_le_bytes())
+            .put(&self.window_rows.to_le_bytes())
+            .put(&self.slack.to_le_bytes())
+            .put(&self.scale_bits.to_le_bytes())
+            .put(&self.zero_point.to_le_bytes())
+            .bytes
+    }
+
+    /// Number of elements; `None` if it passes `u32`.
+    pub fn elements(&self) -> Option<usize> {
+        let mut elements = 1u32;
+        for &extent in &self.shape {
+            elements = elements.checked_mul(extent)?;
+        }
+        Some(elements as usize)
+    }
+
+    /// Number of bytes, without slack; `None` if it passes `u32`.
+    pub fn bytes(&self) -> Option<usize> {
+        let elements = u32::try_from(self.elements()?).ok()?;
+        Some(elements.checked_mul(self.dtype.bytes() as u32)? as usize)
+    }
+
+    /// Its axes, without the unused ones.
+    pub fn axes(&self) -> &[u32] {
+        self.shape.get(..usize::from(self.rank)).unwrap_or(&self.shape)
+    }
+}
+
 /// A constant, 16 bytes.
 ///
 /// | offset | type | field |
@@ -165,6 +338,35 @@ pub struct WeightRecord {
     pub elements: u32,
     /// Readable bytes behind it.
     pub slack: u32,
+}
+
+impl WeightRecord {
+    /// Bytes of the record.
+    pub const BYTES: usize = 16;
+
+    /// Reads a record. `None`: too short, or unknown number of an enumeration.
+    pub fn parse(record: &[u8]) -> Option<Self> {
+        Some(Self {
+            section: u16_at(record, 0)?,
+            packing: Packing::parse(u8_at(record, 2)?)?,
+            dtype: DType::parse(u8_at(record, 3)?)?,
+            offset: u32_at(record, 4)?,
+            elements: u32_at(record, 8)?,
+            slack: u32_at(record, 12)?,
+        })
+    }
+
+    /// The record as bytes.
+    #[cfg(feature = "host")]
+    pub fn emit(&self) -> [u8; Self::BYTES] {
+        Writer::new()
+            .put(&self.section.to_le_bytes())
+            .put(&[self.packing as u8, self.dtype as u8])
+            .put(&self.offset.to_le_bytes())
+            .put(&self.elements.to_le_bytes())
+            .put(&self.slack.to_le_bytes())
+            .bytes
+    }
 }
 
 /// A step, 24 bytes.
@@ -203,6 +405,41 @@ pub struct StepRecord {
     pub scratch_bytes: u32,
 }
 
+impl StepRecord {
+    /// Bytes of the record.
+    pub const BYTES: usize = 24;
+
+    /// Reads a record. `None`: too short, or the reserved byte is not 0.
+    pub fn parse(record: &[u8]) -> Option<Self> {
+        let step = Self {
+            op: u16_at(record, 0)?,
+            inputs: u8_at(record, 3)?,
+            outputs: u8_at(record, 4)?,
+            weights: u8_at(record, 5)?,
+            parameters: u16_at(record, 6)?,
+            operands_at: u32_at(record, 8)?,
+            parameters_at: u32_at(record, 12)?,
+            scratch_at: u32_at(record, 16)?,
+            scratch_bytes: u32_at(record, 20)?,
+        };
+        (u8_at(record, 2)? == 0).then_some(step)
+    }
+
+    /// The record as bytes.
+    #[cfg(feature = "host")]
+    pub fn emit(&self) -> [u8; Self::BYTES] {
+        Writer::new()
+            .put(&self.op.to_le_bytes())
+            .put(&[0, self.inputs, self.outputs, self.weights])
+            .put(&self.parameters.to_le_bytes())
+            .put(&self.operands_at.to_le_bytes())
+            .put(&self.parameters_at.to_le_bytes())
+            .put(&self.scratch_at.to_le_bytes())
+            .put(&self.scratch_bytes.to_le_bytes())
+            .bytes
+    }
+}
+
 /// How the source model names and orders the elements of a graph input or output, 40 bytes: what a program needs to feed data in
 /// the model's own order.
 ///
@@ -221,4 +458,29 @@ pub struct InputContract {
     pub order: [u8; MAX_RANK],
     /// The source's extents.
     pub shape: [u32; MAX_RANK],
+}
+
+impl InputContract {
+    /// Bytes of the record.
+    pub const BYTES: usize = 40;
+
+    /// Reads a record. `None`: too short, impossible shape, `order` is no permutation of the axes, or a reserved byte is not 0.
+    pub fn parse(record: &[u8]) -> Option<Self> {
+        let contract = Self {
+            rank: u8_at(record, 0)?,
+            order: *record.get(1..)?.first_chunk()?,
+            shape: shape_at(record, 8)?,
+        };
+        let rank = contract.rank;
+        let used = contract.order.get(..usize::from(rank))?;
+        let permutes = (0..rank).all(|axis| used.contains(&axis));
+        let reserved_clear = record.get(5..8)?.iter().chain(record.get(24..40)?).all(|&byte| byte == 0);
+        (permutes && reserved_clear && is_shape(rank, &contract.shape)).then_some(contract)
+    }
+
+    /// The record as bytes.
+    #[cfg(feature = "host")]
+    pub fn emit(&self) -> [u8; Self::BYTES] {
+        Writer::new().put(&[self.rank]).put(&self.order).put(&[0; 3]).shape(self.shape).bytes
+    }
 }

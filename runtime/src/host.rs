@@ -1,0 +1,317 @@
+//! Runs blobs on a host: owns an aligned copy of the blob, the arena and the state.
+//!
+//! Takes `f32` data in the source model's own order of axes, as the blob's contracts state it; gives `f32` outputs likewise. This is
+//! what tools, tests and benches use; with raw bytes it gives what a device gives.
+
+use crate::blob::{Blob, DType, InputContract, Layout, MAX_RANK, TensorRecord};
+use crate::error::{Error, ErrorKind};
+use crate::{AllOps, Model, Observer, Session, backend};
+
+/// Alignment of a runner's buffers, the largest that a blob can ask for.
+const ALIGN: usize = 64;
+
+/// Bytes at a multiple of [`ALIGN`].
+#[derive(Clone, Debug)]
+struct Aligned {
+    bytes: Vec<u8>,
+    start: usize,
+    length: usize,
+}
+
+impl Aligned {
+    fn new(length: usize) -> Self {
+        let bytes = vec![0; length + ALIGN];
+        let start = bytes.as_ptr().align_offset(ALIGN);
+        Self { bytes, start, length }
+    }
+
+    fn copy(source: &[u8]) -> Self {
+        let mut copy = Self::new(source.len());
+        copy.get_mut().copy_from_slice(source);
+        copy
+    }
+
+    fn get(&self) -> &[u8] {
+        &self.bytes[self.start..self.start + self.length]
+    }
+
+    fn get_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..self.start + self.length]
+    }
+}
+
+/// A graph input or output as the source model sees it.
+#[derive(Clone, Debug)]
+pub struct Terminal {
+    /// The tensor in the blob.
+    pub tensor: TensorRecord,
+    /// The source model's extents and the order of the stored axes.
+    pub contract: InputContract,
+}
+
+impl Terminal {
+    fn new(blob: &Blob<'_>, tensor: Option<TensorRecord>, index: u16) -> Result<Self, Error> {
+        let tensor = tensor.ok_or(Error::new(ErrorKind::Terminal, u32::from(index)))?;
+        let same = || InputContract { rank: tensor.rank, order: [0, 1, 2, 3], shape: tensor.shape };
+        let contract = match blob.section(crate::blob::SectionKind::Contracts) {
+            Some(_) => blob.contract(index),
+            None => Some(same()),
+        };
+        let elements =
+            |shape: [u32; MAX_RANK]| shape.iter().try_fold(1u32, |product, &axis| product.checked_mul(axis));
+        contract
+            .filter(|contract| elements(contract.shape) == elements(tensor.shape))
+            .map(|contract| Self { tensor, contract })
+            .ok_or(Error::new(ErrorKind::Contract, u32::from(index)))
+    }
+
+    /// The source model's extents.
+    pub fn shape(&self) -> Vec<usize> {
+        self.contract
+            .shape
+            .iter()
+            .take(usize::from(self.contract.rank))
+            .map(|&extent| extent as usize)
+            .collect()
+    }
+
+    /// Number of elements.
+    pub fn elements(&self) -> usize {
+        self.shape().iter().product()
+    }
+
+    /// The scale of the stored integers, 1 for `f32`.
+    pub fn scale(&self) -> f32 {
+        f32::from_bits(self.tensor.scale_bits)
+    }
+
+    /// For each stored element in order, the index of the source model's element.
+    fn sources(&self) -> impl Iterator<Item = usize> {
+        let source = self.contract.shape.map(|extent| extent as usize);
+        let rank = usize::from(self.contract.rank);
+        let mut source_strides = [1; MAX_RANK];
+        for axis in (0..rank.saturating_sub(1)).rev() {
+            source_strides[axis] = source_strides[axis + 1] * source[axis + 1];
+        }
+        let order = self.contract.order;
+        let stored: Vec<(usize, usize)> = (0..rank)
+            .map(|axis| usize::from(order[axis]))
+            .map(|axis| (source[axis], source_strides[axis]))
+            .collect();
+        (0..self.elements()).map(move |mut index| {
+            let mut place = 0;
+            for &(extent, stride) in stored.iter().rev() {
+                place += index % extent * stride;
+                index /= extent;
+            }
+            place
+        })
+    }
+
+    /// Stores `f32` data: permuted, and for an integer tensor quantised, rounding half away from zero and clamping.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InputLength`], [`ErrorKind::NotFinite`], [`ErrorKind::TerminalType`].
+    pub fn store(&self, data: &[f32], bytes: &mut [u8]) -> Result<(), Error> {
+        if data.len() != self.elements() || bytes.len() != data.len() * self.tensor.dtype.bytes() {
+            return Err(Error::new(ErrorKind::InputLength, self.elements() as u32));
+        }
+        if let Some(at) = data.iter().position(|value| !value.is_finite()) {
+            return Err(Error::new(ErrorKind::NotFinite, at as u32));
+        }
+        let values = self.sources().map(|source| data[source]);
+        let zero_point = f64::from(self.tensor.zero_point);
+        let quantised = |value: f32| (f64::from(value) / f64::from(self.scale())).round() + zero_point;
+        // Casts from float to integer saturate, which is the clamp.
+        match self.tensor.dtype {
+            DType::F32 => {
+                values.zip(bytes.chunks_exact_mut(4)).for_each(|(v, b)| b.copy_from_slice(&v.to_le_bytes()))
+            }
+            DType::I8 => values.zip(bytes).for_each(|(v, b)| *b = (quantised(v) as i8).cast_unsigned()),
+            DType::I16 => values
+                .zip(bytes.chunks_exact_mut(2))
+                .for_each(|(v, b)| b.copy_from_slice(&(quantised(v) as i16).to_le_bytes())),
+            other => return Err(Error::new(ErrorKind::TerminalType, other as u32)),
+        }
+        Ok(())
+    }
+
+    /// Fetches data as `f32` in the source model's order: dequantised and permuted back.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InputLength`], [`ErrorKind::TerminalType`].
+    pub fn fetch(&self, bytes: &[u8]) -> Result<Vec<f32>, Error> {
+        if bytes.len() != self.elements() * self.tensor.dtype.bytes() {
+            return Err(Error::new(ErrorKind::InputLength, self.elements() as u32));
+        }
+        let real =
+            |stored: i32| (f64::from(stored - self.tensor.zero_point) * f64::from(self.scale())) as f32;
+        let values: Vec<f32> = match self.tensor.dtype {
+            DType::F32 => bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
+            DType::I8 => bytes.iter().map(|&b| real(i32::from(b.cast_signed()))).collect(),
+            DType::I16 => {
+                bytes.as_chunks().0.iter().map(|&b| real(i32::from(i16::from_le_bytes(b)))).collect()
+            }
+            other => return Err(Error::new(ErrorKind::TerminalType, other as u32)),
+        };
+        let mut data = vec![0.0; values.len()];
+        self.sources().zip(values).for_each(|(source, value)| data[source] = value);
+        Ok(data)
+    }
+}
+
+/// A blob with all that is needed to run it. State persists from run to run until [`Runner::reset`].
+#[derive(Clone, Debug)]
+pub struct Runner {
+    blob: Aligned,
+    layout: Layout,
+    arena: Aligned,
+    state: Aligned,
+    inputs: Vec<Terminal>,
+    outputs: Vec<Terminal>,
+}
+
+impl Runner {
+    /// Copies a blob to an aligned place and validates it: structure, steps, weights' checksum, contracts.
+    ///
+    /// # Errors
+    /// Those of [`Model::load`]; [`ErrorKind::WeightsChecksum`], [`ErrorKind::Contract`].
+    pub fn new(blob: impl AsRef<[u8]>) -> Result<Self, Error> {
+        let blob = Aligned::copy(blob.as_ref());
+        let model = Model::<AllOps>::load(blob.get())?;
+        model.blob().verify_weights()?;
+        let terminal = |tensor, index| Terminal::new(model.blob(), tensor, index);
+        let inputs = (0..model.inputs()).map(|k| terminal(model.input(k), k)).collect::<Result<_, _>>()?;
+        let outputs = (0..model.outputs())
+            .map(|k| terminal(model.output(k), model.inputs() + k))
+            .collect::<Result<_, _>>()?;
+        let (arena, state) = (Aligned::new(model.arena_bytes()), Aligned::new(model.state_bytes()));
+        let layout = *model.blob().layout();
+        Ok(Self { blob, layout, arena, state, inputs, outputs })
+    }
+
+    /// The model.
+    pub fn model(&self) -> Model<'_, AllOps> {
+        Model::of_loaded(Blob::from_parts(self.blob.get(), self.layout))
+    }
+
+    /// Name of the backend that runs it.
+    pub fn backend(&self) -> &'static str {
+        <backend::Best as backend::Backend>::NAME
+    }
+
+    /// The graph inputs.
+    pub fn inputs(&self) -> &[Terminal] {
+        &self.inputs
+    }
+
+    /// The graph outputs.
+    pub fn outputs(&self) -> &[Terminal] {
+        &self.outputs
+    }
+
+    /// Zeroes the state.
+    pub fn reset(&mut self) {
+        self.state.get_mut().fill(0);
+    }
+
+    /// Runs on one sample: for each graph input its elements in the source model's order. Gives each graph output likewise.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InputCount`], [`ErrorKind::InputLength`], [`ErrorKind::NotFinite`].
+    pub fn run(&mut self, inputs: &[&[f32]]) -> Result<Vec<Vec<f32>>, Error> {
+        self.run_observed(inputs, &mut ())
+    }
+
+    /// As [`Runner::run`], and shows each step to an observer.
+    ///
+    /// # Errors
+    /// As [`Runner::run`].
+    pub fn run_observed(
+        &mut self,
+        inputs: &[&[f32]],
+        observer: &mut impl Observer,
+    ) -> Result<Vec<Vec<f32>>, Error> {
+        let raw = self.quantise(inputs)?;
+        let raw: Vec<&[u8]> = raw.iter().map(Vec::as_slice).collect();
+        let outputs = self.run_raw_observed(&raw, observer)?;
+        self.outputs.iter().zip(&outputs).map(|(terminal, bytes)| terminal.fetch(bytes)).collect()
+    }
+
+    /// The bytes that graph inputs store for `f32` data in the source model's order: what to feed a device.
+    ///
+    /// # Errors
+    /// As [`Runner::run`].
+    pub fn quantise(&self, inputs: &[&[f32]]) -> Result<Vec<Vec<u8>>, Error> {
+        if inputs.len() != self.inputs.len() {
+            return Err(Error::new(ErrorKind::InputCount, self.inputs.len() as u32));
+        }
+        let stored = |(terminal, data): (&Terminal, &&[f32])| {
+            let mut bytes = vec![0; terminal.elements() * terminal.tensor.dtype.bytes()];
+            terminal.store(data, &mut bytes).map(|()| bytes)
+        };
+        self.inputs.iter().zip(inputs).map(stored).collect()
+    }
+
+    /// Runs on the stored bytes of one sample and gives the stored bytes of the outputs: what a device computes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InputCount`], [`ErrorKind::InputLength`].
+    pub fn run_raw(&mut self, inputs: &[&[u8]]) -> Result<Vec<Vec<u8>>, Error> {
+        self.run_raw_observed(inputs, &mut ())
+    }
+
+    /// As [`Runner::run_raw`], and shows each step to an observer.
+    ///
+    /// # Errors
+    /// As [`Runner::run_raw`].
+    pub fn run_raw_observed(
+        &mut self,
+        inputs: &[&[u8]],
+        observer: &mut impl Observer,
+    ) -> Result<Vec<Vec<u8>>, Error> {
+        if inputs.len() != self.inputs.len() {
+            return Err(Error::new(ErrorKind::InputCount, self.inputs.len() as u32));
+        }
+        let model = Model::<AllOps>::of_loaded(Blob::from_parts(self.blob.get(), self.layout));
+        let session = Session::new(&model, backend::best());
+        let arena = self.arena.get_mut();
+        for (k, &input) in (0..).zip(inputs) {
+            let place = session.input_mut(arena, k)?;
+            if place.len() != input.len() {
+                return Err(Error::new(ErrorKind::InputLength, place.len() as u32));
+            }
+            place.copy_from_slice(input);
+        }
+        session.run_observed(arena, self.state.get_mut(), observer)?;
+        (0..model.outputs()).map(|k| session.output(arena, k).map(<[u8]>::to_vec)).collect()
+    }
+
+    /// Runs on many samples: for each graph input, all samples one after the other. Gives each graph output likewise.
+    ///
+    /// # Errors
+    /// As [`Runner::run`]; [`ErrorKind::InputLength`] if an input does not hold `samples` samples.
+    pub fn run_batch(&mut self, inputs: &[&[f32]], samples: usize) -> Result<Vec<Vec<f32>>, Error> {
+        let lengths: Vec<usize> = self.inputs.iter().map(Terminal::elements).collect();
+        if inputs.len() != lengths.len() {
+            return Err(Error::new(ErrorKind::InputCount, lengths.len() as u32));
+        }
+        for (input, length) in inputs.iter().zip(&lengths) {
+            if input.len() != length * samples {
+                return Err(Error::new(ErrorKind::InputLength, (length * samples) as u32));
+            }
+        }
+        let mut outputs = vec![Vec::new(); self.outputs.len()];
+        for sample in 0..samples {
+            let data: Vec<&[f32]> = inputs
+                .iter()
+                .zip(&lengths)
+                .map(|(input, &length)| &input[sample * length..][..length])
+                .collect();
+            for (all, one) in outputs.iter_mut().zip(self.run(&data)?) {
+                all.extend(one);
+            }
+        }
+        Ok(outputs)
+    }
+}

@@ -1,0 +1,82 @@
+//! Which operators get linked.
+//!
+//! An op set is a type that dispatches an operation code to the operators it lists. The converter writes the list for each model, so
+//! that an integer model links no float code.
+
+use crate::arena::Memory;
+use crate::backend::Backend;
+use crate::error::ErrorKind;
+use crate::model::Step;
+
+/// A set of operators. Made by [`op_set!`](crate::op_set!).
+pub trait OpSet {
+    /// Asks the step's operator whether it can execute the step.
+    ///
+    /// # Errors
+    /// [`ErrorKind::UnknownOperator`] if no operator of the set has its code, else what the operator's check says.
+    fn check(step: &Step<'_>) -> Result<(), ErrorKind>;
+
+    /// Whether the operator with this code may write over its first input.
+    fn in_place(op: u16) -> bool;
+
+    /// Executes a step; `None` if it cannot, which [`crate::Model::load`] excludes.
+    fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()>;
+}
+
+/// Declares an [`OpSet`]. Bare names are those of [`crate::ops`]; any other type that implements
+/// [`Operator`](crate::ops::Operator) can be listed too.
+///
+/// ```ignore
+/// tucano::op_set! {
+///     /// What the keyword model needs.
+///     pub struct Ops { Conv2dI8, DenseI8 }
+/// }
+/// ```
+#[macro_export]
+macro_rules! op_set {
+    ($(#[$attribute:meta])* $visibility:vis struct $name:ident { $($op:ty),* $(,)? }) => {
+        $(#[$attribute])*
+        #[derive(Clone, Copy, Debug)]
+        $visibility struct $name;
+
+        const _: () = {
+            #[allow(unused_imports)]
+            use $crate::ops::*;
+
+            impl $crate::OpSet for $name {
+                fn check(step: &$crate::Step<'_>) -> ::core::result::Result<(), $crate::ErrorKind> {
+                    match step.op() {
+                        $(<$op as $crate::ops::Operator>::CODE => <$op as $crate::ops::Operator>::check(step),)*
+                        _ => ::core::result::Result::Err($crate::ErrorKind::UnknownOperator),
+                    }
+                }
+
+                fn in_place(op: u16) -> bool {
+                    match op {
+                        $(<$op as $crate::ops::Operator>::CODE => <$op as $crate::ops::Operator>::IN_PLACE,)*
+                        _ => false,
+                    }
+                }
+
+                #[allow(unused_variables)]
+                fn run<B: $crate::backend::Backend>(
+                    backend: B,
+                    step: &$crate::Step<'_>,
+                    memory: &mut $crate::arena::Memory<'_>,
+                ) -> ::core::option::Option<()> {
+                    match step.op() {
+                        $(<$op as $crate::ops::Operator>::CODE => {
+                            <$op as $crate::ops::Operator>::run(backend, step, memory)
+                        })*
+                        _ => ::core::option::Option::None,
+                    }
+                }
+            }
+        };
+    };
+}
+
+op_set! {
+    /// Every operator: for tools that must run any blob.
+    pub struct AllOps {}
+}

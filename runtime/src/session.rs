@@ -1,0 +1,217 @@
+//! The interpreter: runs a model's steps in order.
+//!
+//! Takes a [`Model`], which was validated, and the caller's arena and state; it holds neither, so models can share an arena, and state
+//! can be saved, reset, or outlive other models. Refuses buffers that are too small or misaligned.
+
+use core::ops::Range;
+
+use crate::arena::Memory;
+use crate::backend::{Backend, Scalar};
+use crate::blob::{DType, TensorRecord};
+use crate::error::{Error, ErrorKind};
+use crate::model::{Model, Step, place_of};
+use crate::op_set::OpSet;
+
+/// Sees every step: to profile, inspect, compare, or feed a watchdog.
+pub trait Observer {
+    /// Called before a step.
+    fn before(&mut self, step: &Step<'_>) {
+        let _ = step;
+    }
+
+    /// Called after a step, with the bytes of its output.
+    fn after(&mut self, step: &Step<'_>, output: &[u8]) {
+        let _ = (step, output);
+    }
+}
+
+/// Sees nothing.
+impl Observer for () {}
+
+/// How far a run has come; see [`Session::start`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    next: u16,
+}
+
+/// A model with the backend that runs it.
+#[derive(Debug)]
+pub struct Session<'m, O, B = Scalar> {
+    model: Model<'m, O>,
+    backend: B,
+}
+
+impl<'m, O: OpSet, B: Backend> Session<'m, O, B> {
+    /// Pairs a model with a backend.
+    pub fn new(model: &Model<'m, O>, backend: B) -> Self {
+        Self { model: *model, backend }
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model<'m, O> {
+        &self.model
+    }
+
+    /// The bytes of graph input `k`, to be filled before a run. Its place may be used again by later steps: fill it before every run.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NoSuchTerminal`], [`ErrorKind::ArenaTooSmall`], [`ErrorKind::ArenaAlignment`].
+    pub fn input_mut<'a>(&self, arena: &'a mut [u8], k: u16) -> Result<&'a mut [u8], Error> {
+        let none = Error::new(ErrorKind::NoSuchTerminal, u32::from(self.model.inputs()));
+        let range = self.terminal(arena, self.model.input(k), none)?;
+        arena.get_mut(range).ok_or(none)
+    }
+
+    /// The elements of graph input `k`, of type `i8`.
+    ///
+    /// # Errors
+    /// As [`Session::input_mut`]; [`ErrorKind::TerminalType`].
+    pub fn input_i8_mut<'a>(&self, arena: &'a mut [u8], k: u16) -> Result<&'a mut [i8], Error> {
+        let mismatch = of_type(self.model.input(k), DType::I8);
+        bytemuck::try_cast_slice_mut(self.input_mut(arena, k)?)
+            .ok()
+            .filter(|_| mismatch.is_none())
+            .ok_or(wrong(mismatch))
+    }
+
+    /// The elements of graph input `k`, of type `f32`.
+    ///
+    /// # Errors
+    /// As [`Session::input_mut`]; [`ErrorKind::TerminalType`].
+    pub fn input_f32_mut<'a>(&self, arena: &'a mut [u8], k: u16) -> Result<&'a mut [f32], Error> {
+        let mismatch = of_type(self.model.input(k), DType::F32);
+        bytemuck::try_cast_slice_mut(self.input_mut(arena, k)?)
+            .ok()
+            .filter(|_| mismatch.is_none())
+            .ok_or(wrong(mismatch))
+    }
+
+    /// The bytes of graph output `k`, valid after a run until the arena is used again.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NoSuchTerminal`], [`ErrorKind::ArenaTooSmall`], [`ErrorKind::ArenaAlignment`].
+    pub fn output<'a>(&self, arena: &'a [u8], k: u16) -> Result<&'a [u8], Error> {
+        let none = Error::new(ErrorKind::NoSuchTerminal, u32::from(self.model.outputs()));
+        let range = self.terminal(arena, self.model.output(k), none)?;
+        arena.get(range).ok_or(none)
+    }
+
+    /// The elements of graph output `k`, of type `i8`.
+    ///
+    /// # Errors
+    /// As [`Session::output`]; [`ErrorKind::TerminalType`].
+    pub fn output_i8<'a>(&self, arena: &'a [u8], k: u16) -> Result<&'a [i8], Error> {
+        let mismatch = of_type(self.model.output(k), DType::I8);
+        bytemuck::try_cast_slice(self.output(arena, k)?)
+            .ok()
+            .filter(|_| mismatch.is_none())
+            .ok_or(wrong(mismatch))
+    }
+
+    /// The elements of graph output `k`, of type `f32`.
+    ///
+    /// # Errors
+    /// As [`Session::output`]; [`ErrorKind::TerminalType`].
+    pub fn output_f32<'a>(&self, arena: &'a [u8], k: u16) -> Result<&'a [f32], Error> {
+        let mismatch = of_type(self.model.output(k), DType::F32);
+        bytemuck::try_cast_slice(self.output(arena, k)?)
+            .ok()
+            .filter(|_| mismatch.is_none())
+            .ok_or(wrong(mismatch))
+    }
+
+    /// Runs all steps.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ArenaTooSmall`], [`ErrorKind::ArenaAlignment`], [`ErrorKind::StateTooSmall`], [`ErrorKind::StateAlignment`].
+    pub fn run(&self, arena: &mut [u8], state: &mut [u8]) -> Result<(), Error> {
+        self.run_observed(arena, state, &mut ())
+    }
+
+    /// Runs all steps and shows each to an observer.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    pub fn run_observed(
+        &self,
+        arena: &mut [u8],
+        state: &mut [u8],
+        observer: &mut impl Observer,
+    ) -> Result<(), Error> {
+        let mut cursor = self.start();
+        while self.step_observed(&mut cursor, arena, state, observer)? {}
+        Ok(())
+    }
+
+    /// The begin of a run, for callers that want to do other work between steps:
+    /// `while session.step(&mut cursor, arena, state)? { .. }`.
+    pub fn start(&self) -> Cursor {
+        Cursor { next: 0 }
+    }
+
+    /// Runs the next step. `false`: there was none left.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    pub fn step(&self, cursor: &mut Cursor, arena: &mut [u8], state: &mut [u8]) -> Result<bool, Error> {
+        self.step_observed(cursor, arena, state, &mut ())
+    }
+
+    fn step_observed(
+        &self,
+        cursor: &mut Cursor,
+        arena: &mut [u8],
+        state: &mut [u8],
+        observer: &mut impl Observer,
+    ) -> Result<bool, Error> {
+        let Some(step) = self.model.step(cursor.next) else { return Ok(false) };
+        self.check_arena(arena)?;
+        let header = self.model.blob().header();
+        let (bytes, align) = (header.state_bytes, header.align);
+        fits(state, bytes, align, ErrorKind::StateTooSmall, ErrorKind::StateAlignment)?;
+        observer.before(&step);
+        let mut memory = Memory { arena, state };
+        let fault = Error::at_step(ErrorKind::Internal, step.index(), step.op(), 0);
+        O::run(self.backend, &step, &mut memory).ok_or(fault)?;
+        observer.after(&step, step.views::<0>(&mut memory).ok_or(fault)?.output);
+        cursor.next = cursor.next.saturating_add(1);
+        Ok(true)
+    }
+
+    fn check_arena(&self, arena: &[u8]) -> Result<(), Error> {
+        let header = self.model.blob().header();
+        let (bytes, align) = (header.arena_bytes, header.align);
+        fits(arena, bytes, align, ErrorKind::ArenaTooSmall, ErrorKind::ArenaAlignment)
+    }
+
+    fn terminal(
+        &self,
+        arena: &[u8],
+        tensor: Option<TensorRecord>,
+        none: Error,
+    ) -> Result<Range<usize>, Error> {
+        let place = tensor.and_then(|tensor| place_of(&tensor)).ok_or(none)?;
+        self.check_arena(arena)?;
+        Ok(place.range)
+    }
+}
+
+/// The type of a tensor that is not of type `dtype`.
+fn of_type(tensor: Option<TensorRecord>, dtype: DType) -> Option<DType> {
+    tensor.map(|tensor| tensor.dtype).filter(|&found| found != dtype)
+}
+
+fn wrong(found: Option<DType>) -> Error {
+    Error::new(ErrorKind::TerminalType, found.map_or(0, |dtype| dtype as u32))
+}
+
+/// Whether a buffer holds `bytes` and lies at a multiple of `align`. A model without state takes any state, also an empty one.
+fn fits(buffer: &[u8], bytes: u32, align: u16, small: ErrorKind, misaligned: ErrorKind) -> Result<(), Error> {
+    if buffer.len() < bytes as usize {
+        return Err(Error::new(small, bytes));
+    }
+    if bytes > 0 && buffer.as_ptr().addr() & usize::from(align).saturating_sub(1) != 0 {
+        return Err(Error::new(misaligned, u32::from(align)));
+    }
+    Ok(())
+}
