@@ -310,11 +310,11 @@ impl Op {
         match self {
             Self::Conv(conv) => match &conv.weight {
                 Weight::Dense(tensor) => product(output) * product(&tensor.shape[1..]),
-                Weight::Network(network) => crate::lower::network_macs(network, conv.strides, input, output),
+                Weight::Network(network) => crate::lower::network_macs(network, input, output),
             },
             Self::Dense(dense) => match &dense.weight {
                 Weight::Dense(tensor) => product(output) * tensor.shape[1] as u64,
-                Weight::Network(network) => crate::lower::network_macs(network, [1, 1], input, output),
+                Weight::Network(network) => crate::lower::network_macs(network, input, output),
             },
             _ => 0,
         }
