@@ -22,6 +22,7 @@ pub mod blob;
 pub mod error;
 #[cfg(feature = "host")]
 pub mod host;
+pub mod math;
 pub mod model;
 pub mod op_set;
 pub mod ops;

@@ -2,11 +2,219 @@
 //!
 //! A backend is a zero-sized token; holding it proves that the instruction set is there. Every method of [`Backend`] has a
 //! scalar default, which is also the definition of the result: integer kernels of every backend give its bits.
+//!
+//! Kernels take operands that an operator's `check` has accepted ([`crate::ops`]). They give `None`, and never panic, when a buffer is
+//! shorter than its shape says. Where an operator may work in place its kernel takes the one buffer that is input and output.
+
+mod scalar;
+
+use crate::ops::linear::{Float, Integer};
+use crate::ops::window::Window;
+use crate::ops::{add, permute, softmax, unary};
+
+/// Elements of one of the two integer types of activations.
+#[derive(Clone, Copy, Debug)]
+pub enum Integers<'a> {
+    /// 8 bits.
+    I8(&'a [i8]),
+    /// 16 bits.
+    I16(&'a [i16]),
+}
+
+/// Like [`Integers`], to be written.
+#[derive(Debug)]
+pub enum IntegersMut<'a> {
+    /// 8 bits.
+    I8(&'a mut [i8]),
+    /// 16 bits.
+    I16(&'a mut [i16]),
+}
 
 /// Kernels of one instruction set.
 pub trait Backend: Copy {
     /// The name in reports, `{arch}-{extension}` or `scalar`.
     const NAME: &'static str;
+
+    /// Convolution in `groups` groups.
+    fn conv2d_i8(
+        self,
+        window: &Window,
+        groups: usize,
+        linear: &Integer<'_>,
+        input: &[i8],
+        output: &mut [i8],
+    ) -> Option<()> {
+        scalar::conv2d::conv2d_i8(window, groups, linear, input, output)
+    }
+
+    /// Convolution in `groups` groups from or to `i16`.
+    fn conv2d_i16(
+        self,
+        window: &Window,
+        groups: usize,
+        linear: &Integer<'_>,
+        input: Integers<'_>,
+        output: IntegersMut<'_>,
+    ) -> Option<()> {
+        scalar::conv2d::conv2d_i16(window, groups, linear, input, output)
+    }
+
+    /// Convolution in `groups` groups.
+    fn conv2d_f32(
+        self,
+        window: &Window,
+        groups: usize,
+        linear: &Float<'_>,
+        input: &[f32],
+        output: &mut [f32],
+    ) -> Option<()> {
+        scalar::conv2d::conv2d_f32(window, groups, linear, input, output)
+    }
+
+    /// Depthwise convolution.
+    fn depthwise_conv2d_i8(
+        self,
+        window: &Window,
+        linear: &Integer<'_>,
+        input: &[i8],
+        output: &mut [i8],
+    ) -> Option<()> {
+        scalar::depthwise_conv2d::depthwise_conv2d_i8(window, linear, input, output)
+    }
+
+    /// Depthwise convolution from or to `i16`.
+    fn depthwise_conv2d_i16(
+        self,
+        window: &Window,
+        linear: &Integer<'_>,
+        input: Integers<'_>,
+        output: IntegersMut<'_>,
+    ) -> Option<()> {
+        scalar::depthwise_conv2d::depthwise_conv2d_i16(window, linear, input, output)
+    }
+
+    /// Depthwise convolution.
+    fn depthwise_conv2d_f32(
+        self,
+        window: &Window,
+        linear: &Float<'_>,
+        input: &[f32],
+        output: &mut [f32],
+    ) -> Option<()> {
+        scalar::depthwise_conv2d::depthwise_conv2d_f32(window, linear, input, output)
+    }
+
+    /// Dense layer over rows of `inputs` elements.
+    fn dense_i8(self, inputs: usize, linear: &Integer<'_>, input: &[i8], output: &mut [i8]) -> Option<()> {
+        scalar::dense::dense_i8(inputs, linear, input, output)
+    }
+
+    /// Dense layer over rows of `inputs` elements, from or to `i16`.
+    fn dense_i16(
+        self,
+        inputs: usize,
+        linear: &Integer<'_>,
+        input: Integers<'_>,
+        output: IntegersMut<'_>,
+    ) -> Option<()> {
+        scalar::dense::dense_i16(inputs, linear, input, output)
+    }
+
+    /// Dense layer over rows of `inputs` elements.
+    fn dense_f32(self, inputs: usize, linear: &Float<'_>, input: &[f32], output: &mut [f32]) -> Option<()> {
+        scalar::dense::dense_f32(inputs, linear, input, output)
+    }
+
+    /// Maximum over windows, within `bounds`.
+    fn max_pool2d_i8(self, window: &Window, bounds: [i8; 2], input: &[i8], output: &mut [i8]) -> Option<()> {
+        scalar::pool2d::max_pool2d_i8(window, bounds, input, output)
+    }
+
+    /// Maximum over windows, within `bounds`.
+    fn max_pool2d_f32(
+        self,
+        window: &Window,
+        bounds: [f32; 2],
+        input: &[f32],
+        output: &mut [f32],
+    ) -> Option<()> {
+        scalar::pool2d::max_pool2d_f32(window, bounds, input, output)
+    }
+
+    /// Mean over windows, halves away from zero, within `bounds`. With `padding`, padding counts as that value; else it does not count.
+    fn average_pool2d_i8(
+        self,
+        window: &Window,
+        padding: Option<i8>,
+        bounds: [i8; 2],
+        input: &[i8],
+        output: &mut [i8],
+    ) -> Option<()> {
+        scalar::pool2d::average_pool2d_i8(window, padding, bounds, input, output)
+    }
+
+    /// Mean over windows, within `bounds`. With `count_padding` padding counts as zeros; else it does not count.
+    fn average_pool2d_f32(
+        self,
+        window: &Window,
+        count_padding: bool,
+        bounds: [f32; 2],
+        input: &[f32],
+        output: &mut [f32],
+    ) -> Option<()> {
+        scalar::pool2d::average_pool2d_f32(window, count_padding, bounds, input, output)
+    }
+
+    /// Adds `second` to `values`. Zero points are of `values` before, of `second`, and of `values` after.
+    fn add_i8(
+        self,
+        parameters: &add::IntegerParameters,
+        zero_points: [i32; 3],
+        values: &mut [i8],
+        second: &[i8],
+    ) -> Option<()> {
+        scalar::elementwise::add_i8(parameters, zero_points, values, second)
+    }
+
+    /// Adds `second` to `values`, within `bounds`.
+    fn add_f32(self, bounds: [f32; 2], values: &mut [f32], second: &[f32]) -> Option<()> {
+        scalar::elementwise::add_f32(bounds, values, second)
+    }
+
+    /// Multiplies `values` by `second`, within `bounds`.
+    fn mul_f32(self, bounds: [f32; 2], values: &mut [f32], second: &[f32]) -> Option<()> {
+        scalar::elementwise::mul_f32(bounds, values, second)
+    }
+
+    /// Replaces each `x` by entry `x + 128`.
+    fn table_i8(self, table: &[i8; 256], values: &mut [i8]) {
+        scalar::elementwise::table_i8(table, values);
+    }
+
+    /// Replaces each `x` by a function of it.
+    fn unary_f32(self, parameters: &unary::Parameters, values: &mut [f32]) {
+        scalar::elementwise::unary_f32(parameters, values);
+    }
+
+    /// Softmax of each row of `row` elements.
+    fn softmax_i8(self, parameters: &softmax::Parameters, row: usize, values: &mut [i8]) -> Option<()> {
+        scalar::softmax::softmax_i8(parameters, row, values)
+    }
+
+    /// Softmax of each row of `row` elements.
+    fn softmax_f32(self, row: usize, values: &mut [f32]) -> Option<()> {
+        scalar::softmax::softmax_f32(row, values)
+    }
+
+    /// Axis permutation of one-byte elements.
+    fn permute_i8(self, map: &permute::Map, input: &[i8], output: &mut [i8]) -> Option<()> {
+        scalar::permute::permute_i8(map, input, output)
+    }
+
+    /// Axis permutation of four-byte elements.
+    fn permute_f32(self, map: &permute::Map, input: &[f32], output: &mut [f32]) -> Option<()> {
+        scalar::permute::permute_f32(map, input, output)
+    }
 }
 
 /// Portable Rust. Runs everywhere and defines the results.

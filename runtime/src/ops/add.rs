@@ -3,6 +3,15 @@
 //! Integers follow TensorFlow Lite: both inputs, less their zero points, are shifted left by `left_shift`, brought to a common scale
 //! (twice the greater of theirs), added, and requantised.
 
+use super::linear::{check_bounds, check_float_bounds, check_integer};
+use super::operands::{Family, elements, ends, in_place, same_shape};
+use super::{OpCode, Operator};
+use crate::arena::Memory;
+use crate::backend::Backend;
+use crate::error::ErrorKind;
+use crate::model::Step;
+use crate::quant::{MAX_SHIFT, MIN_SHIFT};
+
 /// Parameters of [`crate::ops::OpCode::AddI8`]. With scales `s1`, `s2` of the inputs and `s` of the output, `c = 2 max(s1, s2)`:
 /// the first factor is `s1 / c`, the second `s2 / c`, that of the output `c / (2^left_shift s)`, each split by
 /// `quant::quantize_multiplier`. TensorFlow Lite takes a `left_shift` of 20.
@@ -93,5 +102,73 @@ impl FloatParameters {
     /// The words of a step.
     pub fn emit(&self) -> [u32; 2] {
         [self.act_min.to_bits(), self.act_max.to_bits()]
+    }
+}
+
+/// [`OpCode::AddI8`].
+pub struct AddI8;
+
+impl Operator for AddI8 {
+    const CODE: u16 = OpCode::AddI8 as u16;
+    const IN_PLACE: bool = true;
+
+    fn check(step: &Step<'_>) -> Result<(), ErrorKind> {
+        let (first, output) = ends(step, (2, 1, 0))?;
+        let second = step.input(1).ok_or(ErrorKind::OperandCount)?;
+        Family::I8.check(&first, &output)?;
+        Family::I8.check(&second, &output)?;
+        check_integer(&second)?;
+        same_shape(&first, &output)?;
+        same_shape(&second, &output)?;
+        let p = IntegerParameters::parse(step.parameters()).ok_or(ErrorKind::OperandCount)?;
+        let inputs = MIN_SHIFT..=0;
+        let legal = (0..=22).contains(&p.left_shift)
+            && inputs.contains(&p.shift_1)
+            && inputs.contains(&p.shift_2)
+            && (MIN_SHIFT..=MAX_SHIFT).contains(&p.output_shift)
+            && p.multiplier_1.min(p.multiplier_2).min(p.output_multiplier) >= 0;
+        if !legal {
+            return Err(ErrorKind::Parameter);
+        }
+        check_bounds(p.act_min, p.act_max, output.dtype)
+    }
+
+    fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
+        let p = IntegerParameters::parse(step.parameters())?;
+        let zero_points = [step.input(0)?.zero_point, step.input(1)?.zero_point, step.output(0)?.zero_point];
+        let views = step.views::<2>(memory)?;
+        let [_, second] = views.inputs;
+        backend.add_i8(&p, zero_points, in_place(&views.inputs, views.output)?, elements(second?)?)
+    }
+}
+
+/// Checks a step of two `f32` tensors of equal shape and [`FloatParameters`].
+pub(super) fn check_f32(step: &Step<'_>) -> Result<(), ErrorKind> {
+    let (first, output) = ends(step, (2, 1, 0))?;
+    let second = step.input(1).ok_or(ErrorKind::OperandCount)?;
+    Family::F32.check(&first, &output)?;
+    Family::F32.check(&second, &output)?;
+    same_shape(&first, &output)?;
+    same_shape(&second, &output)?;
+    let p = FloatParameters::parse(step.parameters()).ok_or(ErrorKind::OperandCount)?;
+    check_float_bounds(p.act_min, p.act_max)
+}
+
+/// [`OpCode::AddF32`].
+pub struct AddF32;
+
+impl Operator for AddF32 {
+    const CODE: u16 = OpCode::AddF32 as u16;
+    const IN_PLACE: bool = true;
+
+    fn check(step: &Step<'_>) -> Result<(), ErrorKind> {
+        check_f32(step)
+    }
+
+    fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
+        let p = FloatParameters::parse(step.parameters())?;
+        let views = step.views::<2>(memory)?;
+        let [_, second] = views.inputs;
+        backend.add_f32([p.act_min, p.act_max], in_place(&views.inputs, views.output)?, elements(second?)?)
     }
 }

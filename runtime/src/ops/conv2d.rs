@@ -1,5 +1,15 @@
 //! Two-dimensional convolution of images `[n, h, w, c]`: strides, dilation, padding of each side, groups.
 
+use super::linear::{Float, Integer};
+use super::operands::{Family, apart, ends, integers, integers_mut};
+use super::window::Window;
+use super::{OpCode, Operator};
+use crate::arena::Memory;
+use crate::backend::Backend;
+use crate::blob::TensorRecord;
+use crate::error::ErrorKind;
+use crate::model::Step;
+
 /// Parameters of [`crate::ops::OpCode::Conv2dI8`] and its families, and of the depthwise convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parameters {
@@ -87,5 +97,101 @@ impl Parameters {
             self.act_min,
             self.act_max,
         ]
+    }
+}
+
+impl Parameters {
+    /// The windows of a step.
+    pub(super) fn window(&self, input: &TensorRecord, output: &TensorRecord) -> Result<Window, ErrorKind> {
+        Window::new(
+            input,
+            output,
+            [self.kernel_h, self.kernel_w],
+            [self.stride_h, self.stride_w],
+            [self.dilation_h, self.dilation_w],
+            [self.pad_top, self.pad_left, self.pad_bottom, self.pad_right],
+        )
+    }
+}
+
+fn check(step: &Step<'_>, family: Family) -> Result<(), ErrorKind> {
+    let (input, output) = ends(step, (1, 1, if family == Family::F32 { 2 } else { 4 }))?;
+    family.check(&input, &output)?;
+    let p = Parameters::parse(step.parameters()).ok_or(ErrorKind::OperandCount)?;
+    p.window(&input, &output)?;
+    let [.., inputs] = input.shape;
+    let [.., outputs] = output.shape;
+    if inputs.checked_rem(p.groups) != Some(0) || outputs.checked_rem(p.groups) != Some(0) {
+        return Err(ErrorKind::Parameter);
+    }
+    let weights = inputs
+        .checked_div(p.groups)
+        .and_then(|elements| elements.checked_mul(p.kernel_h)?.checked_mul(p.kernel_w)?.checked_mul(outputs));
+    if family == Family::F32 {
+        Float::of(step, p.act_min, p.act_max).ok_or(ErrorKind::ElementType)?.check(weights, outputs)
+    } else {
+        let linear = Integer::of(step, p.act_min, p.act_max).ok_or(ErrorKind::ElementType)?;
+        linear.check(weights, outputs, output.dtype)
+    }
+}
+
+/// [`OpCode::Conv2dI8`].
+pub struct Conv2dI8;
+
+impl Operator for Conv2dI8 {
+    const CODE: u16 = OpCode::Conv2dI8 as u16;
+
+    fn check(step: &Step<'_>) -> Result<(), ErrorKind> {
+        check(step, Family::I8)
+    }
+
+    fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
+        let p = Parameters::parse(step.parameters())?;
+        let window = p.window(&step.input(0)?, &step.output(0)?).ok()?;
+        let linear = Integer::of(step, p.act_min, p.act_max)?;
+        let (input, output) = apart(step.views(memory)?)?;
+        backend.conv2d_i8(&window, p.groups as usize, &linear, input, output)
+    }
+}
+
+/// [`OpCode::Conv2dI16`].
+pub struct Conv2dI16;
+
+impl Operator for Conv2dI16 {
+    const CODE: u16 = OpCode::Conv2dI16 as u16;
+
+    fn check(step: &Step<'_>) -> Result<(), ErrorKind> {
+        check(step, Family::I16)
+    }
+
+    fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
+        let p = Parameters::parse(step.parameters())?;
+        let (from, to) = (step.input(0)?, step.output(0)?);
+        let window = p.window(&from, &to).ok()?;
+        let linear = Integer::of(step, p.act_min, p.act_max)?;
+        let views = step.views::<1>(memory)?;
+        let [input] = views.inputs;
+        let input = integers(from.dtype, input?)?;
+        let output = integers_mut(to.dtype, views.output)?;
+        backend.conv2d_i16(&window, p.groups as usize, &linear, input, output)
+    }
+}
+
+/// [`OpCode::Conv2dF32`].
+pub struct Conv2dF32;
+
+impl Operator for Conv2dF32 {
+    const CODE: u16 = OpCode::Conv2dF32 as u16;
+
+    fn check(step: &Step<'_>) -> Result<(), ErrorKind> {
+        check(step, Family::F32)
+    }
+
+    fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
+        let p = Parameters::parse(step.parameters())?;
+        let window = p.window(&step.input(0)?, &step.output(0)?).ok()?;
+        let linear = Float::of(step, p.act_min, p.act_max)?;
+        let (input, output) = apart(step.views(memory)?)?;
+        backend.conv2d_f32(&window, p.groups as usize, &linear, input, output)
     }
 }

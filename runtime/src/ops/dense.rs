@@ -1,5 +1,13 @@
 //! Dense layer over the last axis: `[.., i]` to `[.., o]`, each leading row on its own.
 
+use super::linear::{Float, Integer};
+use super::operands::{Family, apart, ends, integers, integers_mut, last_axis};
+use super::{OpCode, Operator};
+use crate::arena::Memory;
+use crate::backend::Backend;
+use crate::error::ErrorKind;
+use crate::model::Step;
+
 /// Parameters of [`crate::ops::OpCode::DenseI8`] and its families.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parameters {
@@ -19,5 +27,86 @@ impl Parameters {
     /// The words of a step.
     pub fn emit(&self) -> [u32; 2] {
         [self.act_min, self.act_max]
+    }
+}
+
+fn check(step: &Step<'_>, family: Family) -> Result<(), ErrorKind> {
+    let (input, output) = ends(step, (1, 1, if family == Family::F32 { 2 } else { 4 }))?;
+    family.check(&input, &output)?;
+    let p = Parameters::parse(step.parameters()).ok_or(ErrorKind::OperandCount)?;
+    let (Some(inputs), Some(outputs)) = (last_axis(&input), last_axis(&output)) else {
+        return Err(ErrorKind::Shape);
+    };
+    let leading = usize::from(input.rank).saturating_sub(1);
+    let same_rows = input.shape.iter().take(leading).eq(output.shape.iter().take(leading));
+    if input.rank != output.rank || !same_rows || inputs == 0 || outputs == 0 {
+        return Err(ErrorKind::Shape);
+    }
+    let weights = inputs.checked_mul(outputs);
+    if family == Family::F32 {
+        Float::of(step, p.act_min, p.act_max).ok_or(ErrorKind::ElementType)?.check(weights, outputs)
+    } else {
+        let linear = Integer::of(step, p.act_min, p.act_max).ok_or(ErrorKind::ElementType)?;
+        linear.check(weights, outputs, output.dtype)
+    }
+}
+
+/// [`OpCode::DenseI8`].
+pub struct DenseI8;
+
+impl Operator for DenseI8 {
+    const CODE: u16 = OpCode::DenseI8 as u16;
+
+    fn check(step: &Step<'_>) -> Result<(), ErrorKind> {
+        check(step, Family::I8)
+    }
+
+    fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
+        let p = Parameters::parse(step.parameters())?;
+        let linear = Integer::of(step, p.act_min, p.act_max)?;
+        let inputs = last_axis(&step.input(0)?)?;
+        let (input, output) = apart(step.views(memory)?)?;
+        backend.dense_i8(inputs as usize, &linear, input, output)
+    }
+}
+
+/// [`OpCode::DenseI16`].
+pub struct DenseI16;
+
+impl Operator for DenseI16 {
+    const CODE: u16 = OpCode::DenseI16 as u16;
+
+    fn check(step: &Step<'_>) -> Result<(), ErrorKind> {
+        check(step, Family::I16)
+    }
+
+    fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
+        let p = Parameters::parse(step.parameters())?;
+        let linear = Integer::of(step, p.act_min, p.act_max)?;
+        let from = step.input(0)?;
+        let views = step.views::<1>(memory)?;
+        let [input] = views.inputs;
+        let input = integers(from.dtype, input?)?;
+        let output = integers_mut(step.output(0)?.dtype, views.output)?;
+        backend.dense_i16(last_axis(&from)? as usize, &linear, input, output)
+    }
+}
+
+/// [`OpCode::DenseF32`].
+pub struct DenseF32;
+
+impl Operator for DenseF32 {
+    const CODE: u16 = OpCode::DenseF32 as u16;
+
+    fn check(step: &Step<'_>) -> Result<(), ErrorKind> {
+        check(step, Family::F32)
+    }
+
+    fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
+        let p = Parameters::parse(step.parameters())?;
+        let linear = Float::of(step, p.act_min, p.act_max)?;
+        let inputs = last_axis(&step.input(0)?)?;
+        let (input, output) = apart(step.views(memory)?)?;
+        backend.dense_f32(inputs as usize, &linear, input, output)
     }
 }

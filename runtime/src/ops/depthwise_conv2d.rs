@@ -1,3 +1,91 @@
 //! Depthwise convolution of images `[n, h, w, c]`: output channel `k` reads input channel `k / (outputs / c)` alone.
 
+use super::linear::{Float, Integer};
+use super::operands::{Family, apart, ends, integers, integers_mut};
+use super::{OpCode, Operator};
+use crate::arena::Memory;
+use crate::backend::Backend;
+use crate::error::ErrorKind;
+use crate::model::Step;
+
 pub use super::conv2d::Parameters;
+
+fn check(step: &Step<'_>, family: Family) -> Result<(), ErrorKind> {
+    let (input, output) = ends(step, (1, 1, if family == Family::F32 { 2 } else { 4 }))?;
+    family.check(&input, &output)?;
+    let p = Parameters::parse(step.parameters()).ok_or(ErrorKind::OperandCount)?;
+    p.window(&input, &output)?;
+    let [.., inputs] = input.shape;
+    let [.., outputs] = output.shape;
+    if p.groups != inputs || outputs.checked_rem(inputs) != Some(0) {
+        return Err(ErrorKind::Parameter);
+    }
+    let weights = p.kernel_h.checked_mul(p.kernel_w).and_then(|taps| taps.checked_mul(outputs));
+    if family == Family::F32 {
+        Float::of(step, p.act_min, p.act_max).ok_or(ErrorKind::ElementType)?.check(weights, outputs)
+    } else {
+        let linear = Integer::of(step, p.act_min, p.act_max).ok_or(ErrorKind::ElementType)?;
+        linear.check(weights, outputs, output.dtype)
+    }
+}
+
+/// [`OpCode::DepthwiseConv2dI8`].
+pub struct DepthwiseConv2dI8;
+
+impl Operator for DepthwiseConv2dI8 {
+    const CODE: u16 = OpCode::DepthwiseConv2dI8 as u16;
+
+    fn check(step: &Step<'_>) -> Result<(), ErrorKind> {
+        check(step, Family::I8)
+    }
+
+    fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
+        let p = Parameters::parse(step.parameters())?;
+        let window = p.window(&step.input(0)?, &step.output(0)?).ok()?;
+        let linear = Integer::of(step, p.act_min, p.act_max)?;
+        let (input, output) = apart(step.views(memory)?)?;
+        backend.depthwise_conv2d_i8(&window, &linear, input, output)
+    }
+}
+
+/// [`OpCode::DepthwiseConv2dI16`].
+pub struct DepthwiseConv2dI16;
+
+impl Operator for DepthwiseConv2dI16 {
+    const CODE: u16 = OpCode::DepthwiseConv2dI16 as u16;
+
+    fn check(step: &Step<'_>) -> Result<(), ErrorKind> {
+        check(step, Family::I16)
+    }
+
+    fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
+        let p = Parameters::parse(step.parameters())?;
+        let (from, to) = (step.input(0)?, step.output(0)?);
+        let window = p.window(&from, &to).ok()?;
+        let linear = Integer::of(step, p.act_min, p.act_max)?;
+        let views = step.views::<1>(memory)?;
+        let [input] = views.inputs;
+        let input = integers(from.dtype, input?)?;
+        let output = integers_mut(to.dtype, views.output)?;
+        backend.depthwise_conv2d_i16(&window, &linear, input, output)
+    }
+}
+
+/// [`OpCode::DepthwiseConv2dF32`].
+pub struct DepthwiseConv2dF32;
+
+impl Operator for DepthwiseConv2dF32 {
+    const CODE: u16 = OpCode::DepthwiseConv2dF32 as u16;
+
+    fn check(step: &Step<'_>) -> Result<(), ErrorKind> {
+        check(step, Family::F32)
+    }
+
+    fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
+        let p = Parameters::parse(step.parameters())?;
+        let window = p.window(&step.input(0)?, &step.output(0)?).ok()?;
+        let linear = Float::of(step, p.act_min, p.act_max)?;
+        let (input, output) = apart(step.views(memory)?)?;
+        backend.depthwise_conv2d_f32(&window, &linear, input, output)
+    }
+}

@@ -47,12 +47,26 @@ pub mod add;
 pub mod conv2d;
 pub mod dense;
 pub mod depthwise_conv2d;
+pub mod linear;
 pub mod mul;
+mod operands;
 pub mod permute;
 pub mod pool2d;
 pub mod softmax;
 pub mod table;
 pub mod unary;
+pub mod window;
+
+pub use add::{AddF32, AddI8};
+pub use conv2d::{Conv2dF32, Conv2dI8, Conv2dI16};
+pub use dense::{DenseF32, DenseI8, DenseI16};
+pub use depthwise_conv2d::{DepthwiseConv2dF32, DepthwiseConv2dI8, DepthwiseConv2dI16};
+pub use mul::MulF32;
+pub use permute::{PermuteF32, PermuteI8};
+pub use pool2d::{AveragePool2dF32, AveragePool2dI8, MaxPool2dF32, MaxPool2dI8};
+pub use softmax::{SoftmaxF32, SoftmaxI8};
+pub use table::TableI8;
+pub use unary::UnaryF32;
 
 use crate::arena::Memory;
 use crate::backend::Backend;

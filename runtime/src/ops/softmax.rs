@@ -1,5 +1,13 @@
 //! Softmax over the last axis. The `f32` family has no parameters.
 
+use super::operands::{Family, ends, in_place, last_axis, same_shape};
+use super::{OpCode, Operator};
+use crate::arena::Memory;
+use crate::backend::Backend;
+use crate::error::ErrorKind;
+use crate::model::Step;
+use crate::quant::MAX_SHIFT;
+
 /// Parameters of [`crate::ops::OpCode::SoftmaxI8`], whose output has scale 1/256 and zero point -128. As in TensorFlow Lite, for an
 /// input scale `s` and a `beta` (1 in ONNX): `multiplier` and `left_shift` are those of `quant::quantize_multiplier` for
 /// `min(beta * s * 2^26, 2^31 - 1)`, and `diff_min = -floor(31 * 2^26 / 2^left_shift)`.
@@ -23,5 +31,65 @@ impl Parameters {
     /// The words of a step.
     pub fn emit(&self) -> [u32; 3] {
         [self.multiplier as u32, self.left_shift as u32, self.diff_min as u32]
+    }
+}
+
+/// Most classes of [`SoftmaxI8`]: the sum of as many exponentials fits its 12 integer bits.
+pub const MAX_ROW: u32 = (1 << 12) - 1;
+
+/// [`OpCode::SoftmaxI8`].
+pub struct SoftmaxI8;
+
+impl Operator for SoftmaxI8 {
+    const CODE: u16 = OpCode::SoftmaxI8 as u16;
+    const IN_PLACE: bool = true;
+
+    fn check(step: &Step<'_>) -> Result<(), ErrorKind> {
+        /// Bits of 1/256 as binary32.
+        const SCALE: u32 = 0x3B80_0000;
+        let (input, output) = ends(step, (1, 1, 0))?;
+        Family::I8.check(&input, &output)?;
+        same_shape(&input, &output)?;
+        if !last_axis(&input).is_some_and(|row| (1..=MAX_ROW).contains(&row)) {
+            return Err(ErrorKind::Shape);
+        }
+        if output.scale_bits != SCALE || output.zero_point != i8::MIN.into() {
+            return Err(ErrorKind::Quantisation);
+        }
+        let p = Parameters::parse(step.parameters()).ok_or(ErrorKind::OperandCount)?;
+        // The greatest element, of difference 0, always counts, so that no sum is 0.
+        let legal = p.multiplier >= 0 && (0..=MAX_SHIFT).contains(&p.left_shift) && p.diff_min <= 0;
+        if legal { Ok(()) } else { Err(ErrorKind::Parameter) }
+    }
+
+    fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
+        let p = Parameters::parse(step.parameters())?;
+        let row = last_axis(&step.input(0)?)? as usize;
+        let views = step.views::<1>(memory)?;
+        backend.softmax_i8(&p, row, in_place(&views.inputs, views.output)?)
+    }
+}
+
+/// [`OpCode::SoftmaxF32`].
+pub struct SoftmaxF32;
+
+impl Operator for SoftmaxF32 {
+    const CODE: u16 = OpCode::SoftmaxF32 as u16;
+    const IN_PLACE: bool = true;
+
+    fn check(step: &Step<'_>) -> Result<(), ErrorKind> {
+        let (input, output) = ends(step, (1, 1, 0))?;
+        Family::F32.check(&input, &output)?;
+        same_shape(&input, &output)?;
+        if !step.parameters().is_empty() {
+            return Err(ErrorKind::OperandCount);
+        }
+        if last_axis(&input).is_some_and(|row| row > 0) { Ok(()) } else { Err(ErrorKind::Shape) }
+    }
+
+    fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
+        let row = last_axis(&step.input(0)?)? as usize;
+        let views = step.views::<1>(memory)?;
+        backend.softmax_f32(row, in_place(&views.inputs, views.output)?)
     }
 }

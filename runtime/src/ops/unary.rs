@@ -1,5 +1,13 @@
 //! A function of one `f32`, followed by a clamp.
 
+use super::linear::check_float_bounds;
+use super::operands::{Family, ends, in_place, same_shape};
+use super::{OpCode, Operator};
+use crate::arena::Memory;
+use crate::backend::Backend;
+use crate::error::ErrorKind;
+use crate::model::Step;
+
 /// Which function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -42,5 +50,28 @@ impl Parameters {
     /// The words of a step.
     pub fn emit(&self) -> [u32; 3] {
         [self.kind as u32, self.low.to_bits(), self.high.to_bits()]
+    }
+}
+
+/// [`OpCode::UnaryF32`].
+pub struct UnaryF32;
+
+impl Operator for UnaryF32 {
+    const CODE: u16 = OpCode::UnaryF32 as u16;
+    const IN_PLACE: bool = true;
+
+    fn check(step: &Step<'_>) -> Result<(), ErrorKind> {
+        let (input, output) = ends(step, (1, 1, 0))?;
+        Family::F32.check(&input, &output)?;
+        same_shape(&input, &output)?;
+        let p = Parameters::parse(step.parameters()).ok_or(ErrorKind::Parameter)?;
+        check_float_bounds(p.low, p.high)
+    }
+
+    fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
+        let p = Parameters::parse(step.parameters())?;
+        let views = step.views::<1>(memory)?;
+        backend.unary_f32(&p, in_place(&views.inputs, views.output)?);
+        Some(())
     }
 }

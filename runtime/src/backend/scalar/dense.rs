@@ -1,0 +1,78 @@
+//! Dense layers: one inner product an output.
+
+use super::element::{Element, clamp_f32, dot, dot_f32};
+use crate::backend::{Integers, IntegersMut};
+use crate::ops::linear::{Float, Integer};
+
+#[inline(never)]
+pub fn dense_i8(inputs: usize, linear: &Integer<'_>, input: &[i8], output: &mut [i8]) -> Option<()> {
+    integer(inputs, linear, input, output)
+}
+
+#[inline(never)]
+pub fn dense_i16(
+    inputs: usize,
+    linear: &Integer<'_>,
+    input: Integers<'_>,
+    output: IntegersMut<'_>,
+) -> Option<()> {
+    match (input, output) {
+        (Integers::I8(input), IntegersMut::I16(output)) => integer(inputs, linear, input, output),
+        (Integers::I16(input), IntegersMut::I8(output)) => integer(inputs, linear, input, output),
+        (Integers::I16(input), IntegersMut::I16(output)) => integer(inputs, linear, input, output),
+        (Integers::I8(_), IntegersMut::I8(_)) => None,
+    }
+}
+
+#[inline(never)]
+pub fn dense_f32(inputs: usize, linear: &Float<'_>, input: &[f32], output: &mut [f32]) -> Option<()> {
+    let finish = |x: &[f32], w: &[f32], channel: usize| {
+        let sum = dot_f32(x, w) + *linear.bias.get(channel)?;
+        Some(clamp_f32(sum, [linear.low, linear.high]))
+    };
+    rows(inputs, linear.bias.len(), linear.weights, input, output, finish)
+}
+
+#[inline(always)]
+fn integer<X: Element, Y: Element>(
+    inputs: usize,
+    linear: &Integer<'_>,
+    input: &[X],
+    output: &mut [Y],
+) -> Option<()> {
+    let finish = |x: &[X], w: &[i8], channel: usize| {
+        let sum = dot(x, linear.input_zero, w).wrapping_add(*linear.bias.get(channel)?);
+        Some(Y::narrow(linear.finish(channel, sum)?))
+    };
+    rows(inputs, linear.bias.len(), linear.weights, input, output, finish)
+}
+
+/// The loops of all families: `finish` makes an output of an input row, a weight row and its channel.
+#[inline(always)]
+fn rows<X, W, Y>(
+    inputs: usize,
+    outputs: usize,
+    weights: &[W],
+    input: &[X],
+    output: &mut [Y],
+    finish: impl Fn(&[X], &[W], usize) -> Option<Y>,
+) -> Option<()> {
+    let mut input_left = input;
+    let mut output_left = output;
+    while !output_left.is_empty() {
+        let (x, rest) = input_left.split_at_checked(inputs)?;
+        input_left = rest;
+        let mut weights_left = weights;
+        for channel in 0..outputs {
+            let (w, rest) = weights_left.split_at_checked(inputs)?;
+            weights_left = rest;
+            let (slot, rest) = output_left.split_first_mut()?;
+            *slot = finish(x, w, channel)?;
+            output_left = rest;
+        }
+        if outputs == 0 {
+            return None;
+        }
+    }
+    Some(())
+}

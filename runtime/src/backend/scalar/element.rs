@@ -1,0 +1,71 @@
+//! What integer kernels need of an element type, and the inner products.
+
+/// An integer activation: `i8` or `i16`.
+pub trait Element: Copy {
+    /// The value.
+    fn widen(self) -> i16;
+    /// The value of an integer that a clamp has brought into range.
+    fn narrow(value: i32) -> Self;
+}
+
+impl Element for i8 {
+    #[inline(always)]
+    fn widen(self) -> i16 {
+        self.into()
+    }
+
+    #[inline(always)]
+    fn narrow(value: i32) -> Self {
+        value as Self
+    }
+}
+
+impl Element for i16 {
+    #[inline(always)]
+    fn widen(self) -> i16 {
+        self
+    }
+
+    #[inline(always)]
+    fn narrow(value: i32) -> Self {
+        value as Self
+    }
+}
+
+/// `sum (x - zero) * w` modulo 2^32 over the shorter of both. `x - zero` fits 16 bits: where `x` is 16 bits wide, `zero` is 0.
+#[inline(always)]
+pub fn dot<X: Element>(x: &[X], zero: i16, w: &[i8]) -> i32 {
+    let mut sum = 0i32;
+    for (&x, &w) in x.iter().zip(w) {
+        let x = i32::from(x.widen().wrapping_sub(zero));
+        sum = sum.wrapping_add(x.wrapping_mul(w.into()));
+    }
+    sum
+}
+
+/// `sum x * w` over the shorter of both, in eight interleaved partial sums.
+#[inline(always)]
+pub fn dot_f32(x: &[f32], w: &[f32]) -> f32 {
+    let (x_blocks, x_rest) = x.as_chunks::<8>();
+    let (w_blocks, w_rest) = w.as_chunks::<8>();
+    let mut sums = [0.0f32; 8];
+    for (x, w) in x_blocks.iter().zip(w_blocks) {
+        for ((sum, x), w) in sums.iter_mut().zip(x).zip(w) {
+            *sum += x * w;
+        }
+    }
+    let tail: f32 = x_rest.iter().zip(w_rest).map(|(x, w)| x * w).sum();
+    sums.iter().sum::<f32>() + tail
+}
+
+/// Brings a value between two bounds; what is not a number stays.
+#[inline(always)]
+pub fn clamp_f32(value: f32, [low, high]: [f32; 2]) -> f32 {
+    if value < low {
+        low
+    } else if value > high {
+        high
+    } else {
+        value
+    }
+}

@@ -1,0 +1,12 @@
+//! Portable kernels, named `{operator}_{family}`. They define what every backend gives.
+//!
+//! Integer sums are modulo 2^32, so their order does not matter; the converter excludes that a true sum leaves 32 bits.
+
+pub(super) mod conv2d;
+pub(super) mod dense;
+pub(super) mod depthwise_conv2d;
+mod element;
+pub(super) mod elementwise;
+pub(super) mod permute;
+pub(super) mod pool2d;
+pub(super) mod softmax;

@@ -1,0 +1,152 @@
+//! Softmax. The integer kernel is in fixed point, the arithmetic of gemmlowp's `fixedpoint` library, so that it equals TensorFlow
+//! Lite's reference to the bit. `Qn` below means n integer bits and 31 - n fraction bits.
+
+use crate::math;
+use crate::ops::softmax::Parameters;
+use crate::quant::{doubling_high_multiply, requantize, rounding_shift_right};
+
+/// Bits of the sum before the binary point; the operator's check keeps rows short enough.
+const SUM_INTEGER_BITS: u32 = 12;
+
+#[inline(never)]
+pub fn softmax_i8(parameters: &Parameters, row: usize, values: &mut [i8]) -> Option<()> {
+    let exponential = |x: i8, most: i8| {
+        let difference = i32::from(x).wrapping_sub(most.into());
+        (difference >= parameters.diff_min)
+            .then(|| exp_q5(requantize(difference, parameters.multiplier, parameters.left_shift)))
+    };
+    let mut left = values;
+    while !left.is_empty() {
+        let (row, rest) = left.split_at_mut_checked(row.max(1))?;
+        left = rest;
+        let most = row.iter().fold(i8::MIN, |most, &x| most.max(x));
+        let mut sum = 0i32;
+        for &x in row.iter() {
+            if let Some(e) = exponential(x, most) {
+                sum = sum.wrapping_add(rounding_shift_right(e, SUM_INTEGER_BITS));
+            }
+        }
+        // sum = (1 + fraction) * 2^(whole bits).
+        let zeros = (sum as u32).leading_zeros();
+        let fraction = ((sum as u32).wrapping_shl(zeros)).wrapping_sub(1 << 31) as i32;
+        let reciprocal = one_over_one_plus(fraction);
+        // The result has 8 bits; from an exponent of 32 on all of it is rounded away.
+        let exponent = SUM_INTEGER_BITS.wrapping_sub(zeros).wrapping_add(31 - 8);
+        for x in row {
+            let scaled = match exponential(*x, most) {
+                Some(e) if exponent < 32 => {
+                    rounding_shift_right(doubling_high_multiply(reciprocal, e), exponent)
+                }
+                _ => 0,
+            };
+            *x = scaled.wrapping_add(i8::MIN.into()).max(i8::MIN.into()).min(i8::MAX.into()) as i8;
+        }
+    }
+    Some(())
+}
+
+/// `e^x` in Q0 of `x <= 0` in Q5: a polynomial within a quarter, times `e` to the quarters and wholes, bit by bit.
+fn exp_q5(x: i32) -> i32 {
+    const QUARTER: i32 = 1 << 24;
+    /// `e^-(2^k / 4)` in Q0 for k = 0, 1, ...
+    const FACTORS: [i32; 7] =
+        [1_672_461_947, 1_302_514_674, 790_015_084, 290_630_308, 39_332_535, 720_401, 242];
+    if x == 0 {
+        return i32::MAX;
+    }
+    let within = (x & (QUARTER - 1)).wrapping_sub(QUARTER);
+    let mut result = exp_within_quarter(shift_left_saturating(within, 5));
+    let mut quarters = within.wrapping_sub(x) >> 24;
+    for factor in FACTORS {
+        if quarters & 1 != 0 {
+            result = doubling_high_multiply(result, factor);
+        }
+        quarters >>= 1;
+    }
+    result
+}
+
+/// `e^x` in Q0 of `x` in Q0, -1/4 <= x < 0: a Taylor polynomial around -1/8.
+fn exp_within_quarter(x: i32) -> i32 {
+    const EXP_OF_CENTRE: i32 = 1_895_147_668;
+    const THIRD: i32 = 715_827_883;
+    let x = x.wrapping_add(1 << 28);
+    let x2 = doubling_high_multiply(x, x);
+    let x3 = doubling_high_multiply(x2, x);
+    let x4_over_4 = rounding_shift_right(doubling_high_multiply(x2, x2), 2);
+    let tail = doubling_high_multiply(x4_over_4.wrapping_add(x3), THIRD).wrapping_add(x2);
+    let tail = rounding_shift_right(tail, 1);
+    EXP_OF_CENTRE.wrapping_add(doubling_high_multiply(EXP_OF_CENTRE, x.wrapping_add(tail)))
+}
+
+/// `1 / (1 + x)` in Q0 of `x` in Q0, 0 <= x < 1: three Newton steps in Q2 on half the denominator.
+fn one_over_one_plus(x: i32) -> i32 {
+    const A: i32 = 1_515_870_810; // 48/17
+    const B: i32 = -1_010_580_540; // -32/17
+    const ONE: i32 = 1 << 29;
+    // (x + 1) / 2, halves upwards; 1 in Q0 is i32::MAX.
+    let half = ((i64::from(x).wrapping_add(i64::from(i32::MAX)).wrapping_add(1)) >> 1) as i32;
+    let mut y = A.wrapping_add(doubling_high_multiply(half, B));
+    for _ in 0..3 {
+        let error = ONE.wrapping_sub(doubling_high_multiply(half, y));
+        y = y.wrapping_add(shift_left_saturating(doubling_high_multiply(y, error), 2));
+    }
+    // The quotient is y/2: Q2 read as Q1, then brought to Q0.
+    shift_left_saturating(y, 1)
+}
+
+/// `x * 2^bits` within `i32`, for up to 31 bits.
+fn shift_left_saturating(x: i32, bits: u32) -> i32 {
+    let limit = (1i32 << (31u32.wrapping_sub(bits) & 31)).wrapping_sub(1);
+    if x > limit {
+        i32::MAX
+    } else if x < limit.wrapping_neg() {
+        i32::MIN
+    } else {
+        x.wrapping_shl(bits)
+    }
+}
+
+#[inline(never)]
+pub fn softmax_f32(row: usize, values: &mut [f32]) -> Option<()> {
+    let mut left = values;
+    while !left.is_empty() {
+        let (row, rest) = left.split_at_mut_checked(row.max(1))?;
+        left = rest;
+        let most = row.iter().fold(f32::NEG_INFINITY, |most, &x| if x > most { x } else { most });
+        let mut sum = 0.0;
+        for x in row.iter_mut() {
+            *x = math::exp(*x - most);
+            sum += *x;
+        }
+        let factor = 1.0 / sum;
+        for x in row {
+            *x *= factor;
+        }
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const Q0: f64 = 2147483648.0;
+
+    #[test]
+    fn exponential_in_fixed_point() {
+        for x in (0..i32::MAX).step_by(100_003) {
+            let x = -x;
+            let exact = (f64::from(x) / f64::from(1 << 26)).exp();
+            assert!((f64::from(exp_q5(x)) / Q0 - exact).abs() < 4e-7, "{x}");
+        }
+    }
+
+    #[test]
+    fn reciprocal_in_fixed_point() {
+        for x in (0..i32::MAX).step_by(100_003) {
+            let exact = 1.0 / (1.0 + f64::from(x) / Q0);
+            assert!((f64::from(one_over_one_plus(x)) / Q0 - exact).abs() < 1e-8, "{x}");
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Constant operands that convolutions and dense layers share: weights, bias and how an accumulator becomes an output.
+
+use crate::blob::{DType, TensorRecord};
+use crate::error::ErrorKind;
+use crate::model::Step;
+use crate::quant;
+
+/// Operands of an integer linear operator.
+#[derive(Clone, Copy, Debug)]
+pub struct Integer<'a> {
+    /// Weights, in the operator's order.
+    pub weights: &'a [i8],
+    /// One for each output channel, in units of input scale times weight scale.
+    pub bias: &'a [i32],
+    /// Q31 factor of each output channel.
+    pub multiplier: &'a [i32],
+    /// Shift of each output channel.
+    pub shift: &'a [i32],
+    /// Zero point of the input.
+    pub input_zero: i16,
+    /// Zero point of the output.
+    pub output_zero: i32,
+    /// Least output.
+    pub low: i32,
+    /// Greatest output.
+    pub high: i32,
+}
+
+impl<'a> Integer<'a> {
+    /// Takes the operands of a step, whose input and output are its first ones. No lengths are checked.
+    pub fn of(step: &Step<'a>, act_min: u32, act_max: u32) -> Option<Self> {
+        Some(Self {
+            weights: step.weight_i8(0)?,
+            bias: step.weight_i32(1)?,
+            multiplier: step.weight_i32(2)?,
+            shift: step.weight_i32(3)?,
+            input_zero: step.input(0)?.zero_point as i16,
+            output_zero: step.output(0)?.zero_point,
+            low: act_min as i32,
+            high: act_max as i32,
+        })
+    }
+
+    /// Checks what [`Integer::of`] gives: `weights` elements, one bias, multiplier and shift for each of `outputs` channels, all in range.
+    pub fn check(&self, weights: Option<u32>, outputs: u32, output: DType) -> Result<(), ErrorKind> {
+        let outputs = outputs as usize;
+        if Some(self.weights.len()) != weights.map(|elements| elements as usize)
+            || self.bias.len() != outputs
+            || self.multiplier.len() != outputs
+            || self.shift.len() != outputs
+        {
+            return Err(ErrorKind::WeightLength);
+        }
+        let shifts = quant::MIN_SHIFT..=quant::MAX_SHIFT;
+        if !self.multiplier.iter().all(|&multiplier| multiplier >= 0)
+            || !self.shift.iter().all(|shift| shifts.contains(shift))
+        {
+            return Err(ErrorKind::Quantisation);
+        }
+        check_bounds(self.low, self.high, output)
+    }
+
+    /// The output of channel `channel` for an accumulator that holds products and bias.
+    #[inline]
+    pub fn finish(&self, channel: usize, accumulator: i32) -> Option<i32> {
+        let scaled =
+            quant::requantize(accumulator, *self.multiplier.get(channel)?, *self.shift.get(channel)?);
+        Some(scaled.wrapping_add(self.output_zero).max(self.low).min(self.high))
+    }
+}
+
+/// Operands of an `f32` linear operator.
+#[derive(Clone, Copy, Debug)]
+pub struct Float<'a> {
+    /// Weights, in the operator's order.
+    pub weights: &'a [f32],
+    /// One for each output channel.
+    pub bias: &'a [f32],
+    /// Least output.
+    pub low: f32,
+    /// Greatest output.
+    pub high: f32,
+}
+
+impl<'a> Float<'a> {
+    /// Takes the operands of a step. No lengths are checked.
+    pub fn of(step: &Step<'a>, act_min: u32, act_max: u32) -> Option<Self> {
+        Some(Self {
+            weights: step.weight_f32(0)?,
+            bias: step.weight_f32(1)?,
+            low: f32::from_bits(act_min),
+            high: f32::from_bits(act_max),
+        })
+    }
+
+    /// Checks what [`Float::of`] gives.
+    pub fn check(&self, weights: Option<u32>, outputs: u32) -> Result<(), ErrorKind> {
+        if Some(self.weights.len()) != weights.map(|elements| elements as usize)
+            || self.bias.len() != outputs as usize
+        {
+            return Err(ErrorKind::WeightLength);
+        }
+        check_float_bounds(self.low, self.high)
+    }
+}
+
+/// Refuses bounds that are not ordered or not values of the type.
+pub(super) fn check_bounds(low: i32, high: i32, dtype: DType) -> Result<(), ErrorKind> {
+    let (least, greatest) = match dtype {
+        DType::I8 => (i8::MIN.into(), i8::MAX.into()),
+        DType::I16 => (i16::MIN.into(), i16::MAX.into()),
+        _ => return Err(ErrorKind::ElementType),
+    };
+    if low < least || high > greatest || low > high {
+        return Err(ErrorKind::Parameter);
+    }
+    Ok(())
+}
+
+/// Refuses bounds that are not ordered (and so all that are not numbers).
+pub(super) fn check_float_bounds(low: f32, high: f32) -> Result<(), ErrorKind> {
+    if low <= high { Ok(()) } else { Err(ErrorKind::Parameter) }
+}
+
+/// Refuses a tensor that is not quantised as integers are: `i8` with a zero point of its range, or `i16` with none.
+pub(super) fn check_integer(record: &TensorRecord) -> Result<(), ErrorKind> {
+    let legal = match record.dtype {
+        DType::I8 => record.zero_point >= i8::MIN.into() && record.zero_point <= i8::MAX.into(),
+        DType::I16 => record.zero_point == 0,
+        _ => return Err(ErrorKind::ElementType),
+    };
+    if legal { Ok(()) } else { Err(ErrorKind::Quantisation) }
+}

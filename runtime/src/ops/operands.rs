@@ -1,0 +1,120 @@
+//! What the checks and runs of several operators share: counts, types and shapes of operands, and typed views of their bytes.
+
+use super::linear::check_integer;
+use crate::arena::Views;
+use crate::backend::{Integers, IntegersMut};
+use crate::blob::{DType, TensorRecord};
+use crate::error::ErrorKind;
+use crate::model::Step;
+use bytemuck::{AnyBitPattern, NoUninit, try_cast_slice, try_cast_slice_mut};
+
+/// Element types of an operation code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Input and output are `i8`.
+    I8,
+    /// Input or output or both are `i16`, the other may be `i8`.
+    I16,
+    /// All `f32`.
+    F32,
+}
+
+impl Family {
+    /// Refuses tensors of other types, and integer ones whose zero point does not fit.
+    pub fn check(self, input: &TensorRecord, output: &TensorRecord) -> Result<(), ErrorKind> {
+        let legal = match (input.dtype, output.dtype) {
+            (DType::I8, DType::I8) => self == Self::I8,
+            (DType::I16, DType::I8 | DType::I16) | (DType::I8, DType::I16) => self == Self::I16,
+            (DType::F32, DType::F32) => self == Self::F32,
+            _ => false,
+        };
+        if !legal {
+            return Err(ErrorKind::ElementType);
+        }
+        if self == Self::F32 {
+            return Ok(());
+        }
+        check_integer(input)?;
+        check_integer(output)
+    }
+}
+
+/// First input and output of a step that takes `counts` inputs, outputs and weights.
+pub fn ends(
+    step: &Step<'_>,
+    counts: (usize, usize, usize),
+) -> Result<(TensorRecord, TensorRecord), ErrorKind> {
+    if step.counts() != counts {
+        return Err(ErrorKind::OperandCount);
+    }
+    match (step.input(0), step.output(0)) {
+        (Some(input), Some(output)) => Ok((input, output)),
+        _ => Err(ErrorKind::OperandCount),
+    }
+}
+
+/// Refuses tensors of different shapes.
+pub fn same_shape(a: &TensorRecord, b: &TensorRecord) -> Result<(), ErrorKind> {
+    if a.rank == b.rank && a.shape == b.shape { Ok(()) } else { Err(ErrorKind::Shape) }
+}
+
+/// Refuses tensors of different quantisation.
+pub fn same_quantisation(a: &TensorRecord, b: &TensorRecord) -> Result<(), ErrorKind> {
+    let same = a.zero_point == b.zero_point && a.scale_bits == b.scale_bits;
+    if same { Ok(()) } else { Err(ErrorKind::Quantisation) }
+}
+
+/// Extent of the last axis.
+pub fn last_axis(record: &TensorRecord) -> Option<u32> {
+    record.shape.get(usize::from(record.rank).checked_sub(1)?).copied()
+}
+
+/// The elements of bytes; `None` if they are misaligned or no whole number.
+pub fn elements<T: AnyBitPattern>(bytes: &[u8]) -> Option<&[T]> {
+    try_cast_slice(bytes).ok()
+}
+
+/// Like [`elements`], to be written.
+pub fn elements_mut<T: AnyBitPattern + NoUninit>(bytes: &mut [u8]) -> Option<&mut [T]> {
+    try_cast_slice_mut(bytes).ok()
+}
+
+/// The integers of an activation's bytes.
+pub fn integers(dtype: DType, bytes: &[u8]) -> Option<Integers<'_>> {
+    match dtype {
+        DType::I8 => elements(bytes).map(Integers::I8),
+        DType::I16 => elements(bytes).map(Integers::I16),
+        _ => None,
+    }
+}
+
+/// Like [`integers`], to be written.
+pub fn integers_mut(dtype: DType, bytes: &mut [u8]) -> Option<IntegersMut<'_>> {
+    match dtype {
+        DType::I8 => elements_mut(bytes).map(IntegersMut::I8),
+        DType::I16 => elements_mut(bytes).map(IntegersMut::I16),
+        _ => None,
+    }
+}
+
+/// The one buffer that an in-place kernel works on: the output, which holds the first input.
+pub fn in_place<'a, T: AnyBitPattern + NoUninit, const N: usize>(
+    inputs: &[Option<&[u8]>; N],
+    output: &'a mut [u8],
+) -> Option<&'a mut [T]> {
+    if let Some(first) = inputs.first().copied().flatten() {
+        if first.len() != output.len() {
+            return None;
+        }
+        for (to, from) in output.iter_mut().zip(first) {
+            *to = *from;
+        }
+    }
+    elements_mut(output)
+}
+
+/// The first input and the output of a step that never runs in place.
+pub fn apart<X: AnyBitPattern, Y: AnyBitPattern + NoUninit>(views: Views<'_, 1>) -> Option<(&[X], &mut [Y])> {
+    let [input] = views.inputs;
+    Some((elements(input?)?, elements_mut(views.output)?))
+}
