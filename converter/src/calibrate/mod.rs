@@ -1,1 +1,5 @@
 //! Activation ranges and covariances from calibration samples.
+
+mod dataset;
+
+pub use dataset::Dataset;
