@@ -12,7 +12,6 @@ use super::record::{
     DType, InputContract, Packing, SectionKind, Space, StepRecord, TensorRecord, WeightRecord,
 };
 use super::{BLOB_ALIGN, HEADER_BYTES, MAGIC, MAJOR, MINOR, SECTION_ENTRY_BYTES};
-use crate::ops::OpCode;
 
 /// Why a blob could not be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,12 +118,12 @@ impl BlobBuilder {
         index
     }
 
-    /// Adds a step behind the others. `scratch`: offset in the arena, bytes.
+    /// Adds a step behind the others. `op`: an [`OpCode`](crate::ops::OpCode), or the code of a custom operator. `scratch`: offset in the arena, bytes.
     #[expect(clippy::too_many_arguments, reason = "the parts of a step, each once")]
     pub fn step(
         &mut self,
         name: &str,
-        op: OpCode,
+        op: impl Into<u16>,
         inputs: &[u16],
         outputs: &[u16],
         weights: &[u16],
@@ -133,7 +132,7 @@ impl BlobBuilder {
     ) {
         let byte = |operands: &[u16]| u8::try_from(operands.len()).unwrap_or(u8::MAX);
         let record = StepRecord {
-            op: op as u16,
+            op: op.into(),
             inputs: byte(inputs),
             outputs: byte(outputs),
             weights: byte(weights),

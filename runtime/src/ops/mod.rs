@@ -142,3 +142,9 @@ pub enum OpCode {
     /// Axis permutation of four-byte elements.
     PermuteF32 = 0x0B04,
 }
+
+impl From<OpCode> for u16 {
+    fn from(op: OpCode) -> Self {
+        op as Self
+    }
+}
