@@ -180,7 +180,17 @@ impl<'a> Builder<'a> {
             let (shape, symbolic) = input_shape(info, options.batch)?;
             open |= symbolic;
             let id = self.graph.add_value(&info.name, shape);
-            if self.slots.insert(&info.name, Slot::Activation(id)).is_some() {
+            let slot = match element_type(info) {
+                Ok(()) => Slot::Activation(id),
+                Err(why) => {
+                    let fix =
+                        "export the model with float32 inputs; convert integers before the model".into();
+                    let (nodes, op) = (vec![info.name.clone()], "graph input".into());
+                    self.blockers.push(Blocker { nodes, op, why, fix });
+                    Slot::Unknown { constant: false }
+                }
+            };
+            if self.slots.insert(&info.name, slot).is_some() {
                 return Err(Error::Graph { why: format!("input `{}` is given twice", info.name) });
             }
             self.graph.inputs.push(id);
@@ -370,16 +380,20 @@ fn extent_text(dim: &DimensionProto) -> String {
     }
 }
 
+/// Activations are 32-bit floats, graph inputs included.
+fn element_type(info: &ValueInfoProto) -> Result<(), String> {
+    let tensor = info.r#type.as_ref().and_then(|kind| kind.tensor_type.as_ref());
+    match DType::from_code(tensor.map_or(0, |tensor| i64::from(tensor.elem_type)))? {
+        DType::F32 => Ok(()),
+        other => Err(format!("is {other:?}, not F32")),
+    }
+}
+
 /// Static shape of a graph input, and whether its batch axis was open.
 fn input_shape(info: &ValueInfoProto, batch: usize) -> Result<(Vec<usize>, bool), Error> {
     let fail = |why: String| Error::Input { input: info.name.clone(), why };
     let tensor = info.r#type.as_ref().and_then(|kind| kind.tensor_type.as_ref());
     let tensor = tensor.ok_or_else(|| fail("is no tensor".into()))?;
-    match DType::from_code(i64::from(tensor.elem_type)) {
-        Ok(DType::F32) => {}
-        Ok(other) => return Err(fail(format!("is {other:?}, not F32"))),
-        Err(why) => return Err(fail(why)),
-    }
     let dims = &tensor.shape.as_ref().ok_or_else(|| fail("has no shape".into()))?.dim;
     let (mut shape, mut symbolic) = (vec![], false);
     for (axis, dim) in dims.iter().enumerate() {
