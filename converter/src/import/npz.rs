@@ -375,3 +375,6 @@ impl Header {
         shape::Offsets::new(&self.shape, &strides, 0).map(|at| data[at]).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;
