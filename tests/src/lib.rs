@@ -13,3 +13,23 @@ pub fn zoo() -> Option<PathBuf> {
     eprintln!("*** ZOO ABSENT: {} is no folder; tests on real models are SKIPPED ***", path.display());
     None
 }
+
+/// The float models of the zoo's `mlperf`, `trained` and `digits` but for the recurrent nets and the transformer, sorted.
+pub fn float_models(zoo: &Path) -> Vec<PathBuf> {
+    let wanted = |folder: &str, path: &Path| {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        path.extension().is_some_and(|extension| extension == "onnx")
+            && match folder {
+                "mlperf" => !name.ends_with("_qdq"),
+                "trained" => true,
+                _ => ["tt_mlp", "phm_mlp", "siren_astronaut"].iter().any(|prefix| name.starts_with(prefix)),
+            }
+    };
+    let mut paths = Vec::new();
+    for folder in ["mlperf", "trained", "digits"] {
+        let entries = std::fs::read_dir(zoo.join(folder)).into_iter().flatten().flatten();
+        paths.extend(entries.map(|entry| entry.path()).filter(|path| wanted(folder, path)));
+    }
+    paths.sort();
+    paths
+}

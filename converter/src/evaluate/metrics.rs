@@ -53,15 +53,7 @@ pub fn relative_rms(reference: &[f32], other: &[f32]) -> f64 {
 pub fn max_abs(reference: &[f32], other: &[f32]) -> f64 {
     assert_eq!(reference.len(), other.len(), "arrays of equal length");
     let differences = reference.iter().zip(other).map(|(a, b)| (f64::from(*b) - f64::from(*a)).abs());
-    differences.fold(0.0, |max, d| {
-        if d <= max {
-            max
-        } else if max.is_nan() {
-            max
-        } else {
-            d
-        }
-    })
+    differences.fold(0.0, |max: f64, d| if max.is_nan() || d <= max { max } else { d })
 }
 
 /// Place of the largest element, the first of equal ones.
