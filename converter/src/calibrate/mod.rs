@@ -1,5 +1,6 @@
 //! Activation ranges and covariances from calibration samples.
 
 mod dataset;
+pub mod ranges;
 
 pub use dataset::Dataset;
