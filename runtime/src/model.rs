@@ -304,13 +304,21 @@ fn check_graph_inputs(blob: &Blob<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// A graph output is a tensor in the arena that has been written: one of the first `defined`.
+/// Whether the bytes of tensor `id` hold elements of its type: it is one of the first `defined`, or a view of one of them.
+fn is_written(blob: &Blob<'_>, id: u16, tensor: &TensorRecord, defined: u16) -> bool {
+    let same = |other: TensorRecord| other.dtype == tensor.dtype && place_of(&other) == place_of(tensor);
+    id < defined || (0..defined).any(|written| blob.tensor(written).is_some_and(same))
+}
+
+/// A graph output is a tensor in the arena that has been written: one of the first `defined`, or a view.
 fn check_graph_outputs(blob: &Blob<'_>, defined: u16) -> Result<(), Error> {
     let header = blob.header();
     for k in 0..header.outputs {
         let place = u32::from(header.inputs).saturating_add(u32::from(k));
         let sound = blob.operand(place).is_some_and(|tensor| {
-            tensor < defined && blob.tensor(tensor).is_some_and(|tensor| tensor.space == Space::Arena)
+            blob.tensor(tensor).is_some_and(|record| {
+                record.space == Space::Arena && is_written(blob, tensor, &record, defined)
+            })
         });
         if !sound {
             return Err(Error::new(ErrorKind::Terminal, place));
@@ -355,7 +363,7 @@ fn check_step(step: &Step<'_>, defined: &mut u16, in_place: bool) -> Result<(), 
         let unknown = (ErrorKind::Operand, u32::from(id));
         let input = step.input(k).ok_or(unknown)?;
         let read = place_of(&input).ok_or(unknown)?;
-        if id >= *defined && input.space != Space::State {
+        if input.space != Space::State && !is_written(step.blob, id, &input, *defined) {
             return Err(unknown);
         }
         let allowed = k == 0 && in_place && read == written;

@@ -278,7 +278,7 @@ impl BlobBuilder {
         body
     }
 
-    /// From declared numbers to stored ones: graph inputs, then arena tensors as steps write them, then state tensors.
+    /// From declared numbers to stored ones: graph inputs, then arena tensors as steps write them, then state tensors, then views.
     fn number_tensors(&self) -> Result<HashMap<u16, u16>, EmitError> {
         let mut numbers = HashMap::new();
         let mut define = |tensor: u16, step: &str| {
@@ -308,7 +308,23 @@ impl BlobBuilder {
         for tensor in state {
             define(tensor, "state")?;
         }
+        let written: Vec<u16> = numbers.keys().copied().collect();
+        let read = self.steps.iter().flat_map(|step| &step.inputs).chain(&self.outputs);
+        for &tensor in read {
+            if !numbers.contains_key(&tensor) && written.iter().any(|&other| self.same_place(tensor, other)) {
+                numbers.insert(tensor, numbers.len() as u16);
+            }
+        }
         Ok(numbers)
+    }
+
+    /// Whether two declared tensors are views of the same elements.
+    fn same_place(&self, a: u16, b: u16) -> bool {
+        let place = |tensor: u16| {
+            let record = self.tensors.get(usize::from(tensor))?;
+            Some((record.space, record.offset, record.dtype, record.bytes()?))
+        };
+        place(a).is_some() && place(a) == place(b)
     }
 
     /// The operand section, and the steps' records that point into it.
@@ -323,7 +339,7 @@ impl BlobBuilder {
         for &output in &self.outputs {
             operands.push(number(output, "graph output")?);
         }
-        let mut written = self.inputs.len();
+        let mut written = self.inputs.clone();
         let mut records = Vec::new();
         for step in &self.steps {
             let name = step.name.as_str();
@@ -335,13 +351,14 @@ impl BlobBuilder {
             for &input in &step.inputs {
                 let stored = number(input, name)?;
                 let state = self.tensors[usize::from(input)].space == Space::State;
-                if usize::from(stored) >= written && !state {
+                let known = |other: &u16| *other == input || self.same_place(input, *other);
+                if !state && !written.iter().any(known) {
                     return Err(EmitError::Operand { step: step.name.clone(), operand: input });
                 }
                 operands.push(stored);
             }
             for &output in &step.outputs {
-                written += usize::from(self.tensors[usize::from(output)].space != Space::State);
+                written.push(output);
                 operands.push(number(output, name)?);
             }
             for &weight in &step.weights {
