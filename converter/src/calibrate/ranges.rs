@@ -85,7 +85,8 @@ pub fn collect(graph: &Graph, data: &Dataset) -> HashMap<ValueId, Statistics> {
         graph.inputs.iter().copied().chain(graph.nodes.iter().map(|node| node.output)).collect();
     let numbers: usize = keep.iter().map(|id| graph.shape(*id).iter().product::<usize>()).sum();
     let batch = (BATCH_NUMBERS / numbers.max(1)).clamp(1, 256);
-    let mut sums: Vec<Vec<f64>> = keep.iter().map(|id| vec![0.0; graph.shape(*id).iter().product()]).collect();
+    let mut sums: Vec<Vec<f64>> =
+        keep.iter().map(|id| vec![0.0; graph.shape(*id).iter().product()]).collect();
     let mut all: Vec<Statistics> = keep
         .iter()
         .map(|_| Statistics {
@@ -148,7 +149,10 @@ mod tests {
         assert_eq!(bins.iter().map(|(_, count)| count).sum::<u64>(), 7);
         let width = 2.0 * f64::from(histogram.limit) / BINS as f64;
         for x in [0.0, 0.5, -0.25, 100.0, -3.0] {
-            assert!(bins.iter().any(|(middle, _)| (middle - x).abs() <= 1.01 * width), "{x} was lost: {bins:?}");
+            assert!(
+                bins.iter().any(|(middle, _)| (middle - x).abs() <= 1.01 * width),
+                "{x} was lost: {bins:?}"
+            );
         }
     }
 
@@ -158,7 +162,11 @@ mod tests {
         let input = graph.add_value("x", vec![1, 2, 2]);
         graph.inputs.push(input);
         graph.outputs.push(input);
-        let data = Dataset { inputs: vec![vec![1.0, 2.0, -5.0, 0.0, 3.0, -4.0, 1.0, 0.0]], samples: 2, labels: None };
+        let data = Dataset {
+            inputs: vec![vec![1.0, 2.0, -5.0, 0.0, 3.0, -4.0, 1.0, 0.0]],
+            samples: 2,
+            labels: None,
+        };
         let all = collect(&graph, &data);
         let statistics = &all[&input];
         assert_eq!((statistics.low, statistics.high), (-5.0, 3.0));

@@ -15,8 +15,14 @@ pub fn module(program: &Program, blob: &str) -> Result<String, Error> {
     let mut text = String::new();
     let out = &mut text;
     // Writing into a string cannot fail.
-    let _ = writeln!(out, "//! Network `{}`, written by the tucano converter.\n//!", one_line(&program.graph.name));
-    for (what, tensors, contracts) in [("Input", &layout.inputs, inputs), ("Output", &layout.outputs, outputs)] {
+    let _ = writeln!(
+        out,
+        "//! Network `{}`, written by the tucano converter.\n//!",
+        one_line(&program.graph.name)
+    );
+    for (what, tensors, contracts) in
+        [("Input", &layout.inputs, inputs), ("Output", &layout.outputs, outputs)]
+    {
         for (k, (tensor, contract)) in tensors.iter().zip(contracts).enumerate() {
             let value = &program.graph.value(layout.tensors[*tensor].value);
             let dtype = program.dtype(layout.tensors[*tensor].value).name();
@@ -30,10 +36,16 @@ pub fn module(program: &Program, blob: &str) -> Result<String, Error> {
             );
         }
     }
-    let _ = writeln!(out, "\n/// Bytes of working memory, which must lie at a multiple of {}.", crate::plan::ARENA_ALIGN);
+    let _ = writeln!(
+        out,
+        "\n/// Bytes of working memory, which must lie at a multiple of {}.",
+        crate::plan::ARENA_ALIGN
+    );
     let _ = writeln!(out, "pub const ARENA_BYTES: usize = {};", program.plan.arena_bytes);
     let _ = writeln!(out, "/// Bytes that survive from run to run.\npub const STATE_BYTES: usize = 0;");
-    for (what, tensors, contracts) in [("INPUT", &layout.inputs, inputs), ("OUTPUT", &layout.outputs, outputs)] {
+    for (what, tensors, contracts) in
+        [("INPUT", &layout.inputs, inputs), ("OUTPUT", &layout.outputs, outputs)]
+    {
         let name = what.to_lowercase();
         let shapes: Vec<&[usize]> = tensors.iter().map(|tensor| &layout.tensors[*tensor].shape[..]).collect();
         let slices = |items: Vec<String>| items.join(", ");
@@ -67,7 +79,10 @@ pub fn module(program: &Program, blob: &str) -> Result<String, Error> {
     let _ = writeln!(out, "\n#[repr(C, align({}))]", tucano::blob::BLOB_ALIGN);
     let _ = writeln!(out, "struct Aligned<T: ?Sized>(T);");
     let _ = writeln!(out, "static ALIGNED: &Aligned<[u8]> = &Aligned(*include_bytes!({blob:?}));");
-    let _ = writeln!(out, "/// The network, for `tucano::Model::<Ops>::load`.\npub static BLOB: &[u8] = &ALIGNED.0;");
+    let _ = writeln!(
+        out,
+        "/// The network, for `tucano::Model::<Ops>::load`.\npub static BLOB: &[u8] = &ALIGNED.0;"
+    );
     Ok(text)
 }
 

@@ -44,7 +44,8 @@ impl Program<'_> {
             }
             Kind::Dense(gather) => {
                 let Op::Dense(layer) = &node.op else { return Err(mismatch(node)) };
-                let (weights, [act_min, act_max]) = self.constants(step.node, node, gather, layer.activation)?;
+                let (weights, [act_min, act_max]) =
+                    self.constants(step.node, node, gather, layer.activation)?;
                 let op = match self.family(step) {
                     Family::I8 => OpCode::DenseI8,
                     Family::I16 => OpCode::DenseI16,
@@ -133,7 +134,8 @@ impl Program<'_> {
                 Ok((constants, layer.bounds.map(|bound| bound as u32)))
             }
             None => {
-                let weight = node.op.dense_weight().ok_or_else(|| refuse(node, "its weight is factorised"))?;
+                let weight =
+                    node.op.dense_weight().ok_or_else(|| refuse(node, "its weight is factorised"))?;
                 let bias = match &node.op {
                     Op::Conv(conv) => conv.bias.as_ref(),
                     Op::Dense(dense) => dense.bias.as_ref(),
@@ -183,7 +185,9 @@ impl Program<'_> {
     fn pooling(&self, step: &Step, node: &Node, window: &Window, ops: [OpCode; 2]) -> Result<Encoded, Error> {
         let op = self.byte_or_float(step, node, ops)?;
         let [act_min, act_max] = match self.quantized {
-            Some(_) => stored_bounds(ActivationRange::NONE, self.quantization(step.output, node)?).map(|b| b as u32),
+            Some(_) => {
+                stored_bounds(ActivationRange::NONE, self.quantization(step.output, node)?).map(|b| b as u32)
+            }
             None => [f32::NEG_INFINITY.to_bits(), f32::INFINITY.to_bits()],
         };
         let counts_padding = match &node.op {
@@ -210,7 +214,11 @@ impl Program<'_> {
         let Op::Add(range) = node.op else { return Err(mismatch(node)) };
         if self.quantized.is_none() {
             let parameters = add::FloatParameters { act_min: range.low, act_max: range.high };
-            return Ok(Encoded { op: OpCode::AddF32, weights: vec![], parameters: parameters.emit().to_vec() });
+            return Ok(Encoded {
+                op: OpCode::AddF32,
+                weights: vec![],
+                parameters: parameters.emit().to_vec(),
+            });
         }
         let op = self.byte_or_float(step, node, [OpCode::AddI8, OpCode::AddF32])?;
         let first = self.quantization(step.inputs[0], node)?;
@@ -246,7 +254,11 @@ impl Program<'_> {
         };
         if self.quantized.is_none() {
             let parameters = unary::Parameters { kind, low: range.low, high: range.high };
-            return Ok(Encoded { op: OpCode::UnaryF32, weights: vec![], parameters: parameters.emit().to_vec() });
+            return Ok(Encoded {
+                op: OpCode::UnaryF32,
+                weights: vec![],
+                parameters: parameters.emit().to_vec(),
+            });
         }
         let op = self.byte_or_float(step, node, [OpCode::TableI8, OpCode::UnaryF32])?;
         let input = self.quantization(step.inputs[0], node)?;

@@ -30,9 +30,8 @@ pub fn equalized(graph: &Graph, data: &Dataset) -> Graph {
 
 /// A rank value that one linear layer gives and only one reads, on matching channels.
 fn between_two(graph: &Graph, id: ValueId) -> Option<(ValueId, usize, usize)> {
-    let free = graph.value(id).rank_space
-        && graph.value(id).quantization.is_none()
-        && !graph.outputs.contains(&id);
+    let free =
+        graph.value(id).rank_space && graph.value(id).quantization.is_none() && !graph.outputs.contains(&id);
     let producer = graph.producer(id).filter(|_| free)?;
     let [consumer] = graph.consumers(id)[..] else { return None };
     let passes = |activation: ActivationRange| activation.is_none() || activation == ActivationRange::RELU;
@@ -46,7 +45,9 @@ fn between_two(graph: &Graph, id: ValueId) -> Option<(ValueId, usize, usize)> {
 
 fn dense_weight(op: &mut Op) -> Option<(&mut Tensor, usize, Option<&mut Vec<f32>>)> {
     match op {
-        Op::Conv(Conv { weight: Weight::Dense(tensor), groups, bias, .. }) => Some((tensor, *groups, bias.as_mut())),
+        Op::Conv(Conv { weight: Weight::Dense(tensor), groups, bias, .. }) => {
+            Some((tensor, *groups, bias.as_mut()))
+        }
         Op::Dense(Dense { weight: Weight::Dense(tensor), bias, .. }) => Some((tensor, 1, bias.as_mut())),
         _ => None,
     }

@@ -51,7 +51,9 @@ impl Layer {
         let row = (from.weight.len() / channels.max(1)).max(1);
         let input_scale = f64::from(from.input.scale);
         if from.scales.is_some_and(|scales| scales.len() != channels) || from.bias.len() != channels {
-            return Err(from.refuse(format!("{channels} output channels need as many weight scales and biases")));
+            return Err(
+                from.refuse(format!("{channels} output channels need as many weight scales and biases"))
+            );
         }
         let mut layer = Self {
             shape: from.weight.shape.clone(),
@@ -71,7 +73,9 @@ impl Layer {
                 None => from.scale_of(weights, from.bias[channel]),
             };
             if !(scale.is_normal() && scale > 0.0) {
-                return Err(from.refuse(format!("weight scale {scale} of channel {channel} is not positive and normal")));
+                return Err(from.refuse(format!(
+                    "weight scale {scale} of channel {channel} is not positive and normal"
+                )));
             }
             let stored = |weight: &f32| (weight / scale).round().clamp(-127.0, 127.0) as i8;
             let start = layer.weights.len();
@@ -81,7 +85,8 @@ impl Layer {
             let factor = input_scale * f64::from(scale) / f64::from(from.output.scale);
             let (multiplier, shift) = quantize_multiplier(factor);
             // A shift to the left is applied to the accumulator itself.
-            let bound = accumulator_bound(&layer.weights[start..], from.greatest_input(), bias) << shift.max(0);
+            let bound =
+                accumulator_bound(&layer.weights[start..], from.greatest_input(), bias) << shift.max(0);
             if bound > i64::from(i32::MAX) {
                 return Err(Error::Overflow { node: from.node.into(), channel, bound });
             }
@@ -96,7 +101,8 @@ impl Layer {
     /// The real weights and biases that the integers stand for.
     pub fn real(&self, input_scale: f32) -> (Tensor, Vec<f32>) {
         let row = (self.weights.len() / self.scales.len().max(1)).max(1);
-        let weights = self.weights.iter().enumerate().map(|(k, w)| f32::from(*w) * self.scales[k / row]).collect();
+        let weights =
+            self.weights.iter().enumerate().map(|(k, w)| f32::from(*w) * self.scales[k / row]).collect();
         let bias = self.bias.iter().zip(&self.scales);
         let bias = bias.map(|(b, scale)| (f64::from(*b) * f64::from(input_scale) * f64::from(*scale)) as f32);
         (Tensor::new(self.shape.clone(), weights), bias.collect())
@@ -113,10 +119,12 @@ impl Layer {
         let last_axis = matches!(op, Op::Dense(_));
         match &mut op {
             Op::Conv(conv) => {
-                (conv.weight, conv.bias, conv.activation) = (Weight::Dense(error), None, ActivationRange::NONE);
+                (conv.weight, conv.bias, conv.activation) =
+                    (Weight::Dense(error), None, ActivationRange::NONE);
             }
             Op::Dense(dense) => {
-                (dense.weight, dense.bias, dense.activation) = (Weight::Dense(error), None, ActivationRange::NONE);
+                (dense.weight, dense.bias, dense.activation) =
+                    (Weight::Dense(error), None, ActivationRange::NONE);
             }
             _ => return bias.to_vec(),
         }

@@ -50,7 +50,9 @@ impl Default for Options {
 #[derive(Clone, Debug, PartialEq, thiserror::Error, miette::Diagnostic)]
 pub enum Error {
     /// Ranges are unknown.
-    #[error("int8 needs the range of `{value}`, and of {others} more values, but there is no calibration data")]
+    #[error(
+        "int8 needs the range of `{value}`, and of {others} more values, but there is no calibration data"
+    )]
     #[diagnostic(help("give samples of typical inputs: --calibrate DATA.npz"))]
     Uncalibrated {
         /// The first such value.
@@ -81,7 +83,9 @@ pub enum Error {
         "node `{node}`: output channel {channel} may sum up to {bound}, which passes the 32-bit accumulator's {}",
         i32::MAX
     )]
-    #[diagnostic(help("split the layer's inputs over two layers and add their outputs, or convert without --int8"))]
+    #[diagnostic(help(
+        "split the layer's inputs over two layers and add their outputs, or convert without --int8"
+    ))]
     Overflow {
         /// The node.
         node: String,
@@ -164,7 +168,8 @@ pub fn quantize(graph: &Graph, calibration: Option<&Dataset>, options: &Options)
     let groups = shared_groups(graph);
     let fixed = fixed_quantizations(graph, &groups)?;
     let Some(data) = calibration.filter(|data| data.samples > 0) else {
-        let mut open = (0..graph.values.len()).filter(|id| is_used(graph, ValueId(*id)) && !fixed.contains_key(&groups[*id]));
+        let mut open = (0..graph.values.len())
+            .filter(|id| is_used(graph, ValueId(*id)) && !fixed.contains_key(&groups[*id]));
         return match open.next() {
             Some(id) => {
                 Err(Error::Uncalibrated { value: graph.values[id].name.clone(), others: open.count() })
@@ -181,7 +186,8 @@ pub fn quantize(graph: &Graph, calibration: Option<&Dataset>, options: &Options)
         for corrected in [None, Some(&statistics)] {
             let mut quantized = with_values(graph, &groups, &values, options, corrected)?;
             let outputs = simulate(&quantized, &data.inputs, data.samples);
-            let error = reference.iter().zip(&outputs).map(|(a, b)| metrics::relative_rms(a, b)).fold(0.0, f64::max);
+            let error =
+                reference.iter().zip(&outputs).map(|(a, b)| metrics::relative_rms(a, b)).fold(0.0, f64::max);
             quantized.choice = Choice { clipped, bias_corrected: corrected.is_some(), error: Some(error) };
             if best.as_ref().and_then(|best| best.choice.error).is_none_or(|least| error < least) {
                 best = Some(quantized);
@@ -218,7 +224,9 @@ fn check_operators(graph: &Graph) -> Result<(), Error> {
 fn shared_groups(graph: &Graph) -> Vec<usize> {
     let mut group: Vec<usize> = (0..graph.values.len()).collect();
     for node in &graph.nodes {
-        if let Op::Reshape(_) | Op::Transpose(_) | Op::MaxPool(_) | Op::AveragePool(_) | Op::Mean { .. } = node.op {
+        if let Op::Reshape(_) | Op::Transpose(_) | Op::MaxPool(_) | Op::AveragePool(_) | Op::Mean { .. } =
+            node.op
+        {
             group[node.output.0] = group[node.inputs[0].0];
         }
     }

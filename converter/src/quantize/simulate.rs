@@ -42,7 +42,8 @@ fn run(quantized: &Quantized, inputs: Vec<Vec<f32>>, samples: usize) -> Vec<Vec<
         values.insert(*id, data);
     }
     for (index, node) in graph.nodes.iter().enumerate() {
-        let Some(mut data) = evaluate_from(graph, &values, samples, &[node.output]).remove(&node.output) else {
+        let Some(mut data) = evaluate_from(graph, &values, samples, &[node.output]).remove(&node.output)
+        else {
             continue;
         };
         if let Some(quantization) = graph.value(node.output).quantization {
