@@ -1,0 +1,293 @@
+//! Mutates blobs that use every operator, field by field, repairs the checksum, and runs what `Model::load` accepts: it must end
+//! without an error. `TUCANO_FUZZ_SECONDS` lengthens it.
+
+mod blob_bytes;
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use blob_bytes::{Placed, record, repair, structure};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
+use tucano::backend::Scalar;
+use tucano::blob::{BlobBuilder, DType, Packing, SectionKind, Space, TensorRecord};
+use tucano::ops::OpCode;
+use tucano::{AllOps, Model, Session};
+
+const I8_BOUNDS: [u32; 2] = [-128i32 as u32, 127];
+const I16_BOUNDS: [u32; 2] = [-32768i32 as u32, 32767];
+const HALF: i32 = 1 << 30;
+
+/// A program in which each tensor has bytes of its own.
+struct Net {
+    builder: BlobBuilder,
+    end: u32,
+    last: u16,
+}
+
+impl Net {
+    fn new(dtype: DType, shape: &[u32]) -> Self {
+        let mut net = Self { builder: BlobBuilder::new(), end: 0, last: 0 };
+        net.last = net.tensor(dtype, shape, 1.0 / 16.0, 0);
+        net.builder.inputs(&[net.last]);
+        net
+    }
+
+    fn tensor(&mut self, dtype: DType, axes: &[u32], scale: f32, zero_point: i32) -> u16 {
+        let mut shape = [1; 4];
+        shape[..axes.len()].copy_from_slice(axes);
+        let (scale, zero_point) = if dtype == DType::F32 { (1.0, 0) } else { (scale, zero_point) };
+        let tensor = TensorRecord {
+            space: Space::Arena,
+            dtype,
+            rank: axes.len() as u8,
+            shape,
+            offset: self.end,
+            window_rows: 0,
+            slack: 0,
+            scale_bits: scale.to_bits(),
+            zero_point,
+        };
+        self.end = (self.end + tensor.bytes().unwrap() as u32).next_multiple_of(16);
+        self.builder.tensor(tensor)
+    }
+
+    fn integers(&mut self, weights: u32, outputs: u32) -> Vec<u16> {
+        let words = |value: i32| -> Vec<u8> { (0..outputs).flat_map(|_| value.to_le_bytes()).collect() };
+        let bytes: Vec<u8> = (0..weights).map(|k| (k * 37 % 255) as u8).collect();
+        let mut add = |dtype, bytes: &[u8]| self.builder.weight(dtype, Packing::Rows, bytes);
+        vec![
+            add(DType::I8, &bytes),
+            add(DType::I32, &words(100)),
+            add(DType::I32, &words(HALF)),
+            add(DType::I32, &words(-6)),
+        ]
+    }
+
+    fn floats(&mut self, weights: u32, outputs: u32) -> Vec<u16> {
+        let values =
+            |count: u32| -> Vec<u8> { (0..count).flat_map(|k| (k as f32 * 0.01).to_le_bytes()).collect() };
+        let (weights, bias) = (values(weights), values(outputs));
+        vec![
+            self.builder.weight(DType::F32, Packing::Rows, &weights),
+            self.builder.weight(DType::F32, Packing::Rows, &bias),
+        ]
+    }
+
+    fn step(&mut self, op: OpCode, inputs: &[u16], output: u16, weights: &[u16], parameters: &[u32]) {
+        self.builder.step("step", op, inputs, &[output], weights, parameters, (0, 0));
+        self.last = output;
+    }
+
+    /// A step from the last tensor to a new one.
+    fn then(&mut self, op: OpCode, dtype: DType, shape: &[u32], weights: &[u16], parameters: &[u32]) {
+        let (input, output) = (self.last, self.tensor(dtype, shape, 1.0 / 16.0, 0));
+        self.step(op, &[input], output, weights, parameters);
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        self.builder.outputs(&[self.last]);
+        self.builder.finish(self.end, 0, 16).unwrap()
+    }
+}
+
+fn window(kernel: u32, pad: u32, groups: u32, bounds: [u32; 2]) -> Vec<u32> {
+    vec![1, 1, pad, pad, pad, pad, 1, 1, kernel, kernel, groups, bounds[0], bounds[1]]
+}
+
+fn pool(stride: u32, bounds: [u32; 2]) -> Vec<u32> {
+    vec![stride, stride, 0, 0, 0, 0, 2, 2, 0, bounds[0], bounds[1]]
+}
+
+fn integer_net() -> Vec<u8> {
+    let image = [1, 6, 6, 4];
+    let mut net = Net::new(DType::I8, &image);
+    let input = net.last;
+    let weights = net.integers(4 * 9 * 2, 4);
+    net.then(OpCode::Conv2dI8, DType::I8, &image, &weights, &window(3, 1, 2, I8_BOUNDS));
+    let weights = net.integers(9 * 4, 4);
+    net.then(OpCode::DepthwiseConv2dI8, DType::I8, &image, &weights, &window(3, 1, 4, I8_BOUNDS));
+    let (first, sum) = (net.last, net.tensor(DType::I8, &image, 1.0 / 16.0, 0));
+    let [low, high] = I8_BOUNDS;
+    let add = [20, HALF as u32, 0, HALF as u32, 0, HALF as u32, -18i32 as u32, low, high];
+    net.step(OpCode::AddI8, &[first, input], sum, &[], &add);
+    let weights = net.integers(4 * 4, 4);
+    net.then(OpCode::Conv2dI16, DType::I16, &image, &weights, &window(1, 0, 1, I16_BOUNDS));
+    let weights = net.integers(9 * 4, 4);
+    net.then(OpCode::DepthwiseConv2dI16, DType::I16, &image, &weights, &window(3, 1, 4, I16_BOUNDS));
+    let weights = net.integers(4 * 4, 4);
+    net.then(OpCode::DenseI16, DType::I8, &image, &weights, &I8_BOUNDS);
+    net.then(OpCode::MaxPool2dI8, DType::I8, &[1, 3, 3, 4], &[], &pool(2, I8_BOUNDS));
+    net.then(OpCode::AveragePool2dI8, DType::I8, &[1, 2, 2, 4], &[], &pool(1, I8_BOUNDS));
+    net.then(OpCode::PermuteI8, DType::I8, &[1, 4, 2, 2], &[], &[0, 3, 1, 2]);
+    let table: Vec<u8> = (0..=255).collect();
+    let table = net.builder.weight(DType::I8, Packing::Rows, &table);
+    net.then(OpCode::TableI8, DType::I8, &[1, 4, 2, 2], &[table], &[]);
+    let weights = net.integers(3 * 2, 3);
+    net.then(OpCode::DenseI8, DType::I8, &[1, 4, 2, 3], &weights, &I8_BOUNDS);
+    let (input, output) = (net.last, net.tensor(DType::I8, &[1, 4, 2, 3], 1.0 / 256.0, -128));
+    net.step(OpCode::SoftmaxI8, &[input], output, &[], &[HALF as u32, 22, -31i32 as u32]);
+    net.finish()
+}
+
+fn float_net() -> Vec<u8> {
+    let bounds = [f32::NEG_INFINITY.to_bits(), f32::INFINITY.to_bits()];
+    let image = [1, 6, 6, 4];
+    let mut net = Net::new(DType::F32, &image);
+    let input = net.last;
+    let weights = net.floats(4 * 9 * 2, 4);
+    net.then(OpCode::Conv2dF32, DType::F32, &image, &weights, &window(3, 1, 2, bounds));
+    let weights = net.floats(9 * 4, 4);
+    net.then(OpCode::DepthwiseConv2dF32, DType::F32, &image, &weights, &window(3, 1, 4, bounds));
+    for op in [OpCode::AddF32, OpCode::MulF32] {
+        let (first, result) = (net.last, net.tensor(DType::F32, &image, 1.0, 0));
+        net.step(op, &[first, input], result, &[], &bounds);
+    }
+    net.then(OpCode::MaxPool2dF32, DType::F32, &[1, 3, 3, 4], &[], &pool(2, bounds));
+    net.then(OpCode::AveragePool2dF32, DType::F32, &[1, 2, 2, 4], &[], &pool(1, bounds));
+    net.then(OpCode::PermuteF32, DType::F32, &[1, 4, 2, 2], &[], &[0, 3, 1, 2]);
+    for kind in 0..4 {
+        let limits = [(-1e3f32).to_bits(), 1e3f32.to_bits()];
+        net.then(OpCode::UnaryF32, DType::F32, &[1, 4, 2, 2], &[], &[kind, limits[0], limits[1]]);
+    }
+    let weights = net.floats(3 * 2, 3);
+    net.then(OpCode::DenseF32, DType::F32, &[1, 4, 2, 3], &weights, &bounds);
+    net.then(OpCode::SoftmaxF32, DType::F32, &[1, 4, 2, 3], &[], &[]);
+    net.finish()
+}
+
+/// Writes one field: `region` chooses what part of the blob, `place` the field in it, `width` its bytes.
+#[derive(Clone, Debug)]
+struct Mutation {
+    region: prop::sample::Index,
+    place: prop::sample::Index,
+    width: usize,
+    value: Value,
+}
+
+#[derive(Clone, Debug)]
+enum Value {
+    Is(u32),
+    Moves(i32),
+    CopyOf(prop::sample::Index),
+}
+
+fn mutation() -> impl Strategy<Value = Mutation> {
+    let edges =
+        [0, 1, 2, 3, 4, 16, 127, 128, 255, 256, 0x7FFF, 0x8000, 0xFFFF, 0x7FFF_FFFF, 0x8000_0000, u32::MAX];
+    let value = prop_oneof![
+        prop::sample::select(edges.to_vec()).prop_map(Value::Is),
+        any::<u32>().prop_map(Value::Is),
+        (-17i32..=17).prop_map(Value::Moves),
+        any::<prop::sample::Index>().prop_map(Value::CopyOf),
+    ];
+    let width = prop::sample::select(vec![1usize, 2, 4, 4]);
+    (any::<prop::sample::Index>(), any::<prop::sample::Index>(), width, value)
+        .prop_map(|(region, place, width, value)| Mutation { region, place, width, value })
+}
+
+fn mutate(bytes: &mut [u8], mutations: &[Mutation]) {
+    let mut regions = structure(bytes);
+    regions.push(record(bytes, SectionKind::Weights, 0)..bytes.len());
+    for mutation in mutations {
+        let region = regions[mutation.region.index(regions.len())].clone();
+        let fields = region.len() / mutation.width;
+        if fields == 0 {
+            continue;
+        }
+        let at = |place: &prop::sample::Index| region.start + place.index(fields) * mutation.width;
+        let field = |at: usize| {
+            let mut word = [0; 4];
+            word[..mutation.width].copy_from_slice(&bytes[at..at + mutation.width]);
+            u32::from_le_bytes(word)
+        };
+        let target = at(&mutation.place);
+        let value = match &mutation.value {
+            Value::Is(value) => *value,
+            Value::Moves(by) => field(target).wrapping_add_signed(*by),
+            Value::CopyOf(place) => field(at(place)),
+        };
+        bytes[target..target + mutation.width].copy_from_slice(&value.to_le_bytes()[..mutation.width]);
+    }
+    repair(bytes);
+}
+
+/// Loads, and runs what is accepted. `None`: refused.
+fn execute(bytes: &[u8]) -> Option<Result<(), TestCaseError>> {
+    let placed = Placed::new(bytes);
+    let model = Model::<AllOps>::load(placed.get()).ok()?;
+    if model.arena_bytes() + model.state_bytes() > 1 << 20 {
+        return Some(Ok(()));
+    }
+    let mut arena = vec![0u128; model.arena_bytes().div_ceil(16) + 4];
+    let mut state = vec![0u128; model.state_bytes().div_ceil(16) + 4];
+    let [arena, state] = [&mut arena, &mut state].map(|words| {
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(words);
+        let start = bytes.as_ptr().align_offset(64);
+        &mut bytes[start..]
+    });
+    let arena = &mut arena[..model.arena_bytes()];
+    let session = Session::new(&model, Scalar);
+    for k in 0..model.inputs() {
+        let input = session.input_mut(arena, k).unwrap();
+        (0..).zip(input).for_each(|(at, byte): (u32, _)| *byte = (at * 91 >> 2) as u8);
+    }
+    let begin = Instant::now();
+    if let Err(error) = session.run(arena, state) {
+        return Some(Err(TestCaseError::fail(format!("accepted, but: {error}"))));
+    }
+    for k in 0..model.outputs() {
+        session.output(arena, k).unwrap();
+    }
+    let slow = begin.elapsed() > Duration::from_secs(5);
+    Some(if slow { Err(TestCaseError::fail("a small blob that runs for seconds")) } else { Ok(()) })
+}
+
+#[test]
+fn every_operator_is_in_the_seeds_and_runs() {
+    let mut codes = Vec::new();
+    for seed in [integer_net(), float_net()] {
+        let placed = Placed::new(&seed);
+        let model = Model::<AllOps>::load(placed.get()).unwrap_or_else(|error| panic!("{error}"));
+        codes.extend(model.steps().map(|step| step.op()));
+        execute(&seed).unwrap().unwrap();
+    }
+    codes.sort_unstable();
+    codes.dedup();
+    assert_eq!(codes.len(), 22, "operation codes: {codes:04x?}");
+}
+
+#[test]
+fn what_is_accepted_runs() {
+    let seconds = std::env::var("TUCANO_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(2);
+    let seeds = [integer_net(), float_net()];
+    let strategy = (0..seeds.len(), prop::collection::vec(mutation(), 1..5));
+    let (executions, accepted) = (Cell::new(0u64), Cell::new(0u64));
+    let config = Config { cases: 512, failure_persistence: None, ..Config::default() };
+    let begin = Instant::now();
+    // Each round has a seed of its own, so that a failure comes again.
+    for round in 0u64.. {
+        if begin.elapsed() > Duration::from_secs(seconds) {
+            break;
+        }
+        let mut seed = [0; 32];
+        seed[..8].copy_from_slice(&round.to_le_bytes());
+        let mut runner =
+            TestRunner::new_with_rng(config.clone(), TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
+        let result = runner.run(&strategy, |(seed, mutations)| {
+            let mut bytes = seeds[seed].clone();
+            mutate(&mut bytes, &mutations);
+            executions.set(executions.get() + 1);
+            match execute(&bytes) {
+                Some(result) => {
+                    accepted.set(accepted.get() + 1);
+                    result
+                }
+                None => Ok(()),
+            }
+        });
+        result.unwrap_or_else(|error| panic!("round {round}: {error}"));
+    }
+    println!("{} executions, {} accepted and run", executions.get(), accepted.get());
+    assert!(accepted.get() > 0 && accepted.get() < executions.get());
+}
