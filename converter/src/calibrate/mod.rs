@@ -1,5 +1,6 @@
 //! Activation ranges and covariances from calibration samples.
 
+pub mod covariance;
 mod dataset;
 pub mod ranges;
 

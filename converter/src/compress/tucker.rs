@@ -4,6 +4,8 @@
 //! the weight unfolded by input channel after multiplying by `H` (the higher-order SVD in the whitened space). For the basis `P` the best window
 //! is `K = M C P' (P C P')^-1` in the full metric over channels and positions, and its output side is truncated as in `low_rank`.
 
+use faer::MatRef;
+
 use super::low_rank::tails;
 use super::{Target, to_tensor};
 use crate::graph::{Core, Mode, Network};
@@ -28,6 +30,7 @@ pub struct Projected<'a> {
     outputs: Eigen,
     /// Squared output error that is due to the input rank alone.
     lost: f64,
+    power: f64,
 }
 
 impl<'a> InputBasis<'a> {
@@ -56,15 +59,8 @@ impl<'a> InputBasis<'a> {
         let positions: usize = self.target.shape[2..].iter().product();
         let rank = rank.clamp(1, channels.max(1));
         let input = self.rows.get(..rank, ..).to_owned();
-        let expanded = Matrix::from_fn(rank * positions, channels * positions, |row, column| {
-            if row % positions == column % positions {
-                input[(row / positions, column / positions)]
-            } else {
-                0.0
-            }
-        });
-        let seen = product(expanded.as_ref(), self.target.covariance.as_ref());
-        let covariance = product(seen.as_ref(), expanded.transpose());
+        let seen = restrict(&input, self.target.covariance.as_ref(), positions);
+        let covariance = restrict(&input, seen.transpose(), positions);
         let cross = product(seen.as_ref(), self.target.matrix.transpose());
         let window = solve(covariance.as_ref(), cross.as_ref()).transpose().to_owned();
         let colored = product(self.target.matrix.as_ref(), self.target.covariance.as_ref());
@@ -79,14 +75,35 @@ impl<'a> InputBasis<'a> {
             window,
             outputs: eigen(kept.as_ref())?,
             lost: lost.max(0.0),
+            power,
         })
     }
+}
+
+/// `(basis (x) I) a`: maps the rows of `a`, indexed by channel and position, to rank and position.
+fn restrict(basis: &Matrix, a: MatRef<'_, f64>, positions: usize) -> Matrix {
+    let mut out = Matrix::zeros(basis.nrows() * positions, a.ncols());
+    for s in 0..positions {
+        let plane = Matrix::from_fn(basis.ncols(), a.ncols(), |i, j| a[(i * positions + s, j)]);
+        let mapped = product(basis.as_ref(), plane.as_ref());
+        for j in 0..a.ncols() {
+            for r in 0..basis.nrows() {
+                out[(r * positions + s, j)] = mapped[(r, j)];
+            }
+        }
+    }
+    out
 }
 
 impl Projected<'_> {
     /// Squared output error of each output rank, rank 0 first; the last entry is that of the full output rank.
     pub fn squared_errors(&self) -> Vec<f64> {
         tails(&self.outputs.values).into_iter().map(|tail| tail + self.lost).collect()
+    }
+
+    /// Squared output of the dense layer in the same metric.
+    pub fn power(&self) -> f64 {
+        self.power
     }
 
     /// The cores for this output rank, or with the window mapping straight to the output channels.

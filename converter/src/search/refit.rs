@@ -1,0 +1,475 @@
+//! Sequential compression: layer by layer, each fitted to what the already compressed network feeds it.
+//!
+//! Takes a dense graph, a choice for each linear layer and calibration inputs; gives the graph with networks in place. The dense and the compressed
+//! network advance side by side, one node at a time. A layer's target is the dense network's output before its activation; for a convolution
+//! that only feeds an addition, the dense sum less the already compressed other branch, so errors of one branch are repaired by the other.
+//! The fit is ridge regression towards the trained weight in closed form (Asymmetric3D, Zhang et al. 2016), truncated in
+//! the metric of the compressed network's activations.
+//! How far to trust the samples is decided on halves that a fit has not seen ([`fit`]); keeping the trained weight always competes.
+
+use std::sync::Arc;
+
+use crate::calibrate::covariance::{Covariance, Geometry, Moments, moments};
+use crate::compress::{self, Choice, Target};
+use crate::evaluate::evaluate;
+use crate::graph::{ActivationRange, Graph, Node, Op, Tensor, ValueId, Weight};
+use crate::linalg::{Matrix, product, solve};
+
+use super::{Error, Progress};
+
+/// What a layer became.
+#[derive(Clone, Debug)]
+pub struct Fitted {
+    /// The weight.
+    pub weight: Weight,
+    /// One number for each output channel.
+    pub bias: Vec<f32>,
+    /// Relative RMS error of the layer's output against its target, on all calibration samples.
+    pub error: f64,
+}
+
+/// How a fit treats the data: ridge towards the trained weight (`None` keeps that weight), and ridge of the covariance that a truncation is
+/// measured in; both in units of the mean variance.
+type Trust = (Option<f64>, f64);
+
+/// With far more rows than unknowns a small ridge is right.
+const PLENTY: Trust = (Some(1e-3), 1e-3);
+
+/// Tried where rows are scarce.
+const SCARCE: [Trust; 9] = [
+    (Some(1e-3), 1e-3),
+    (Some(1e-2), 1e-2),
+    (Some(1e-1), 1e-1),
+    (Some(1.0), 1.0),
+    (Some(10.0), 1.0),
+    (None, 1e-3),
+    (None, 1e-2),
+    (None, 1e-1),
+    (None, 1.0),
+];
+
+/// Values of one graph while it is evaluated node by node.
+type Values = Vec<Option<Arc<Vec<f32>>>>;
+
+/// Compresses every layer that `plan` names (`plan[k]` for node `k`, `None` for nodes that are no layer) on `samples` calibration samples.
+pub fn refit(
+    graph: &Graph,
+    plan: &[Option<Choice>],
+    inputs: &[Vec<f32>],
+    samples: usize,
+    progress: &dyn Progress,
+) -> Result<(Graph, Vec<Option<f64>>), Error> {
+    let mut result = graph.clone();
+    let mut errors = vec![None; graph.nodes.len()];
+    let mut dense: Values = vec![None; graph.values.len()];
+    for (id, values) in graph.inputs.iter().zip(inputs) {
+        dense[id.0] = Some(Arc::new(values.clone()));
+    }
+    let mut compressed = dense.clone();
+    for (index, node) in graph.nodes.iter().enumerate() {
+        let linear = run(graph, &without_activation(node), &dense, samples);
+        let mut own = node.clone();
+        if let (Some(choice), Some(geometry)) = (plan[index], Geometry::of(graph, node)) {
+            progress.step(&format!("fitting {}", node.name));
+            let target = target(graph, index, &linear, &dense, &compressed);
+            let unchanged = same(&dense, &compressed, node.inputs[0]) && matches!(target, Goal::Own(_));
+            if choice != Choice::Dense || !unchanged {
+                let goal: &[f32] = match &target {
+                    Goal::Own(values) => values,
+                    Goal::Corrected(values) => values,
+                };
+                let input = value(&compressed, node.inputs[0]);
+                let fitted = fit(&own.op, &geometry, choice, input, goal, samples)
+                    .map_err(|reason| Error::Fit { node: node.name.clone(), op: node.op.name(), reason })?;
+                errors[index] = Some(fitted.error);
+                let effective = compress::dense(&fitted.weight).map_err(|error| Error::Fit {
+                    node: node.name.clone(),
+                    op: node.op.name(),
+                    reason: error.to_string(),
+                })?;
+                set(&mut own.op, Weight::Dense(effective), &fitted.bias);
+                set(&mut result.nodes[index].op, fitted.weight, &fitted.bias);
+            }
+        }
+        let same_inputs = node.inputs.iter().all(|id| same(&dense, &compressed, *id));
+        let activation = activation(&node.op);
+        let linear = Arc::new(linear.into_iter().map(|x| activation.apply(x)).collect::<Vec<f32>>());
+        compressed[node.output.0] = Some(if same_inputs && own == *node {
+            linear.clone()
+        } else {
+            Arc::new(run(graph, &own, &compressed, samples))
+        });
+        dense[node.output.0] = Some(linear);
+        // Values that no later node reads are dropped.
+        for id in &node.inputs {
+            let read_later = graph.nodes[index + 1..].iter().any(|later| later.inputs.contains(id));
+            if !read_later {
+                dense[id.0] = None;
+                compressed[id.0] = None;
+            }
+        }
+    }
+    Ok((result, errors))
+}
+
+/// What a layer should give.
+enum Goal<'a> {
+    /// Its own output in the dense network.
+    Own(&'a [f32]),
+    /// Its output plus what the other branch of an addition lacks.
+    Corrected(Vec<f32>),
+}
+
+fn target<'a>(
+    graph: &Graph,
+    index: usize,
+    linear: &'a [f32],
+    dense: &Values,
+    compressed: &Values,
+) -> Goal<'a> {
+    let node = &graph.nodes[index];
+    let own = Goal::Own(linear);
+    let (true, false, [reader]) = (
+        activation(&node.op).is_none(),
+        graph.outputs.contains(&node.output),
+        &graph.consumers(node.output)[..],
+    ) else {
+        return own;
+    };
+    let reader = &graph.nodes[*reader];
+    let (Op::Add(_), Some(other)) = (&reader.op, reader.inputs.iter().copied().find(|id| *id != node.output))
+    else {
+        return own;
+    };
+    match (&dense[other.0], &compressed[other.0]) {
+        (Some(wanted), Some(given)) if !Arc::ptr_eq(wanted, given) => Goal::Corrected(
+            linear.iter().zip(wanted.iter().zip(given.iter())).map(|(y, (w, g))| y + (w - g)).collect(),
+        ),
+        _ => own,
+    }
+}
+
+fn same(dense: &Values, compressed: &Values, id: ValueId) -> bool {
+    matches!((&dense[id.0], &compressed[id.0]), (Some(a), Some(b)) if Arc::ptr_eq(a, b))
+}
+
+fn value(values: &Values, id: ValueId) -> &[f32] {
+    values[id.0].as_ref().map_or(&[], |values| values.as_slice())
+}
+
+/// Runs one node of `graph` on values that are known.
+fn run(graph: &Graph, node: &Node, values: &Values, samples: usize) -> Vec<f32> {
+    let mut distinct = node.inputs.clone();
+    distinct.dedup();
+    let single = Graph {
+        name: String::new(),
+        values: graph.values.clone(),
+        nodes: vec![node.clone()],
+        inputs: distinct,
+        outputs: vec![node.output],
+    };
+    let inputs: Vec<Vec<f32>> = single.inputs.iter().map(|id| value(values, *id).to_vec()).collect();
+    evaluate(&single, &inputs, samples, &single.outputs).pop().unwrap_or_default()
+}
+
+/// The activation fused into a linear layer; none for other nodes.
+fn activation(op: &Op) -> ActivationRange {
+    match op {
+        Op::Conv(conv) => conv.activation,
+        Op::Dense(dense) => dense.activation,
+        _ => ActivationRange::NONE,
+    }
+}
+
+fn without_activation(node: &Node) -> Node {
+    let mut node = node.clone();
+    match &mut node.op {
+        Op::Conv(conv) => conv.activation = ActivationRange::NONE,
+        Op::Dense(dense) => dense.activation = ActivationRange::NONE,
+        _ => {}
+    }
+    node
+}
+
+/// Gives a linear layer another weight and bias.
+pub fn set(op: &mut Op, new: Weight, new_bias: &[f32]) {
+    let (weight, bias) = match op {
+        Op::Conv(conv) => (&mut conv.weight, &mut conv.bias),
+        Op::Dense(dense) => (&mut dense.weight, &mut dense.bias),
+        _ => return,
+    };
+    *weight = new;
+    // A layer that never had a bias keeps none as long as it needs none.
+    if bias.is_some() || new_bias.iter().any(|b| *b != 0.0) {
+        *bias = Some(new_bias.to_vec());
+    }
+}
+
+/// The bias of a linear layer, zeros where it has none.
+pub fn bias(op: &Op, outputs: usize) -> Vec<f64> {
+    let bias = match op {
+        Op::Conv(conv) => conv.bias.as_ref(),
+        Op::Dense(dense) => dense.bias.as_ref(),
+        _ => None,
+    };
+    bias.map_or_else(|| vec![0.0; outputs], |bias| bias.iter().map(|b| f64::from(*b)).collect())
+}
+
+/// Numbers that a fit adds to a layer that has no bias yet; 0 for all others.
+pub fn missing_bias(graph: &Graph, index: usize) -> usize {
+    let none = match &graph.nodes[index].op {
+        Op::Conv(conv) => conv.bias.is_none(),
+        Op::Dense(dense) => dense.bias.is_none(),
+        _ => false,
+    };
+    let weight = graph.nodes[index].op.weight();
+    weight.filter(|_| none).map_or(0, |weight| weight.shape()[0])
+}
+
+/// Fits one layer to `goal` (its wanted output before the activation) on its input in the compressed network. The error names what is wrong.
+pub fn fit(
+    op: &Op,
+    geometry: &Geometry,
+    choice: Choice,
+    input: &[f32],
+    goal: &[f32],
+    samples: usize,
+) -> Result<Fitted, String> {
+    let Some(tensor) = op.dense_weight() else { return Err("its weight is factorised already".into()) };
+    let weight = compress::to_matrix(tensor);
+    let bias = bias(op, weight.nrows());
+    let rows = geometry.group_outputs();
+    let mut shape = tensor.shape.clone();
+    shape[0] = rows;
+    let (mut squared, mut power) = (0.0, 0.0);
+    let mut parts = Vec::with_capacity(geometry.groups);
+    let mut new_bias = Vec::with_capacity(bias.len());
+    for group in 0..geometry.groups {
+        let range = group * rows..(group + 1) * rows;
+        let own = Layer {
+            shape: &shape,
+            weight: weight.get(range.clone(), ..).to_owned(),
+            bias: bias[range].to_vec(),
+            choice,
+        };
+        let folds = moments(geometry, group, input, goal, samples, 2)
+            .ok_or("its input or output is not finite on the calibration data")?;
+        let all = folds[0].merged(&folds[1]);
+        let (fitted, bias) = own.best(&folds, &all)?;
+        let effective = compress::dense(&fitted).map_err(|error| error.to_string())?;
+        squared += all.squared_error(&compress::to_matrix(&effective), &bias);
+        power += all.variance_y();
+        new_bias.extend(bias.iter().map(|b| *b as f32));
+        parts.push((fitted, effective));
+    }
+    let weight = match parts.len() {
+        1 => parts.remove(0).0,
+        _ => {
+            let data = parts.iter().flat_map(|(_, dense)| dense.data.iter().copied()).collect();
+            Weight::Dense(Tensor::new(tensor.shape.clone(), data))
+        }
+    };
+    let error = if power > 0.0 { (squared / power).sqrt() } else { 0.0 };
+    Ok(Fitted { weight, bias: new_bias, error })
+}
+
+/// One channel group of a layer, and what it should become.
+struct Layer<'a> {
+    shape: &'a [usize],
+    weight: Matrix,
+    bias: Vec<f64>,
+    choice: Choice,
+}
+
+impl Layer<'_> {
+    /// The fit with the trust that does best on the half it has not seen, repeated on all rows.
+    fn best(&self, folds: &[Moments], all: &Moments) -> Result<(Weight, Vec<f64>), String> {
+        let unseen = folds.iter().all(|fold| fold.count > 0.0);
+        let unknowns = self.weight.ncols() as f64;
+        let options: &[Trust] = if unseen && folds[0].count >= 20.0 * unknowns { &[PLENTY] } else { &SCARCE };
+        let mut best = if self.choice == Choice::Dense {
+            let kept = |fold: &Moments| fold.squared_error(&self.weight, &self.bias);
+            (folds.iter().map(kept).sum::<f64>(), None)
+        } else {
+            // Without a second half nothing can be judged: keep the weight, and trust the covariance little.
+            (f64::INFINITY, Some((None, 1.0)))
+        };
+        let compete = unseen && (options.len() > 1 || self.choice == Choice::Dense);
+        if compete {
+            for &trust in options.iter().filter(|trust| self.choice != Choice::Dense || trust.0.is_some()) {
+                let mut loss = 0.0;
+                for (seen, other) in [(0, 1), (1, 0)] {
+                    let (weight, bias) = self.fit(&folds[seen].covariance(), trust)?;
+                    let dense = compress::dense(&weight).map_err(|error| error.to_string())?;
+                    loss += folds[other].squared_error(&compress::to_matrix(&dense), &bias);
+                }
+                if loss < best.0 {
+                    best = (loss, Some(trust));
+                }
+            }
+        } else if unseen {
+            best.1 = Some(PLENTY);
+        }
+        match best.1 {
+            Some(trust) => self.fit(&all.covariance(), trust),
+            None => {
+                let kept = Weight::Dense(compress::to_tensor(&self.weight, self.shape));
+                Ok((kept, self.bias.clone()))
+            }
+        }
+    }
+
+    /// Weight and bias from the moments of some rows.
+    fn fit(&self, seen: &Covariance, (ridge, metric): Trust) -> Result<(Weight, Vec<f64>), String> {
+        let matrix = match ridge {
+            Some(lambda) => {
+                // min |Y - M X|^2 + l |M - W|^2, solved for the difference to W.
+                let damped = seen.damped(lambda);
+                let residual = &seen.yx - product(self.weight.as_ref(), seen.xx.as_ref());
+                &self.weight + solve(damped.as_ref(), residual.transpose()).transpose()
+            }
+            None => self.weight.clone(),
+        };
+        let covariance = seen.damped(metric);
+        let target = Target { shape: self.shape, matrix: &matrix, covariance: &covariance };
+        let weight = compress::build(self.choice, target).map_err(|error| error.to_string())?;
+        let effective = compress::to_matrix(&compress::dense(&weight).map_err(|error| error.to_string())?);
+        Ok((weight, centred_bias(&effective, &seen.mean_x, &seen.mean_y)))
+    }
+}
+
+/// The bias that gives the mean target: `mean_y - weight * mean_x`.
+fn centred_bias(weight: &Matrix, mean_x: &[f64], mean_y: &[f64]) -> Vec<f64> {
+    let row = |o: usize| mean_x.iter().enumerate().map(|(j, x)| weight[(o, j)] * x).sum::<f64>();
+    mean_y.iter().enumerate().map(|(o, y)| y - row(o)).collect()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::compress::tests::noise;
+    use crate::graph::{Conv, Dense};
+    use crate::search::Silent;
+
+    /// conv -> relu -> conv -> add(first) -> dense over 6x6 images with 4 channels.
+    pub(crate) fn network() -> Graph {
+        let mut graph = Graph::default();
+        let mut value = |name: &str, shape: &[usize]| graph.add_value(name, shape.to_vec());
+        let image = [1, 4, 6, 6];
+        let (x, a, b, c) = (value("x", &image), value("a", &image), value("b", &image), value("c", &image));
+        let (flat, y) = (value("flat", &[1, 144]), value("y", &[1, 10]));
+        let conv = |seed, activation| {
+            let weight = Weight::Dense(Tensor::new(vec![4, 4, 3, 3], noise(144, seed)));
+            let (strides, pads, dilations) = ([1, 1], [1; 4], [1, 1]);
+            Op::Conv(Conv {
+                weight,
+                bias: Some(noise(4, seed + 50)),
+                strides,
+                pads,
+                dilations,
+                groups: 1,
+                activation,
+            })
+        };
+        let weight = Weight::Dense(Tensor::new(vec![10, 144], noise(1440, 3)));
+        let dense = Op::Dense(Dense { weight, bias: None, activation: ActivationRange::NONE });
+        graph.nodes = [
+            ("first", conv(1, ActivationRange::RELU), vec![x], a),
+            ("second", conv(2, ActivationRange::NONE), vec![a], b),
+            ("add", Op::Add(ActivationRange::RELU), vec![b, a], c),
+            ("reshape", Op::Reshape(vec![1, 144]), vec![c], flat),
+            ("dense", dense, vec![flat], y),
+        ]
+        .map(|(name, op, inputs, output)| Node { name: name.into(), op, inputs, output })
+        .to_vec();
+        (graph.inputs, graph.outputs) = (vec![x], vec![y]);
+        graph.check().unwrap();
+        graph
+    }
+
+    /// Correlated images.
+    pub(crate) fn images(samples: usize, seed: u64) -> Vec<Vec<f32>> {
+        let raw = noise(samples * 144, seed);
+        vec![(0..raw.len()).map(|k| raw[k] + raw[k / 3] + raw[k / 36]).collect()]
+    }
+
+    fn error(graph: &Graph, other: &Graph, inputs: &[Vec<f32>], samples: usize) -> f64 {
+        let lowered = crate::lower::lower(other).unwrap();
+        let run = |graph: &Graph| evaluate(graph, inputs, samples, &graph.outputs);
+        crate::evaluate::metrics::relative_rms(&run(graph)[0], &run(&lowered)[0])
+    }
+
+    const PLAN: [Option<Choice>; 5] =
+        [Some(Choice::LowRank(3)), Some(Choice::Tucker(3, Some(3))), None, None, Some(Choice::Dense)];
+
+    #[test]
+    fn dense_plan_changes_nothing() {
+        let graph = network();
+        let plan = [Some(Choice::Dense), Some(Choice::Dense), None, None, Some(Choice::Dense)];
+        let (result, errors) = refit(&graph, &plan, &images(6, 1), 6, &Silent).unwrap();
+        assert_eq!(result, graph);
+        assert!(errors.iter().all(Option::is_none));
+    }
+
+    #[test]
+    fn sequential_refit_beats_separate_truncation_on_unseen_samples() {
+        let graph = network();
+        let (seen, unseen) = (images(300, 1), images(40, 2));
+        let (refitted, errors) = refit(&graph, &PLAN, &seen, 300, &Silent).unwrap();
+        assert!(errors[0].unwrap() > 0.01 && errors[4].is_some());
+        let mut separate = graph.clone();
+        for (node, choice) in separate.nodes.iter_mut().zip(PLAN) {
+            let (Some(tensor), Some(choice)) = (node.op.dense_weight(), choice) else { continue };
+            let (matrix, shape) = (compress::to_matrix(tensor), tensor.shape.clone());
+            let plain = Matrix::identity(matrix.ncols(), matrix.ncols());
+            let target = Target { shape: &shape, matrix: &matrix, covariance: &plain };
+            let own: Vec<f32> = bias(&node.op, shape[0]).iter().map(|b| *b as f32).collect();
+            set(&mut node.op, compress::build(choice, target).unwrap(), &own);
+        }
+        let (with, without) = (error(&graph, &refitted, &unseen, 40), error(&graph, &separate, &unseen, 40));
+        assert!(with < 0.8 * without, "{with} {without}");
+    }
+
+    #[test]
+    fn refitting_a_dense_layer_never_raises_its_calibration_error() {
+        let graph = network();
+        let node = &graph.nodes[1];
+        let geometry = Geometry::of(&graph, node).unwrap();
+        let input = images(20, 4).remove(0);
+        for (seed, disturbance) in [(5, 0.0), (6, 0.1), (7, 3.0)] {
+            let known = Values::from([Some(Arc::new(input.clone()))]);
+            let alone =
+                Graph { nodes: vec![Node { inputs: vec![ValueId(0)], ..node.clone() }], ..graph.clone() };
+            let mut goal = run(&alone, &alone.nodes[0], &known, 20);
+            goal.iter_mut().zip(noise(20 * 144, seed)).for_each(|(y, e)| *y += disturbance * e);
+            let before = moments(&geometry, 0, &input, &goal, 20, 1).unwrap()[0]
+                .squared_error(&compress::to_matrix(node.op.dense_weight().unwrap()), &bias(&node.op, 4));
+            let fitted = fit(&node.op, &geometry, Choice::Dense, &input, &goal, 20).unwrap();
+            let dense = compress::to_matrix(&compress::dense(&fitted.weight).unwrap());
+            let new_bias: Vec<f64> = fitted.bias.iter().map(|b| f64::from(*b)).collect();
+            let after =
+                moments(&geometry, 0, &input, &goal, 20, 1).unwrap()[0].squared_error(&dense, &new_bias);
+            assert!(after <= before * (1.0 + 1e-5) + 1e-6, "{after} {before}");
+        }
+    }
+
+    #[test]
+    fn one_sample_zero_weights_and_extreme_ranges_give_finite_weights() {
+        for (scale, samples) in [(1.0f32, 1), (0.0, 3), (1e-30, 3), (1e8, 3)] {
+            let mut graph = network();
+            for node in &mut graph.nodes {
+                if let Op::Conv(Conv { weight: Weight::Dense(tensor), .. }) = &mut node.op {
+                    tensor.data.iter_mut().for_each(|x| *x *= scale);
+                }
+            }
+            let (result, errors) = refit(&graph, &PLAN, &images(samples, 9), samples, &Silent).unwrap();
+            assert!(errors.iter().flatten().all(|error| error.is_finite()));
+            for node in &result.nodes {
+                if let Some(weight) = node.op.weight() {
+                    assert!(compress::dense(weight).unwrap().data.iter().all(|x| x.is_finite()), "{scale}");
+                    assert!(bias(&node.op, 10).iter().all(|b| b.is_finite()));
+                }
+            }
+        }
+    }
+}
