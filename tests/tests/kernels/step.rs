@@ -1,0 +1,103 @@
+//! Runs one step through a blob, a session and the best backend.
+
+use tucano::blob::{BlobBuilder, DType, Packing, Space, TensorRecord};
+use tucano::host::Runner;
+use tucano::ops::OpCode;
+
+/// Elements as little-endian bytes.
+pub trait Bytes: Copy {
+    const DTYPE: DType;
+    fn bytes(values: &[Self]) -> Vec<u8>;
+    fn values(bytes: &[u8]) -> Vec<Self>;
+}
+
+macro_rules! bytes {
+    ($($type:ident $dtype:ident),*) => {$(
+        impl Bytes for $type {
+            const DTYPE: DType = DType::$dtype;
+
+            fn bytes(values: &[Self]) -> Vec<u8> {
+                values.iter().flat_map(|value| value.to_le_bytes()).collect()
+            }
+
+            fn values(bytes: &[u8]) -> Vec<Self> {
+                bytes.as_chunks().0.iter().map(|&bytes| Self::from_le_bytes(bytes)).collect()
+            }
+        }
+    )*};
+}
+
+bytes!(i8 I8, i16 I16, i32 I32, f32 F32);
+
+/// A tensor without its place.
+pub fn tensor(dtype: DType, shape: &[usize], zero_point: i32) -> TensorRecord {
+    let mut extents = [1; 4];
+    shape.iter().zip(&mut extents).for_each(|(&extent, slot)| *slot = extent as u32);
+    TensorRecord {
+        space: Space::Arena,
+        dtype,
+        rank: shape.len() as u8,
+        shape: extents,
+        offset: 0,
+        window_rows: 0,
+        slack: 0,
+        scale_bits: 1f32.to_bits(),
+        zero_point,
+    }
+}
+
+/// A step with all that it takes.
+pub struct Step {
+    pub op: OpCode,
+    pub inputs: Vec<(TensorRecord, Vec<u8>)>,
+    pub output: TensorRecord,
+    pub weights: Vec<(DType, Vec<u8>)>,
+    pub parameters: Vec<u32>,
+    pub in_place: bool,
+}
+
+impl Step {
+    /// The output's bytes.
+    pub fn run(&self) -> Result<Vec<u8>, tucano::Error> {
+        let mut builder = BlobBuilder::new();
+        let mut end = 0u32;
+        let mut place = |record: &TensorRecord| {
+            let placed = TensorRecord { offset: end, ..*record };
+            end += (record.bytes().unwrap() as u32).next_multiple_of(16);
+            placed
+        };
+        let inputs: Vec<TensorRecord> = self.inputs.iter().map(|(record, _)| place(record)).collect();
+        let output = if self.in_place { self.output } else { place(&self.output) };
+        let input_ids: Vec<u16> = inputs.into_iter().map(|record| builder.tensor(record)).collect();
+        let output_id = builder.tensor(output);
+        let weights: Vec<u16> =
+            self.weights.iter().map(|(dtype, bytes)| builder.weight(*dtype, Packing::Rows, bytes)).collect();
+        builder.step("step", self.op, &input_ids, &[output_id], &weights, &self.parameters, (0, 0));
+        builder.inputs(&input_ids);
+        builder.outputs(&[output_id]);
+        let mut runner = Runner::new(builder.finish(end, 0, 16).expect("a blob of one step"))?;
+        let inputs: Vec<&[u8]> = self.inputs.iter().map(|(_, bytes)| bytes.as_slice()).collect();
+        Ok(runner.run_raw(&inputs)?.remove(0))
+    }
+}
+
+/// Reproducible numbers.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u32 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 32) as u32
+    }
+
+    pub fn integers<T: TryFrom<i32>>(&mut self, count: usize, low: i32, high: i32) -> Vec<T> {
+        let span = (high - low + 1) as u32;
+        (0..count)
+            .map(|_| T::try_from(low + (self.next() % span) as i32).ok().expect("bounds of the type"))
+            .collect()
+    }
+
+    pub fn floats(&mut self, count: usize) -> Vec<f32> {
+        (0..count).map(|_| self.next() as i32 as f32 / 1.1e9).collect()
+    }
+}
