@@ -269,7 +269,7 @@ mod tests {
                 );
                 let op = Conv {
                     weight: Weight::Dense(weight.clone()),
-                    bias: (seed % 2 == 0).then(|| numbers(o, seed + 50)),
+                    bias: seed.is_multiple_of(2).then(|| numbers(o, seed + 50)),
                     strides,
                     pads,
                     dilations,

@@ -44,3 +44,6 @@ pub fn simplify(graph: &Graph) -> Graph {
     }
     graph
 }
+
+#[cfg(test)]
+mod tests;

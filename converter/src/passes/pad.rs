@@ -97,8 +97,11 @@ impl Pads {
         [0, 1, 2, 3].map(|side| self.sides[side] + pads[side])
     }
 
+    /// `None` too if a window would lie in the padding alone, where a pooling's own padding has no maximum.
     fn absorbed_by_pool(&self, pool: &Pool) -> Option<Pool> {
-        (self.channels == [0, 0]).then(|| Pool { pads: self.added(pool.pads), ..*pool })
+        let pads = self.added(pool.pads);
+        let fits = pads.iter().enumerate().all(|(side, pad)| *pad < pool.kernel[side % 2]);
+        (self.channels == [0, 0] && fits).then_some(Pool { pads, ..*pool })
     }
 
     fn absorbed_by_conv(&self, conv: &Conv) -> Option<Conv> {
