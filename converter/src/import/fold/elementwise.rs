@@ -11,7 +11,7 @@ pub fn fold(node: &Operands, budget: &mut Budget) -> Option<Result<Constant>> {
         "Cast" => DType::from_code(node.attributes.int("to", 0).unwrap_or(0))
             .and_then(|dtype| cast(node.input(0)?, dtype, budget)),
         "CastLike" => node.input(1).and_then(|like| cast(node.input(0)?, like.dtype, budget)),
-        "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Min" | "Max" | "Sum" => arithmetic(node, budget),
+        "Add" | "Sub" | "Mul" | "Div" | "Mod" | "Pow" | "Min" | "Max" | "Sum" => arithmetic(node, budget),
         "Equal" | "Less" | "Greater" | "LessOrEqual" | "GreaterOrEqual" => compare(node, budget),
         "Where" => choose(node, budget),
         "DequantizeLinear" => dequantize(node, budget),
@@ -107,6 +107,9 @@ fn pairs(a: &Constant, b: &Constant, shape: &[usize], budget: &mut Budget) -> Re
 
 /// Operators of two operands; `Min`, `Max` and `Sum` of any number are folded from the left.
 fn arithmetic(node: &Operands, budget: &mut Budget) -> Result<Constant> {
+    if node.op == "Mod" && (node.attributes.int("fmod", 0)? != 0 || node.input(0)?.dtype.is_float()) {
+        return Err("is folded for integers only (fmod=0)".into());
+    }
     let mut result = node.input(0)?.clone();
     for k in 1..node.inputs.len() {
         let mut operand = node.input(k)?.clone();
@@ -150,6 +153,10 @@ fn integer(op: &str, a: i64, b: i64) -> Option<i64> {
         "Sub" => a.checked_sub(b),
         "Mul" => a.checked_mul(b),
         "Div" => a.checked_div(b),
+        // The result has the sign of the divisor.
+        "Mod" => {
+            a.checked_rem(b).map(|rest| if rest != 0 && (rest < 0) != (b < 0) { rest + b } else { rest })
+        }
         "Pow" => a.checked_pow(b.try_into().ok()?),
         "Min" => Some(a.min(b)),
         "Max" => Some(a.max(b)),

@@ -131,6 +131,7 @@ fn computes_with_broadcasting_in_the_element_type() {
         "integer division truncates"
     );
     assert!(run("Div", vec![], &[&list(&[1]), &list(&[0])]).is_err());
+    assert_eq!(run("Mod", vec![], &[&list(&[-7, 7, 6]), &list(&[3, -3, 3])]), Ok(list(&[2, -2, 0])));
     assert!(run("Mul", vec![], &[&list(&[i64::MAX]), &list(&[2])]).is_err());
     assert!(run("Add", vec![], &[&row, &list(&[1])]).is_err());
     let condition = run("Equal", vec![], &[&row, &floats(&[], &[2.0])]).unwrap();

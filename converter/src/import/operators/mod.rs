@@ -14,81 +14,58 @@ use crate::graph::{ActivationRange, Op, Unary, ValueId};
 
 type Result<T> = std::result::Result<T, Refusal>;
 
+/// Gives the value that a node computes.
+type Translator = fn(&mut Builder, &Call) -> Result<ValueId>;
+
+fn translator(op: &str) -> Option<Translator> {
+    Some(match op {
+        "Conv" => windows::conv,
+        "MaxPool" | "AveragePool" => windows::pool,
+        "GlobalAveragePool" => global_average,
+        "ReduceMean" => mean,
+        "Gemm" => linear::gemm,
+        "MatMul" => linear::matmul,
+        "BatchNormalization" => linear::batch_norm,
+        "Add" | "Sub" | "Mul" | "Div" => linear::arithmetic,
+        "Neg" => linear::negate,
+        "Relu" => |builder, call| unary(builder, call, Op::Clamp(ActivationRange::RELU)),
+        "Clip" => clip,
+        "Sigmoid" => |builder, call| unary(builder, call, Op::Unary(Unary::Sigmoid)),
+        "Tanh" => |builder, call| unary(builder, call, Op::Unary(Unary::Tanh)),
+        "Sin" => |builder, call| unary(builder, call, Op::Unary(Unary::Sin)),
+        "Softmax" => softmax,
+        "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" => reshape,
+        "Transpose" => transpose,
+        "Pad" => pad,
+        "Identity" => |_, call| call.activation(0),
+        "Dropout" => |_, call| dropout(call),
+        "Cast" | "CastLike" => |_, call| cast(call),
+        _ => return None,
+    })
+}
+
 /// Translates a node that reads at least one activation.
 pub fn translate(builder: &mut Builder, call: &Call) -> Result<Slot> {
-    let id = match call.node.op_type.as_str() {
-        "Shape" | "Size" => {
+    let op = call.node.op_type.as_str();
+    match (op, call.inputs.first()) {
+        ("Shape" | "Size", _) => {
             let input = builder.graph.shape(call.activation(0)?);
-            let constant = fold::shape_of(&call.node.op_type, call.attributes(), input)?;
-            return Ok(Slot::Constant(constant.into()));
+            Ok(Slot::Constant(fold::shape_of(op, call.attributes(), input)?.into()))
         }
         // Activations are F32, so the type is known although the number behind it is not.
-        "CastLike" if matches!(call.inputs.first(), Some(Some(Slot::Constant(_)))) => {
-            let constant = fold::cast(call.constant(0)?, DType::F32, &mut builder.budget)?;
-            return Ok(Slot::Constant(constant.into()));
+        ("CastLike", Some(Some(Slot::Constant(constant)))) => {
+            Ok(Slot::Constant(fold::cast(constant, DType::F32, &mut builder.budget)?.into()))
         }
-        "Conv" => windows::conv(builder, call),
-        "MaxPool" | "AveragePool" => windows::pool(builder, call),
-        "GlobalAveragePool" => global_average(builder, call),
-        "ReduceMean" => mean(builder, call),
-        "Gemm" => linear::gemm(builder, call),
-        "MatMul" => linear::matmul(builder, call),
-        "BatchNormalization" => linear::batch_norm(builder, call),
-        "Add" | "Sub" | "Mul" | "Div" => linear::arithmetic(builder, call),
-        "Neg" => linear::negate(builder, call),
-        "Relu" => unary(builder, call, Op::Clamp(ActivationRange::RELU)),
-        "Clip" => clip(builder, call),
-        "Sigmoid" => unary(builder, call, Op::Unary(Unary::Sigmoid)),
-        "Tanh" => unary(builder, call, Op::Unary(Unary::Tanh)),
-        "Sin" => unary(builder, call, Op::Unary(Unary::Sin)),
-        "Softmax" => softmax(builder, call),
-        "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" => reshape(builder, call),
-        "Transpose" => transpose(builder, call),
-        "Pad" => pad(builder, call),
-        "Identity" => call.activation(0),
-        "Dropout" => dropout(call),
-        "Cast" | "CastLike" => cast(call),
-        op => return Err(unsupported(op, false)),
-    }?;
-    Ok(Slot::Activation(id))
+        _ => match translator(op) {
+            Some(translate) => translate(builder, call).map(Slot::Activation),
+            None => Err(unsupported(op, false)),
+        },
+    }
 }
 
 /// Whether [`translate`] knows the operator at all.
 pub fn is_translated(op: &str) -> bool {
-    matches!(
-        op,
-        "Shape"
-            | "Size"
-            | "Conv"
-            | "MaxPool"
-            | "AveragePool"
-            | "GlobalAveragePool"
-            | "ReduceMean"
-            | "Gemm"
-            | "MatMul"
-            | "BatchNormalization"
-            | "Add"
-            | "Sub"
-            | "Mul"
-            | "Div"
-            | "Neg"
-            | "Relu"
-            | "Clip"
-            | "Sigmoid"
-            | "Tanh"
-            | "Sin"
-            | "Softmax"
-            | "Reshape"
-            | "Flatten"
-            | "Squeeze"
-            | "Unsqueeze"
-            | "Transpose"
-            | "Pad"
-            | "Identity"
-            | "Dropout"
-            | "Cast"
-            | "CastLike"
-    )
+    matches!(op, "Shape" | "Size") || translator(op).is_some()
 }
 
 /// Operators whose result has the shape of their first input, so that what follows a refused one can still be judged.
