@@ -1,6 +1,7 @@
 //! Every operator, run through a blob, against a naive oracle on logical weights, over random shapes; and against outputs recorded from
 //! LiteRT's reference kernels.
 
+mod litert;
 mod step;
 
 use proptest::prelude::*;
@@ -649,10 +650,7 @@ proptest! {
 }
 
 /// TensorFlow Lite's parameters of an addition.
-pub fn add_parameters(
-    [first, second, output]: [f64; 3],
-    [act_min, act_max]: [i32; 2],
-) -> add::IntegerParameters {
+fn add_parameters([first, second, output]: [f64; 3], [act_min, act_max]: [i32; 2]) -> add::IntegerParameters {
     let left_shift = 20;
     let common = 2.0 * first.max(second);
     let (multiplier_1, shift_1) = quant::quantize_multiplier(first / common);
@@ -672,11 +670,15 @@ pub fn add_parameters(
     }
 }
 
-/// A softmax with TensorFlow Lite's parameters.
-fn softmax_step(x: &[i8], shape: &[usize], scale: f64, in_place: bool) -> Step {
+/// TensorFlow Lite's parameters of a softmax of inputs with a scale.
+fn softmax_parameters(scale: f64) -> softmax::Parameters {
     let factor = (scale * f64::from(1 << 26)).min(f64::from(i32::MAX));
     let (multiplier, left_shift) = quant::quantize_multiplier(factor);
     let diff_min = -((31.0 * f64::from(1 << 26) / f64::powi(2.0, left_shift)).floor()) as i32;
+    softmax::Parameters { multiplier, left_shift, diff_min }
+}
+
+fn softmax_step(x: &[i8], shape: &[usize], scale: f64, in_place: bool) -> Step {
     let mut output = tensor(i8::DTYPE, shape, -128);
     output.scale_bits = (1f32 / 256.0).to_bits();
     Step {
@@ -684,7 +686,7 @@ fn softmax_step(x: &[i8], shape: &[usize], scale: f64, in_place: bool) -> Step {
         inputs: vec![(tensor(i8::DTYPE, shape, 7), i8::bytes(x))],
         output,
         weights: vec![],
-        parameters: softmax::Parameters { multiplier, left_shift, diff_min }.emit().to_vec(),
+        parameters: softmax_parameters(scale).emit().to_vec(),
         in_place,
     }
 }
