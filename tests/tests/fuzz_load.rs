@@ -230,7 +230,7 @@ fn execute(bytes: &[u8]) -> Option<Result<(), TestCaseError>> {
     let session = Session::new(&model, Scalar);
     for k in 0..model.inputs() {
         let input = session.input_mut(arena, k).unwrap();
-        (0..).zip(input).for_each(|(at, byte): (u32, _)| *byte = (at * 91 >> 2) as u8);
+        (0..).zip(input).for_each(|(at, byte): (u32, _)| *byte = (at * 91).to_be_bytes()[2]);
     }
     let begin = Instant::now();
     if let Err(error) = session.run(arena, state) {

@@ -444,7 +444,8 @@ fn hostile_operands_are_refused() {
     assert_eq!(operand(0, 1), at(ErrorKind::Terminal, Error::NOWHERE, 0, 0), "graph input k is tensor k");
     assert_eq!(operand(1, 4), at(ErrorKind::Terminal, Error::NOWHERE, 0, 1), "a graph output in the state");
     assert_eq!(operand(1, 600), at(ErrorKind::Terminal, Error::NOWHERE, 0, 1), "no such tensor");
-    assert_eq!(operand(2, 3), at(ErrorKind::Operand, 0, 0x8001, 3), "read before it is written");
+    assert_eq!(operand(2, 2), at(ErrorKind::Operand, 0, 0x8001, 2), "read before it is written");
+    assert_eq!(operand(2, 3), None, "c has the bytes of the input: a view of it");
     assert_eq!(operand(3, 2), at(ErrorKind::Operand, 0, 0x8001, 2), "written out of order");
     assert_eq!(operand(3, 0), at(ErrorKind::Operand, 0, 0x8001, 0), "the graph input written");
     assert_eq!(operand(4, 2), at(ErrorKind::Operand, 0, 0x8001, 2), "no such weight");
@@ -481,6 +482,29 @@ fn partial_overlap_is_refused_even_in_place() {
 }
 
 #[test]
+fn a_view_is_read_under_its_own_shape() {
+    let mut builder = builder();
+    let flat =
+        builder.tensor(TensorRecord { rank: 1, shape: [ELEMENTS, 1, 1, 1], ..tensor(Space::Arena, 32) });
+    let end =
+        builder.tensor(TensorRecord { rank: 1, shape: [ELEMENTS, 1, 1, 1], ..tensor(Space::Arena, 64) });
+    builder.step("flat", Offset::CODE, &[flat], &[end], &[0], &[0], (0, 0));
+    let good = builder.finish(ARENA, STATE, 16).unwrap();
+    assert_eq!(load_error(&good), None);
+    // The view is the last tensor. One element less, or other bytes, and it is a view of nothing.
+    for (field, value) in [(4, ELEMENTS - 1), (20, 64)] {
+        let mut bytes = good.clone();
+        let at = record(&bytes, SectionKind::Tensors, 7) + field;
+        put32(&mut bytes, at, value);
+        repair(&mut bytes);
+        assert_eq!(
+            load_error(&bytes),
+            Some(Error { kind: ErrorKind::Operand, step: 4, op: 0x8001, value: 7 })
+        );
+    }
+}
+
+#[test]
 fn a_program_without_the_operators_refuses() {
     op_set! {
         struct OnlyOffset { Offset }
@@ -497,7 +521,7 @@ fn the_builder_refuses_what_has_no_place() {
     twice.step("again", Offset::CODE, &[5], &[4], &[0], &[0], (0, 0));
     assert_eq!(finish(twice), Some(EmitError::WrittenTwice { step: "again".into(), tensor: 4 }));
     let mut unwritten = builder();
-    let loose = unwritten.tensor(tensor(Space::Arena, 0));
+    let loose = unwritten.tensor(tensor(Space::Arena, 64));
     let next = unwritten.tensor(tensor(Space::Arena, 0));
     unwritten.step("loose", Offset::CODE, &[loose], &[next], &[0], &[0], (0, 0));
     assert_eq!(finish(unwritten), Some(EmitError::Operand { step: "loose".into(), operand: loose }));

@@ -68,7 +68,7 @@ struct Step {
     weights: Vec<u16>,
 }
 
-/// Builds a blob; see the [module](self) for what it does by itself.
+/// Builds a blob: numbers tensors by first writing, stores identical constants once, leaves out tensors that no step uses.
 #[derive(Default)]
 pub struct BlobBuilder {
     tensors: Vec<TensorRecord>,
