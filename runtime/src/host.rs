@@ -315,3 +315,62 @@ impl Runner {
         Ok(outputs)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::blob::Space;
+
+    /// An image of 2 channels, 2 rows, 3 columns, stored as rows, columns, channels.
+    fn image(dtype: DType, scale: f32, zero_point: i32) -> Terminal {
+        Terminal {
+            tensor: TensorRecord {
+                space: Space::Arena,
+                dtype,
+                rank: 4,
+                shape: [1, 2, 3, 2],
+                offset: 0,
+                window_rows: 0,
+                slack: 0,
+                scale_bits: scale.to_bits(),
+                zero_point,
+            },
+            contract: InputContract { rank: 4, order: [0, 2, 3, 1], shape: [1, 2, 2, 3] },
+        }
+    }
+
+    #[test]
+    fn channels_move_inwards_and_back() {
+        let terminal = image(DType::F32, 1.0, 0);
+        let data: Vec<f32> = (0..12u8).map(f32::from).collect();
+        let mut bytes = vec![0; 48];
+        terminal.store(&data, &mut bytes).unwrap();
+        let stored: Vec<f32> = bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
+        assert_eq!(stored, [0., 6., 1., 7., 2., 8., 3., 9., 4., 10., 5., 11.]);
+        assert_eq!(terminal.fetch(&bytes).unwrap(), data);
+    }
+
+    #[test]
+    fn integers_round_half_away_from_zero_and_clamp() {
+        let terminal = image(DType::I8, 0.5, 10);
+        let mut data = [0.0; 12];
+        data[..6].copy_from_slice(&[0.25, -0.25, 0.24, 1e9, -1e9, 1.0]);
+        let mut bytes = [0; 12];
+        terminal.store(&data, &mut bytes).unwrap();
+        let first_channel: Vec<i8> = bytes.iter().step_by(2).map(|byte| byte.cast_signed()).collect();
+        assert_eq!(first_channel, [11, 9, 10, 127, -128, 12]);
+        assert_eq!(terminal.fetch(&bytes).unwrap()[..6], [0.5, -0.5, 0.0, 58.5, -69.0, 1.0]);
+    }
+
+    #[test]
+    fn wrong_data_is_refused() {
+        let terminal = image(DType::I8, 0.5, 10);
+        let kind =
+            |data: &[f32]| terminal.store(data, &mut [0; 12]).map_err(|error| (error.kind, error.value));
+        assert_eq!(kind(&[0.0; 11]), Err((ErrorKind::InputLength, 12)));
+        let mut data = [0.0; 12];
+        data[7] = f32::NAN;
+        assert_eq!(kind(&data), Err((ErrorKind::NotFinite, 7)));
+        assert_eq!(terminal.fetch(&[0; 13]).map_err(|error| error.kind), Err(ErrorKind::InputLength));
+    }
+}
