@@ -117,3 +117,6 @@ pub fn emit(program: &Program) -> Result<Vec<u8>, Error> {
         .finish(word(program.plan.arena_bytes)?, 0, ARENA_ALIGN as u16)
         .map_err(|error| Error::Blob(error.to_string()))
 }
+
+#[cfg(test)]
+mod tests;
