@@ -26,7 +26,7 @@ pub trait OpSet {
 /// Declares an [`OpSet`]. Bare names are those of [`crate::ops`]; any other type that implements
 /// [`Operator`](crate::ops::Operator) can be listed too.
 ///
-/// ```ignore
+/// ```
 /// tucano::op_set! {
 ///     /// What the keyword model needs.
 ///     pub struct Ops { Conv2dI8, DenseI8 }
