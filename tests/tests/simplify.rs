@@ -1,11 +1,14 @@
-//! Each pass of `simplify` on every float model of the zoo: the graph stays sound and computes the same, and in the end
+//! Each pass of `simplify` on every float model of the zoo, and on random graphs: the graph stays sound and computes the same, and in the end
 //! nothing is left that a pass should have removed.
 
 use std::path::Path;
 use std::time::Instant;
 
+use proptest::prelude::*;
 use tucano_converter::evaluate::{evaluate, metrics};
-use tucano_converter::graph::{Graph, Op};
+use tucano_converter::graph::{
+    ActivationRange, Affine, Conv, Dense, Graph, Node, Op, Pool, Tensor, Unary, ValueId, Weight,
+};
 use tucano_converter::import::npz::{Archive, Data};
 use tucano_converter::import::{Options, import};
 use tucano_converter::passes::{PASSES, simplify};
@@ -80,10 +83,14 @@ fn inputs(path: &Path, graph: &Graph) -> Vec<Vec<f32>> {
 fn difference(reference: &[Vec<f32>], outputs: &[Vec<f32>]) -> f64 {
     let pairs = reference.iter().zip(outputs);
     let errors = pairs.map(|(reference, output)| {
-        let largest = reference.iter().fold(0.0, |max: f64, x| max.max(f64::from(x.abs())));
-        metrics::max_abs(reference, output) / largest
+        let difference = metrics::max_abs(reference, output);
+        if difference == 0.0 { 0.0 } else { difference / largest(reference) }
     });
     errors.fold(0.0, |max, error| if error <= max { max } else { error })
+}
+
+fn largest(numbers: &[f32]) -> f64 {
+    numbers.iter().fold(0.0, |max, x| max.max(f64::from(x.abs())))
 }
 
 /// Names and shapes of the values that the caller sees.
@@ -140,4 +147,173 @@ fn evaluation_is_fast_enough_to_search_with() {
     let classes = outputs[0].len() / samples;
     assert!(outputs[0].chunks_exact(classes).all(|row| *row == outputs[0][..classes]), "samples differ");
     assert!(seconds < 60.0, "{seconds} s");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Every choice of small numbers is a graph of up to 14 nodes with branches; all passes keep what it computes.
+    #[test]
+    fn random_graphs_compute_the_same(choices in prop::collection::vec(any::<u32>(), 8..120), rank in 2usize..5) {
+        let graph = random_graph(&choices, rank);
+        prop_assert_eq!(graph.check(), Ok(()));
+        let len: usize = graph.shape(graph.inputs[0]).iter().product();
+        let inputs = [numbers(2 * len, 1)];
+        let reference = evaluate(&graph, &inputs, 2, &graph.outputs);
+        let agrees = |graph: &Graph| {
+            graph.check()?;
+            for (reference, output) in reference.iter().zip(evaluate(graph, &inputs, 2, &graph.outputs)) {
+                // Relative to 1 at least: an output may be what rounding leaves of a difference.
+                let error = metrics::max_abs(reference, &output) / largest(reference).max(1.0);
+                if error.is_nan() || error > 1e-4 {
+                    return Err(format!("differs by {error:.1e}"));
+                }
+            }
+            Ok(())
+        };
+        for (pass, run) in PASSES {
+            let after = run(&graph);
+            prop_assert_eq!(agrees(&after), Ok(()), "{}", pass);
+            prop_assert_eq!(&run(&after), &after, "{} twice", pass);
+        }
+        let after = simplify(&graph);
+        prop_assert_eq!(agrees(&after), Ok(()));
+        prop_assert_eq!(interface(&graph), interface(&after));
+        prop_assert_eq!(&simplify(&after), &after);
+    }
+}
+
+/// Numbers in -1..1 without a pattern.
+fn numbers(len: usize, seed: usize) -> Vec<f32> {
+    (0..len).map(|k| ((k * 7919 + seed * 104_729 + 1) as f32 * 0.618_034).fract() * 2.0 - 1.0).collect()
+}
+
+/// Reads choices one by one, then zeros.
+struct Choices<'a>(std::slice::Iter<'a, u32>);
+
+impl Choices<'_> {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0.next().map_or(0, |choice| *choice as usize % bound)
+    }
+}
+
+fn random_graph(choices: &[u32], rank: usize) -> Graph {
+    let mut choices = Choices(choices.iter());
+    let mut graph = Graph::default();
+    let shape = [1, 3, 4, 5][..rank].to_vec();
+    let mut values = vec![graph.add_value("input", shape)];
+    graph.inputs = values.clone();
+    while graph.nodes.len() < 14 && choices.0.len() > 0 {
+        // Mostly go on from the newest value, sometimes branch.
+        let back = if choices.below(4) == 0 { choices.below(values.len()) } else { 0 };
+        let input = values[values.len() - 1 - back];
+        let shape = graph.shape(input).to_vec();
+        let mut inputs = vec![input];
+        if choices.below(6) == 0 {
+            let equal: Vec<ValueId> = values.iter().copied().filter(|id| graph.shape(*id) == shape).collect();
+            inputs.push(equal[choices.below(equal.len())]);
+        }
+        let op = match inputs.len() {
+            1 => random_op(&mut choices, &shape),
+            _ => [Op::Add(range(&mut choices)), Op::Mul(range(&mut choices))][choices.below(2)].clone(),
+        };
+        let shapes: Vec<&[usize]> = inputs.iter().map(|id| graph.shape(*id)).collect();
+        let Ok(shape) = op.output_shape(&shapes) else { continue };
+        if shape.iter().product::<usize>() > 2000 {
+            continue;
+        }
+        let name = format!("{}_{}", op.name(), graph.nodes.len());
+        let output = graph.add_value(&name, shape);
+        graph.nodes.push(Node { name, op, inputs, output });
+        values.push(output);
+    }
+    graph.outputs = vec![values[values.len() - 1]];
+    if choices.below(3) == 0 {
+        graph.outputs.push(values[choices.below(values.len())]);
+    }
+    graph
+}
+
+fn range(choices: &mut Choices) -> ActivationRange {
+    [ActivationRange::NONE, ActivationRange::RELU, ActivationRange { low: -0.25, high: 0.5 }]
+        [choices.below(3)]
+}
+
+/// An operator that mostly fits `shape`.
+fn random_op(choices: &mut Choices, shape: &[usize]) -> Op {
+    let rank = shape.len();
+    let seed = choices.below(1000);
+    let bias = |choices: &mut Choices, len| (choices.below(2) == 0).then(|| numbers(len, seed + 1));
+    match choices.below(13) {
+        0 | 1 if rank > 2 => {
+            let (o, kernel) = (1 + choices.below(4), 1 + choices.below(3));
+            let (o, groups) = if choices.below(3) == 0 { (shape[1], shape[1]) } else { (o, 1) };
+            let kernel = [if rank == 3 { 1 } else { kernel }, kernel];
+            let shape = vec![o, shape[1] / groups, kernel[0], kernel[1]];
+            let rows = if rank == 3 { 0 } else { choices.below(2) };
+            Op::Conv(Conv {
+                weight: Weight::Dense(Tensor::new(shape.clone(), numbers(shape.iter().product(), seed))),
+                bias: bias(choices, o),
+                strides: [1, 1 + choices.below(2)],
+                pads: [rows, choices.below(2), rows, choices.below(2)],
+                dilations: [1, 1],
+                groups,
+                activation: range(choices),
+            })
+        }
+        0..=2 => {
+            let (o, i) = (1 + choices.below(6), shape[rank - 1]);
+            let weight = Weight::Dense(Tensor::new(vec![o, i], numbers(o * i, seed)));
+            Op::Dense(Dense { weight, bias: bias(choices, o), activation: range(choices) })
+        }
+        3 | 4 => {
+            let numbers = |seed: usize| match seed % 3 {
+                0 => vec![0.0; shape[1]],
+                1 => vec![0.75; shape[1]],
+                _ => numbers(shape[1], seed),
+            };
+            Op::Affine(Affine { scale: numbers(1 + choices.below(40)), shift: numbers(choices.below(40)) })
+        }
+        5 => Op::Clamp(range(choices)),
+        6 => Op::Unary([Unary::Sin, Unary::Sigmoid, Unary::Tanh][choices.below(3)]),
+        7 => {
+            let pads = [0, choices.below(2), 0, choices.below(2)];
+            let pool =
+                Pool { kernel: [1, 2], strides: [1, 1], pads, count_include_pad: choices.below(2) == 0 };
+            if choices.below(2) == 0 { Op::MaxPool(pool) } else { Op::AveragePool(pool) }
+        }
+        8 if rank > 1 => {
+            let axes = (1..rank).filter(|_| choices.below(2) == 0).collect::<Vec<_>>();
+            let axes = if axes.is_empty() { vec![rank - 1] } else { axes };
+            let keep_axes = choices.below(2) == 0 || axes.len() + 1 == rank;
+            Op::Mean { axes, keep_axes }
+        }
+        9 => {
+            let elements: usize = shape.iter().product();
+            let divisors: Vec<usize> = (1..=elements).filter(|d| elements.is_multiple_of(*d)).collect();
+            let first = divisors[choices.below(divisors.len())];
+            let rest = elements / first;
+            let half = (1..=rest).filter(|d| rest.is_multiple_of(*d)).nth(1).unwrap_or(1);
+            Op::Reshape(match choices.below(4) {
+                0 => vec![1, elements],
+                1 => vec![1, first, rest],
+                2 => vec![1, first, half, rest / half],
+                _ => vec![1, half, first, rest / half],
+            })
+        }
+        10 => {
+            let mut axes: Vec<usize> = (1..rank).collect();
+            let mut permutation = vec![0];
+            while !axes.is_empty() {
+                permutation.push(axes.remove(choices.below(axes.len())));
+            }
+            Op::Transpose(permutation)
+        }
+        11 => {
+            let mut amounts = || (0..rank).map(|axis| if axis == 0 { 0 } else { choices.below(2) }).collect();
+            let (before, after) = (amounts(), amounts());
+            Op::Pad { before, after, value: [0.0, 0.0, 0.5, -2.0][seed % 4] }
+        }
+        _ => Op::Softmax { axis: 1 + choices.below(rank - 1) },
+    }
 }
