@@ -17,8 +17,10 @@
 //! | [`plan`] | the final graph | order, lifetimes, arena offsets |
 //! | [`emit`] | all of it | blob bytes, `model.rs` |
 //! | [`report`] | what happened | tables and JSON |
+//! | [`boards`] | a blob, samples | firmware, what it measured |
 //! | [`cli`] | command lines | calls of the above |
 
+pub mod boards;
 pub mod calibrate;
 pub mod cli;
 pub mod compress;

@@ -148,3 +148,36 @@ impl From<OpCode> for u16 {
         op as Self
     }
 }
+
+impl OpCode {
+    /// All codes, in ascending order.
+    pub const ALL: [Self; 22] = [
+        Self::Conv2dI8,
+        Self::Conv2dI16,
+        Self::Conv2dF32,
+        Self::DepthwiseConv2dI8,
+        Self::DepthwiseConv2dI16,
+        Self::DepthwiseConv2dF32,
+        Self::DenseI8,
+        Self::DenseI16,
+        Self::DenseF32,
+        Self::MaxPool2dI8,
+        Self::MaxPool2dF32,
+        Self::AveragePool2dI8,
+        Self::AveragePool2dF32,
+        Self::AddI8,
+        Self::AddF32,
+        Self::MulF32,
+        Self::TableI8,
+        Self::UnaryF32,
+        Self::SoftmaxI8,
+        Self::SoftmaxF32,
+        Self::PermuteI8,
+        Self::PermuteF32,
+    ];
+
+    /// Reads the stored number. The name of each code (its `Debug`) is that of the [`Operator`] that has it.
+    pub fn parse(code: u16) -> Option<Self> {
+        Self::ALL.into_iter().find(|op| *op as u16 == code)
+    }
+}

@@ -1,0 +1,131 @@
+//! Runs a model on samples that the host feeds, and reports: the protocol is in converter/src/boards/emulator.rs.
+#![no_std]
+#![no_main]
+
+use core::fmt::Display;
+use tucano::{Model, Session};
+use tucano_boards_qemu::memory::{self, StackGauge};
+use tucano_boards_qemu::program::{BACKEND, Backend, Ops};
+use tucano_boards_qemu::semihosting::{self, File};
+use tucano_boards_qemu::{counter, fault, say};
+
+/// How often the counter is read to learn what reading costs.
+const READINGS: u32 = 256;
+/// The stack is watched so deep, bytes.
+const WATCHED: usize = 64 * 1024;
+
+#[unsafe(no_mangle)]
+extern "C" fn main() -> ! {
+    // SAFETY: the only call.
+    let free = unsafe { memory::free() };
+    counter::start();
+    say!("calibration {}", counter::calibrate());
+    let before = counter::ticks();
+    for _ in 0..READINGS {
+        core::hint::black_box(counter::ticks());
+    }
+    say!("overhead {}", counter::ticks() - before);
+    match run(free) {
+        Ok(()) => {
+            say!("done");
+            semihosting::exit(0)
+        }
+        Err(Failure) => semihosting::exit(2),
+    }
+}
+
+/// The reason was said.
+struct Failure;
+
+fn explain<T, E: Display>(result: Result<T, E>, what: &str) -> Result<T, Failure> {
+    result.map_err(|error| {
+        say!("error {what}: {error}");
+        Failure
+    })
+}
+
+/// Opens the inputs and reads what stands before them: bytes of the blob, number of samples.
+fn open_inputs() -> Result<(File, [usize; 2]), Failure> {
+    let file = explain(File::open(c"inputs").ok_or("cannot be opened"), "inputs")?;
+    let mut counts = [0; 2];
+    for count in &mut counts {
+        let mut bytes = [0; 4];
+        read(&file, &mut bytes)?;
+        *count = u32::from_le_bytes(bytes) as usize;
+    }
+    Ok((file, counts))
+}
+
+fn read(file: &File, buffer: &mut [u8]) -> Result<(), Failure> {
+    explain(file.read(buffer).then_some(()).ok_or("the file ends early"), "inputs")
+}
+
+/// Puts the next sample where the model takes it.
+fn feed(file: &File, session: &Session<'_, Ops, Backend>, arena: &mut [u8]) -> Result<(), Failure> {
+    for k in 0..session.model().inputs() {
+        read(file, explain(session.input_mut(arena, k), "input")?)?;
+    }
+    Ok(())
+}
+
+fn run(free: &mut [u8]) -> Result<(), Failure> {
+    let (inputs, [blob_bytes, samples]) = open_inputs()?;
+    let model = explain(Model::<Ops>::load(memory::blob(blob_bytes)), "load")?;
+    let session = Session::new(&model, BACKEND);
+    say!("backend {}", <Backend as tucano::backend::Backend>::NAME);
+
+    let have = free.len();
+    let (arena, rest) = explain(free.split_at_mut_checked(model.arena_bytes().next_multiple_of(64)).ok_or(have), "arena in")?;
+    let state = explain(rest.get_mut(..model.state_bytes()).ok_or(have), "arena and state in")?;
+    let used = state.as_ptr_range().end as usize;
+
+    // The first sample step by step, then all of them uninterrupted.
+    state.fill(0);
+    feed(&inputs, &session, arena)?;
+    let mut cursor = session.start();
+    for step in 0..model.step_count() {
+        let before = counter::ticks();
+        let more = session.step(&mut cursor, arena, state);
+        let after = counter::ticks();
+        explain(more, "step")?;
+        say!("step {step} {}", after - before);
+    }
+
+    let (inputs, _) = open_inputs()?;
+    let outputs = explain(File::create(c"outputs").ok_or("cannot be created"), "outputs")?;
+    let mut deepest = 0;
+    state.fill(0);
+    for sample in 0..samples {
+        feed(&inputs, &session, arena)?;
+        let gauge = StackGauge::paint(used, WATCHED);
+        let before = counter::ticks();
+        let result = session.run(arena, state);
+        let after = counter::ticks();
+        deepest = deepest.max(explain(gauge.deepest().ok_or("overflowed into the arena"), "stack")?);
+        explain(result, "run")?;
+        for k in 0..model.outputs() {
+            let bytes = explain(session.output(arena, k), "output")?;
+            explain(outputs.write(bytes).then_some(()).ok_or("cannot be written"), "outputs")?;
+        }
+        say!("sample {sample} {}", after - before);
+    }
+    say!("stack {deepest}");
+    Ok(())
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn fault() {
+    // SAFETY: the stack is as the core left it: no frame was made before the jump.
+    unsafe { fault::handler() }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn tick() {
+    counter::wrapped();
+}
+
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo) -> ! {
+    say!("panic {info}");
+    semihosting::exit(4)
+}

@@ -1,0 +1,34 @@
+//! The fault report: which exception, where, and the fault registers; then the emulator ends with exit code 3.
+
+use crate::{say, semihosting};
+use core::arch::naked_asm;
+
+/// Exit code after a fault.
+pub const EXIT: u32 = 3;
+
+/// Handler of every fault: passes the stack pointer of the faulting code on.
+///
+/// # Safety
+/// Only the core calls it.
+#[unsafe(naked)]
+pub unsafe extern "C" fn handler() {
+    naked_asm!("mov r0, sp", "bl {report}", "udf #0", report = sym report)
+}
+
+/// `frame` is what the core pushed: r0-r3, r12, lr, pc, xpsr.
+unsafe extern "C" fn report(frame: *const u32) -> ! {
+    // SAFETY: system control registers, readable on every core; ARMv6-M reads the fault status as zero.
+    let [control, configurable, hard, memory_address, bus_address] =
+        [0xE000_ED04, 0xE000_ED28, 0xE000_ED2C, 0xE000_ED34, 0xE000_ED38]
+            .map(|register: usize| unsafe { (register as *const u32).read_volatile() });
+    // The frame may itself lie outside RAM (a stack overflow): then reading it locks up the core, which the host sees as a time-out.
+    say!(
+        "fault exception={} cfsr={configurable:#010x} hfsr={hard:#010x} mmfar={memory_address:#010x} bfar={bus_address:#010x} sp={:#010x}",
+        control & 0x1FF,
+        frame as u32,
+    );
+    // SAFETY: the core pushed eight words there.
+    let [lr, pc] = [5, 6].map(|word| unsafe { frame.add(word).read_volatile() });
+    say!("fault pc={pc:#010x} lr={lr:#010x}");
+    semihosting::exit(EXIT)
+}

@@ -1,0 +1,302 @@
+//! A small int8 network with every integer operator runs on every emulated core and gives the host's bytes; firmware cannot panic, and
+//! integer firmware holds no float arithmetic. Needs what boards/setup.sh installs: without it these tests fail and say so.
+
+use tucano::blob::{BlobBuilder, DType, Packing, Space, TensorRecord};
+use tucano::host::Runner;
+use tucano::ops::{OpCode, add, conv2d, dense, permute, pool2d, softmax};
+use tucano::quant::quantize_multiplier;
+use tucano_converter::boards::elf::Image;
+use tucano_converter::boards::firmware::{self, OptLevel, Program};
+use tucano_converter::boards::toolchain::Toolchain;
+use tucano_converter::boards::{self, BOARDS, Error};
+
+const SAMPLES: usize = 3;
+
+/// An error as the command line shows it: with what would help.
+fn shown<T>(result: Result<T, Error>) -> T {
+    result.unwrap_or_else(|error| panic!("{:?}", miette::Report::new(error)))
+}
+
+/// Reproducible bytes (xorshift, Marsaglia 2003).
+struct Noise(u32);
+
+impl Noise {
+    fn next(&mut self) -> u32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 17;
+        self.0 ^= self.0 << 5;
+        self.0
+    }
+
+    fn bytes(&mut self, count: usize) -> Vec<u8> {
+        (0..count).map(|_| (self.next() >> 11) as u8).collect()
+    }
+}
+
+/// A network under construction: tensors lie behind each other in the arena.
+struct Net {
+    blob: BlobBuilder,
+    noise: Noise,
+    arena: u32,
+}
+
+const I8_RANGE: (i32, i32) = (-128, 127);
+const I16_RANGE: (i32, i32) = (-32768, 32767);
+
+impl Net {
+    fn tensor(&mut self, dtype: DType, shape: [u32; 4], scale: f32, zero_point: i32) -> u16 {
+        let offset = self.arena;
+        let bytes = shape.iter().product::<u32>() * dtype.bytes() as u32;
+        self.arena += bytes.next_multiple_of(16);
+        let (space, rank, scale_bits) = (Space::Arena, 4, scale.to_bits());
+        self.blob.tensor(TensorRecord {
+            space,
+            dtype,
+            rank,
+            shape,
+            offset,
+            window_rows: 0,
+            slack: 0,
+            scale_bits,
+            zero_point,
+        })
+    }
+
+    /// Weights, bias, multipliers and shifts of a linear step: sums of about `taps` products of two bytes come to about `range`.
+    fn linear(&mut self, outputs: usize, taps: usize, range: f64) -> [u16; 4] {
+        // Weights are symmetric: no -128.
+        let weights = self
+            .noise
+            .bytes(outputs * taps)
+            .into_iter()
+            .map(|byte| if byte == 0x80 { 0x81 } else { byte })
+            .collect();
+        let bias = (0..outputs).flat_map(|_| (self.noise.next() % 2048).to_le_bytes()).collect();
+        let typical = range / (73.0 * 73.0 * (taps as f64).sqrt());
+        let factors: Vec<_> =
+            (0..outputs).map(|k| quantize_multiplier(typical * (0.5 + k as f64 / outputs as f64))).collect();
+        let multipliers = factors.iter().flat_map(|(multiplier, _)| multiplier.to_le_bytes()).collect();
+        let shifts = factors.iter().flat_map(|(_, shift)| shift.to_le_bytes()).collect();
+        let constants: [(DType, Vec<u8>); 4] =
+            [(DType::I8, weights), (DType::I32, bias), (DType::I32, multipliers), (DType::I32, shifts)];
+        constants.map(|(dtype, bytes)| self.blob.weight(dtype, Packing::Rows, &bytes))
+    }
+
+    fn step(&mut self, op: OpCode, inputs: &[u16], output: u16, weights: &[u16], parameters: &[u32]) {
+        self.blob.step(&format!("{op:?}").to_lowercase(), op, inputs, &[output], weights, parameters, (0, 0));
+    }
+}
+
+/// A square convolution of stride 1 that keeps the extents.
+fn same(kernel: u32, groups: u32, act: (i32, i32)) -> [u32; 13] {
+    let pad = kernel / 2;
+    let [act_min, act_max] = [act.0, act.1].map(|bound| bound as u32);
+    conv2d::Parameters {
+        stride_h: 1,
+        stride_w: 1,
+        pad_top: pad,
+        pad_left: pad,
+        pad_bottom: pad,
+        pad_right: pad,
+        dilation_h: 1,
+        dilation_w: 1,
+        kernel_h: kernel,
+        kernel_w: kernel,
+        groups,
+        act_min,
+        act_max,
+    }
+    .emit()
+}
+
+fn halved() -> [u32; 11] {
+    pool2d::Parameters {
+        stride_h: 2,
+        stride_w: 2,
+        pad_top: 0,
+        pad_left: 0,
+        pad_bottom: 0,
+        pad_right: 0,
+        kernel_h: 2,
+        kernel_w: 2,
+        count_include_pad: 0,
+        act_min: I8_RANGE.0 as u32,
+        act_max: I8_RANGE.1 as u32,
+    }
+    .emit()
+}
+
+/// An image 8x8x4 through every integer operator to 8 rows of 10 classes.
+fn network() -> Vec<u8> {
+    let mut net = Net { blob: BlobBuilder::new(), noise: Noise(0x2545_F491), arena: 0 };
+    let dense = dense::Parameters { act_min: I8_RANGE.0 as u32, act_max: I8_RANGE.1 as u32 }.emit();
+
+    let input = net.tensor(DType::I8, [1, 8, 8, 4], 0.02, 3);
+    let first = net.tensor(DType::I8, [1, 8, 8, 8], 0.05, -7);
+    let weights = net.linear(8, 36, 60.0);
+    net.step(OpCode::Conv2dI8, &[input], first, &weights, &same(3, 1, I8_RANGE));
+    let second = net.tensor(DType::I8, [1, 8, 8, 8], 0.05, 11);
+    let weights = net.linear(8, 9, 60.0);
+    net.step(OpCode::DepthwiseConv2dI8, &[first], second, &weights, &same(3, 8, (-100, 120)));
+
+    let sum = net.tensor(DType::I8, [1, 8, 8, 8], 0.08, 0);
+    let half = quantize_multiplier(0.5);
+    let out = quantize_multiplier(0.1 / (0.08 * f64::from(1 << 20)));
+    let parameters = add::IntegerParameters {
+        left_shift: 20,
+        multiplier_1: half.0,
+        shift_1: half.1,
+        multiplier_2: half.0,
+        shift_2: half.1,
+        output_multiplier: out.0,
+        output_shift: out.1,
+        act_min: I8_RANGE.0,
+        act_max: I8_RANGE.1,
+    };
+    net.step(OpCode::AddI8, &[first, second], sum, &[], &parameters.emit());
+    let table: Vec<u8> = (0..=255).map(|entry: u8| (entry ^ 0x80).wrapping_neg()).collect();
+    let table = net.blob.weight(DType::I8, Packing::Rows, &table);
+    let mapped = net.tensor(DType::I8, [1, 8, 8, 8], 0.08, 0);
+    net.step(OpCode::TableI8, &[sum], mapped, &[table], &[]);
+    let pooled = net.tensor(DType::I8, [1, 4, 4, 8], 0.08, 0);
+    net.step(OpCode::MaxPool2dI8, &[mapped], pooled, &[], &halved());
+
+    // Down to three rank channels of 16 bits, a convolution there, and up again.
+    let narrow = net.tensor(DType::I16, [1, 4, 4, 3], 0.001, 0);
+    let weights = net.linear(3, 8, 9000.0);
+    net.step(OpCode::Conv2dI16, &[pooled], narrow, &weights, &same(1, 1, I16_RANGE));
+    let inner = net.tensor(DType::I16, [1, 4, 4, 3], 0.001, 0);
+    let weights = net.linear(3, 9, 70.0);
+    net.step(OpCode::DepthwiseConv2dI16, &[narrow], inner, &weights, &same(3, 3, I16_RANGE));
+    let wide = net.tensor(DType::I8, [1, 4, 4, 8], 0.08, 5);
+    let weights = net.linear(8, 3, 0.4);
+    net.step(OpCode::DenseI16, &[inner], wide, &weights, &dense);
+
+    let turned = net.tensor(DType::I8, [1, 8, 4, 4], 0.08, 5);
+    net.step(OpCode::PermuteI8, &[wide], turned, &[], &permute::Parameters { order: [0, 3, 1, 2] }.emit());
+    let small = net.tensor(DType::I8, [1, 4, 2, 4], 0.08, 5);
+    net.step(OpCode::AveragePool2dI8, &[turned], small, &[], &halved());
+    let flat = net.tensor(DType::I8, [1, 4, 2, 10], 0.1, 0);
+    let weights = net.linear(10, 4, 60.0);
+    net.step(OpCode::DenseI8, &[small], flat, &weights, &dense);
+    let output = net.tensor(DType::I8, [1, 4, 2, 10], 1.0 / 256.0, -128);
+    let (multiplier, left_shift) = quantize_multiplier(0.1 * f64::from(1 << 26));
+    let parameters = softmax::Parameters { multiplier, left_shift, diff_min: -248 };
+    net.step(OpCode::SoftmaxI8, &[flat], output, &[], &parameters.emit());
+
+    net.blob.inputs(&[input]);
+    net.blob.outputs(&[output]);
+    net.blob.model_name("every integer operator");
+    net.blob.finish(net.arena, 0, 16).unwrap()
+}
+
+#[test]
+fn every_board_gives_the_bytes_of_the_host() {
+    let blob = network();
+    let mut runner = Runner::new(&blob).unwrap();
+    let sample_bytes = runner.inputs()[0].elements();
+    let inputs = Noise(0x9E37_79B9).bytes(SAMPLES * sample_bytes);
+    let expected: Vec<Vec<u8>> =
+        inputs.chunks(sample_bytes).map(|sample| runner.run_raw(&[sample]).unwrap().concat()).collect();
+    assert!(expected[0] != expected[1] && expected[1] != expected[2], "the samples tell nothing");
+
+    println!(
+        "{:10} {:>8} {:>13} {:>6} {:>6} {:>6}",
+        "board", "backend", "instructions", "code", "arena", "stack"
+    );
+    for board in BOARDS {
+        let (report, outputs) = shown(boards::run(&blob, board, &inputs, SAMPLES, OptLevel::S, &|_| ()));
+        println!(
+            "{:10} {:>8} {:>13.0} {:>6} {:>6} {:>6}",
+            report.board,
+            report.backend,
+            report.instructions,
+            report.code_bytes,
+            report.arena_bytes,
+            report.stack_bytes
+        );
+        assert_eq!(outputs, expected.concat(), "{}", board.name);
+        assert_eq!(report.steps.len(), runner.model().step_count() as usize);
+        let steps: f64 = report.steps.iter().map(|step| step.instructions).sum();
+        let [least, most] = report.instructions_range;
+        let slack = board.instructions_per_tick * (report.steps.len() + 1) as f64;
+        assert!(
+            steps > 0.9 * least - slack && steps < 1.1 * most + slack,
+            "{steps} in steps, {least} to {most} in all"
+        );
+        assert!(report.stack_bytes > 0 && report.stack_bytes < 2048, "{} bytes of stack", report.stack_bytes);
+        assert!(
+            report.code_bytes > 1000 && report.code_bytes < 64 * 1024,
+            "{} bytes of code",
+            report.code_bytes
+        );
+    }
+}
+
+/// Linking is the proof: the panic handler of the minimal firmware calls a function that does not exist.
+#[test]
+fn no_panic_is_reachable_and_integers_need_no_float_helpers() {
+    let name = |op: &OpCode| format!("{op:?}");
+    let all: Vec<String> = OpCode::ALL.iter().map(name).collect();
+    let integers: Vec<String> = all.iter().filter(|name| !name.ends_with("F32")).cloned().collect();
+    // One board for each target of the compiler; only one of them at opt-level z, to save time.
+    for board in ["qemu-m0", "qemu-m3", "qemu-m4", "qemu-m33"].map(|name| shown(boards::find(name))) {
+        let toolchain = shown(Toolchain::find(board.target));
+        for opt_level in [OptLevel::Three, OptLevel::S, OptLevel::Z] {
+            if opt_level == OptLevel::Z && board.name != "qemu-m3" {
+                continue;
+            }
+            let build = |ops: &[String]| {
+                let program = Program::Minimal {
+                    ops: ops.to_vec(),
+                    arena_bytes: 4096,
+                    state_bytes: 64,
+                    blob_bytes: 4096,
+                };
+                let elf = shown(firmware::build(board, &program, opt_level, &toolchain));
+                shown(Image::read(&elf))
+            };
+            let (any, integer) = (build(&all), build(&integers));
+            let helpers = integer.soft_float_helpers();
+            assert!(helpers.is_empty(), "{} at opt-level {}: {helpers:?}", board.name, opt_level.name());
+            println!(
+                "{:10} opt-level {}: {} bytes of code with the integer operators, {} with all",
+                board.name,
+                opt_level.name(),
+                integer.flash_bytes(),
+                any.flash_bytes()
+            );
+            // The check can fail: without a floating-point unit, float operators do need helpers.
+            if board.name == "qemu-m0" {
+                assert!(!any.soft_float_helpers().is_empty());
+            }
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused_with_numbers() {
+    let board = shown(boards::find("microbit"));
+    let mut net = Net { blob: BlobBuilder::new(), noise: Noise(1), arena: 0 };
+    let input = net.tensor(DType::I8, [1, 100, 100, 2], 1.0, 0);
+    net.arena = 0;
+    let output = net.tensor(DType::I8, [1, 100, 100, 2], 1.0, 0);
+    let table = net.blob.weight(DType::I8, Packing::Rows, &[0; 256]);
+    net.step(OpCode::TableI8, &[input], output, &[table], &[]);
+    net.blob.inputs(&[input]);
+    net.blob.outputs(&[output]);
+    let blob = net.blob.finish(net.arena, 0, 16).unwrap();
+    let error = boards::build(&blob, board, OptLevel::S).unwrap_err();
+    assert!(matches!(error, Error::RamTooSmall { bytes: 20032, .. }), "{error}");
+
+    net.blob.weight(DType::I8, Packing::Rows, &vec![1; 256 * 1024]);
+    let blob = net.blob.finish(net.arena, 0, 16).unwrap();
+    let error = boards::build(&blob, board, OptLevel::S).unwrap_err();
+    assert!(matches!(error, Error::BlobTooBig { bytes, .. } if bytes == blob.len()), "{error}");
+
+    let error = boards::find("qemu-m9").unwrap_err();
+    let help = miette::Diagnostic::help(&error).map(|help| help.to_string()).unwrap_or_default();
+    assert!(help.contains("qemu-m4") && help.contains("microbit"), "{help}");
+    let error = boards::build(b"TUCA", board, OptLevel::S).unwrap_err();
+    assert!(matches!(error, Error::Blob { .. }), "{error}");
+}
