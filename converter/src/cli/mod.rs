@@ -1,1 +1,3 @@
 //! The command-line programs: one file a subcommand.
+
+pub mod boards;

@@ -75,7 +75,8 @@ fn run(free: &mut [u8]) -> Result<(), Failure> {
     say!("backend {}", <Backend as tucano::backend::Backend>::NAME);
 
     let have = free.len();
-    let (arena, rest) = explain(free.split_at_mut_checked(model.arena_bytes().next_multiple_of(64)).ok_or(have), "arena in")?;
+    let (arena, rest) =
+        explain(free.split_at_mut_checked(model.arena_bytes().next_multiple_of(64)).ok_or(have), "arena in")?;
     let state = explain(rest.get_mut(..model.state_bytes()).ok_or(have), "arena and state in")?;
     let used = state.as_ptr_range().end as usize;
 
