@@ -156,7 +156,7 @@ def dense(rows, inputs, outputs, act, per_channel):
 
 
 def pool2d(op, shape, kernel, stride, padding, act):
-    x = quantised(shape, random.uniform(0.01, 0.1), zero())
+    x = quantised(shape, random.uniform(0.01, 0.1), int(random.integers(-40, 40)))
     y = quantised([1], x["scales"], x["zero_point"])
     options = schema.Pool2DOptionsT()
     options.padding, options.fusedActivationFunction = PADDINGS[padding], ACTIVATIONS[act]
@@ -202,6 +202,7 @@ if __name__ == "__main__":
     for op in ["max_pool2d", "average_pool2d"]:
         pool2d(op, [1, 8, 7, 6], [2, 2], [2, 2], "valid", "none")
         pool2d(op, [2, 7, 7, 18], [3, 3], [2, 2], "same", "relu")
+        pool2d(op, [1, 5, 6, 4], [3, 2], [2, 1], "same", "none")
         pool2d(op, [1, 6, 5, 17], [6, 5], [1, 1], "valid", "none")
         pool2d(op, [1, 6, 5, 3], [3, 2], [1, 1], "same", "relu6")
     for act in ["none", "none", "none", "relu", "relu6", "none"]:

@@ -117,9 +117,15 @@ pub(super) fn check_bounds(low: i32, high: i32, dtype: DType) -> Result<(), Erro
     Ok(())
 }
 
-/// Refuses bounds that are not ordered (and so all that are not numbers).
+/// Refuses bounds that are not ordered (and so all that are not numbers). Works on bits, so that the checks of integer operators, which
+/// share code with this, link no float comparison.
 pub(super) fn check_float_bounds(low: f32, high: f32) -> Result<(), ErrorKind> {
-    if low <= high { Ok(()) } else { Err(ErrorKind::Parameter) }
+    const INFINITY: u32 = 0x7F80_0000;
+    // Grows with the number: negative ones have their bits turned over.
+    let rank = |bits: u32| if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
+    let (low, high) = (low.to_bits(), high.to_bits());
+    let numbers = [low, high].iter().all(|bits| bits & i32::MAX as u32 <= INFINITY);
+    if numbers && rank(low) <= rank(high) { Ok(()) } else { Err(ErrorKind::Parameter) }
 }
 
 /// Refuses a tensor that is not quantised as integers are: `i8` with a zero point of its range, or `i16` with none.
@@ -130,4 +136,19 @@ pub(super) fn check_integer(record: &TensorRecord) -> Result<(), ErrorKind> {
         _ => return Err(ErrorKind::ElementType),
     };
     if legal { Ok(()) } else { Err(ErrorKind::Quantisation) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn float_bounds_are_ordered_numbers() {
+        let values = [f32::NEG_INFINITY, -2.0, -1e-40, 0.0, 1e-40, 0.5, f32::INFINITY, f32::NAN, -f32::NAN];
+        for low in values {
+            for high in values {
+                assert_eq!(check_float_bounds(low, high).is_ok(), low <= high, "{low} {high}");
+            }
+        }
+    }
 }

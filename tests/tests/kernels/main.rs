@@ -2,6 +2,7 @@
 //! LiteRT's reference kernels.
 
 mod litert;
+mod refusals;
 mod step;
 
 use proptest::prelude::*;

@@ -1,0 +1,254 @@
+//! What the checks of operators refuse: each change of a good step gives its own error.
+
+use crate::step::{Bytes, Step, tensor};
+use tucano::ErrorKind::{self, ElementType, OperandCount, Parameter, Quantisation, Shape, WeightLength};
+use tucano::blob::DType;
+use tucano::ops::OpCode;
+
+type Change = fn(&mut Step);
+
+fn refuses(good: impl Fn() -> Step, changes: &[(ErrorKind, Change)]) {
+    let step = good();
+    step.run().expect("the unchanged step is good");
+    for (at, (kind, change)) in changes.iter().enumerate() {
+        let mut step = good();
+        change(&mut step);
+        let error = step.run().expect_err(&format!("change {at} of {:?} is accepted", step.op));
+        assert_eq!(error.kind, *kind, "change {at} of {:?}", step.op);
+    }
+}
+
+fn words(values: &[i32]) -> (DType, Vec<u8>) {
+    (DType::I32, i32::bytes(values))
+}
+
+const M1: u32 = u32::MAX;
+
+/// `[1, 4, 5, 2]` to `[1, 2, 3, 4]`.
+fn convolution() -> Step {
+    Step {
+        op: OpCode::Conv2dI8,
+        inputs: vec![(tensor(DType::I8, &[1, 4, 5, 2], 1), vec![0; 40])],
+        output: tensor(DType::I8, &[1, 2, 3, 4], 0),
+        weights: vec![(DType::I8, vec![0; 72]), words(&[0; 4]), words(&[1 << 30; 4]), words(&[-3; 4])],
+        //                stride pads        dilation kernel groups bounds
+        parameters: vec![2, 2, 1, 1, 0, 1, 1, 1, 3, 3, 1, -128i32 as u32, 127],
+        in_place: false,
+    }
+}
+
+#[test]
+fn convolutions() {
+    refuses(
+        convolution,
+        &[
+            (OperandCount, |step| step.weights.truncate(3)),
+            (OperandCount, |step| step.parameters.truncate(12)),
+            (OperandCount, |step| step.inputs.push((tensor(DType::I8, &[1], 0), vec![0]))),
+            (ElementType, |step| step.output.dtype = DType::I16),
+            (ElementType, |step| step.weights[0] = words(&[0; 72])),
+            (ElementType, |step| step.weights[3].0 = DType::F32),
+            (WeightLength, |step| step.weights[0].1.truncate(71)),
+            (WeightLength, |step| step.weights[1] = words(&[0; 5])),
+            (WeightLength, |step| step.weights[2] = words(&[0; 3])),
+            (WeightLength, |step| step.weights[3] = words(&[0; 3])),
+            (Quantisation, |step| step.weights[2] = words(&[1, 1, -1, 1])),
+            (Quantisation, |step| step.weights[3] = words(&[0, 31, 0, 0])),
+            (Quantisation, |step| step.weights[3] = words(&[0, 0, 0, -32])),
+            (Shape, |step| step.output.shape[0] = 2),
+            (Shape, |step| step.output.shape[1] = 3),
+            (Shape, |step| step.output.shape[2] = 2),
+            (Shape, |step| step.output = tensor(DType::I8, &[2, 3, 4], 0)),
+            (WeightLength, |step| step.output.shape[3] = 5),
+            (Parameter, |step| step.parameters[0] = 0),
+            (Parameter, |step| step.parameters[1] = M1),
+            (Parameter, |step| step.parameters[2] = M1),
+            (Parameter, |step| step.parameters[5] = i32::MAX as u32),
+            (Parameter, |step| step.parameters[6] = 0),
+            (Parameter, |step| step.parameters[7] = M1),
+            (Parameter, |step| step.parameters[8] = 0),
+            (Parameter, |step| step.parameters[9] = 8),
+            (Parameter, |step| step.parameters[10] = 0),
+            (Parameter, |step| step.parameters[10] = 3),
+            (Parameter, |step| step.parameters[11] = -129i32 as u32),
+            (Parameter, |step| step.parameters[12] = 128),
+            (Parameter, |step| step.parameters[12] = -128i32 as u32 - 1),
+            (ElementType, |step| step.op = OpCode::Conv2dI16),
+        ],
+    );
+    // Groups are the channels of a depthwise convolution, and bounds of `i16` are wider.
+    refuses(
+        || {
+            let mut step = convolution();
+            step.op = OpCode::DepthwiseConv2dI16;
+            step.output.dtype = DType::I16;
+            step.weights[0].1.truncate(36);
+            step.parameters[10] = 2;
+            step.parameters[12] = 32767;
+            step
+        },
+        &[
+            (Parameter, |step| step.parameters[10] = 1),
+            (Parameter, |step| step.parameters[12] = 32768),
+            (Quantisation, |step| step.output.zero_point = 1),
+            (ElementType, |step| step.op = OpCode::DepthwiseConv2dI8),
+        ],
+    );
+}
+
+#[test]
+fn dense_layers() {
+    let good = || Step {
+        op: OpCode::DenseF32,
+        inputs: vec![(tensor(DType::F32, &[2, 3], 0), vec![0; 24])],
+        output: tensor(DType::F32, &[2, 4], 0),
+        weights: vec![(DType::F32, vec![0; 48]), (DType::F32, vec![0; 16])],
+        parameters: vec![(-1f32).to_bits(), f32::INFINITY.to_bits()],
+        in_place: false,
+    };
+    refuses(
+        good,
+        &[
+            (Shape, |step| step.output.shape[0] = 3),
+            (Shape, |step| step.output.rank = 3),
+            (WeightLength, |step| step.output.shape[1] = 5),
+            (WeightLength, |step| step.weights[1].1.truncate(12)),
+            (ElementType, |step| step.weights[1].0 = DType::I32),
+            (OperandCount, |step| step.op = OpCode::DenseI8),
+            (Parameter, |step| step.parameters[0] = f32::NAN.to_bits()),
+            (Parameter, |step| step.parameters[1] = (-2f32).to_bits()),
+        ],
+    );
+}
+
+#[test]
+fn pools() {
+    let good = || Step {
+        op: OpCode::AveragePool2dI8,
+        inputs: vec![(tensor(DType::I8, &[1, 4, 4, 2], 3), vec![0; 32])],
+        output: tensor(DType::I8, &[1, 2, 2, 2], 3),
+        weights: vec![],
+        //                stride pads     kernel count bounds
+        parameters: vec![2, 2, 0, 0, 0, 0, 2, 2, 0, -128i32 as u32, 127],
+        in_place: false,
+    };
+    refuses(
+        good,
+        &[
+            (Shape, |step| step.output.shape[3] = 1),
+            (Parameter, |step| {
+                step.parameters[2] = 2;
+                step.output.shape[1] = 3;
+            }),
+            (Parameter, |step| step.parameters[8] = 2),
+            (Parameter, |step| step.parameters[10] = 128),
+            (Quantisation, |step| step.output.zero_point = 4),
+            (Quantisation, |step| step.output.scale_bits = 2f32.to_bits()),
+        ],
+    );
+}
+
+#[test]
+fn elementwise() {
+    let record = || (tensor(DType::I8, &[2, 3], 0), vec![0; 6]);
+    let good = || Step {
+        op: OpCode::AddI8,
+        inputs: vec![record(), record()],
+        output: record().0,
+        weights: vec![],
+        parameters: vec![20, 1 << 30, 0, 1 << 30, -1i32 as u32, 1 << 30, -18i32 as u32, -128i32 as u32, 127],
+        in_place: false,
+    };
+    refuses(
+        good,
+        &[
+            (Shape, |step| step.inputs[1] = (tensor(DType::I8, &[3, 2], 0), vec![0; 6])),
+            (ElementType, |step| step.inputs[1] = (tensor(DType::I16, &[2, 3], 0), vec![0; 12])),
+            (Parameter, |step| step.parameters[0] = 23),
+            (Parameter, |step| step.parameters[1] = M1),
+            (Parameter, |step| step.parameters[2] = 1),
+            (Parameter, |step| step.parameters[6] = -32i32 as u32),
+            (Parameter, |step| step.parameters[7] = 128),
+        ],
+    );
+    let good = || Step {
+        op: OpCode::TableI8,
+        inputs: vec![record()],
+        output: record().0,
+        weights: vec![(DType::I8, vec![0; 256])],
+        parameters: vec![],
+        in_place: true,
+    };
+    refuses(
+        good,
+        &[
+            (WeightLength, |step| step.weights[0].1.truncate(255)),
+            (ElementType, |step| step.weights[0] = words(&[0; 64])),
+            (OperandCount, |step| step.parameters.push(0)),
+        ],
+    );
+    let good = || Step {
+        op: OpCode::UnaryF32,
+        inputs: vec![(tensor(DType::F32, &[3], 0), vec![0; 12])],
+        output: tensor(DType::F32, &[3], 0),
+        weights: vec![],
+        parameters: vec![3, 0, 0],
+        in_place: true,
+    };
+    refuses(
+        good,
+        &[
+            (Parameter, |step| step.parameters[0] = 4),
+            (Parameter, |step| step.parameters[1] = 1f32.to_bits()),
+        ],
+    );
+}
+
+#[test]
+fn softmax_and_permutation() {
+    let good = || {
+        let mut output = tensor(DType::I8, &[1, 4], -128);
+        output.scale_bits = (1f32 / 256.0).to_bits();
+        Step {
+            op: OpCode::SoftmaxI8,
+            inputs: vec![(tensor(DType::I8, &[1, 4], 0), vec![0; 4])],
+            output,
+            weights: vec![],
+            parameters: vec![1 << 30, 20, -1000i32 as u32],
+            in_place: true,
+        }
+    };
+    refuses(
+        good,
+        &[
+            (Quantisation, |step| step.output.zero_point = 0),
+            (Quantisation, |step| step.output.scale_bits = 1f32.to_bits()),
+            (Parameter, |step| step.parameters[0] = M1),
+            (Parameter, |step| step.parameters[1] = 31),
+            (Parameter, |step| step.parameters[2] = 1),
+            (Shape, |step| {
+                step.inputs[0] = (tensor(DType::I8, &[1, 4096], 0), vec![0; 4096]);
+                step.output.shape[1] = 4096;
+            }),
+        ],
+    );
+    let good = || Step {
+        op: OpCode::PermuteI8,
+        inputs: vec![(tensor(DType::I8, &[2, 3, 3], 0), vec![0; 18])],
+        output: tensor(DType::I8, &[3, 2, 3], 0),
+        weights: vec![],
+        parameters: vec![1, 0, 2, 3],
+        in_place: false,
+    };
+    refuses(
+        good,
+        &[
+            (Shape, |step| step.parameters[2] = 1),
+            (Shape, |step| step.parameters[2] = 3),
+            (Shape, |step| step.parameters[2] = M1),
+            (Shape, |step| step.output.shape = [2, 3, 3, 1]),
+            (Shape, |step| step.output.rank = 4),
+            (OperandCount, |step| step.parameters.truncate(3)),
+        ],
+    );
+}
