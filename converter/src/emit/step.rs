@@ -9,10 +9,13 @@ use crate::graph::{ActivationRange, Node, Op, Quantization, Unary};
 use crate::passes::layout::{Gather, Kind, Step, Window, gathered};
 use crate::quantize::stored_bounds;
 
+/// Type and little-endian bytes of a stored constant.
+pub type Constant = (DType, Vec<u8>);
+
 /// What a step stores besides its tensors.
 pub struct Encoded {
     pub op: OpCode,
-    pub weights: Vec<(DType, Vec<u8>)>,
+    pub weights: Vec<Constant>,
     pub parameters: Vec<u32>,
 }
 
@@ -115,7 +118,7 @@ impl Program<'_> {
         node: &Node,
         gather: &Gather,
         activation: ActivationRange,
-    ) -> Result<(Vec<(DType, Vec<u8>)>, [u32; 2]), Error> {
+    ) -> Result<(Vec<Constant>, [u32; 2]), Error> {
         match self.quantized {
             Some(quantized) => {
                 let layer = quantized.layers.get(index).and_then(Option::as_ref);

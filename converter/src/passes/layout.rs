@@ -584,7 +584,7 @@ fn reduced_index(shape: &[usize], axes: &[usize]) -> Vec<usize> {
 /// Finds `inner` such that stored elements, whose means are `means`, lie as `[outer, reduced, inner]`, and the order of the means.
 fn blocks_of_means(means: &[usize], reduced: usize) -> Option<(usize, Vec<usize>)> {
     let kept = means.len() / reduced;
-    (1..=kept).rev().filter(|inner| kept % inner == 0).find_map(|inner| {
+    (1..=kept).rev().filter(|inner| kept.is_multiple_of(*inner)).find_map(|inner| {
         let block = reduced * inner;
         let order: Vec<usize> =
             means.chunks(block).flat_map(|block| block[..inner].iter().copied()).collect();

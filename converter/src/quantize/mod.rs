@@ -382,3 +382,6 @@ fn with_values(
     }
     Ok(Quantized { graph: result, layers, choice: Choice::default() })
 }
+
+#[cfg(test)]
+mod tests;
