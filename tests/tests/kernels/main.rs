@@ -197,7 +197,7 @@ fn zero_point<T: Activation>(random: &mut Random) -> i32 {
 /// Bounds within the type, sometimes tight ones.
 fn bounds<T: Activation>(random: &mut Random) -> [i32; 2] {
     let [low, high] = T::BOUNDS;
-    if random.next() % 2 == 0 { [low, high] } else { [low / 3, high / 2] }
+    if random.next().is_multiple_of(2) { [low, high] } else { [low / 3, high / 2] }
 }
 
 fn spread<X: Activation, Y: Activation>(fan_in: usize) -> f64 {
@@ -715,7 +715,8 @@ fn table_i8() {
 fn unary_f32() {
     use unary::Kind;
     let x: Vec<f32> = (-2000..2000).map(|x| x as f32 * 0.31).collect();
-    let exact: [(Kind, fn(f64) -> f64); 4] = [
+    type Exact = fn(f64) -> f64;
+    let exact: [(Kind, Exact); 4] = [
         (Kind::Clamp, |x| x),
         (Kind::Sin, f64::sin),
         (Kind::Sigmoid, |x| 1.0 / (1.0 + (-x).exp())),
