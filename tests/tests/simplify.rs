@@ -150,7 +150,7 @@ fn evaluation_is_fast_enough_to_search_with() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Every choice of small numbers is a graph of up to 14 nodes with branches; all passes keep what it computes.
     #[test]

@@ -20,54 +20,60 @@ pub fn fold_affines(graph: &Graph) -> Graph {
 /// Into the linear layer before: its rows and its bias are scaled.
 fn fold_backward(graph: &mut Graph, index: usize, affine: &Affine) -> bool {
     let uniform = is_uniform(&affine.scale) && is_uniform(&affine.shift);
-    let mut axis = 1;
+    // Where the channels lie; behind a reshape that is unknown, but one number for all fits any axis.
+    let mut axis = Some(1);
     let mut input = graph.nodes[index].inputs[0];
     let layer = loop {
         let Some(producer) = edit::private_producer(graph, input) else { return false };
         match &graph.nodes[producer].op {
-            Op::Transpose(permutation) => axis = permutation[axis],
-            // Channels are another axis behind a reshape, but one number for all fits any.
-            Op::Reshape(_) if uniform => {}
+            Op::Transpose(permutation) => axis = axis.map(|axis| permutation[axis]),
+            Op::Reshape(_) if uniform => axis = None,
             _ => break producer,
         }
         input = graph.nodes[producer].inputs[0];
     };
-    let rank = graph.shape(graph.nodes[layer].output).len();
-    let done = match &mut graph.nodes[layer].op {
-        Op::Affine(before) if axis == 1 && before.scale.len() == affine.scale.len() => {
-            for (shift, (scale, next)) in before.shift.iter_mut().zip(affine.scale.iter().zip(&affine.shift))
-            {
-                *shift = *shift * scale + next;
+    let last = graph.shape(graph.nodes[layer].output).len() - 1;
+    match &mut graph.nodes[layer].op {
+        Op::Affine(before) if uniform || axis == Some(1) => {
+            let numbers = before.scale.iter_mut().zip(&mut before.shift);
+            for (channel, (scale, shift)) in numbers.enumerate() {
+                *scale *= of_channel(&affine.scale, channel);
+                *shift = *shift * of_channel(&affine.scale, channel) + of_channel(&affine.shift, channel);
             }
-            before.scale.iter_mut().zip(&affine.scale).for_each(|(a, b)| *a *= b);
-            true
         }
-        Op::Conv(Conv { weight: Weight::Dense(weight), bias, activation, .. }) => {
-            activation.is_none() && (uniform || axis == 1) && scale_rows(weight, bias, affine)
+        Op::Conv(Conv { weight: Weight::Dense(weight), bias, activation, .. })
+            if activation.is_none() && (uniform || axis == Some(1)) =>
+        {
+            scale_rows(weight, bias, affine);
         }
-        Op::Dense(Dense { weight: Weight::Dense(weight), bias, activation }) => {
-            activation.is_none() && (uniform || axis + 1 == rank) && scale_rows(weight, bias, affine)
+        Op::Dense(Dense { weight: Weight::Dense(weight), bias, activation })
+            if activation.is_none() && (uniform || axis == Some(last)) =>
+        {
+            scale_rows(weight, bias, affine);
         }
-        _ => false,
-    };
-    done && edit::remove_identity(graph, index)
+        _ => return false,
+    }
+    edit::remove_identity(graph, index)
 }
 
-/// `scale * (W x + b) + shift`. Lone scales and shifts of a uniform affine serve all rows.
-fn scale_rows(weight: &mut Tensor, bias: &mut Option<Vec<f32>>, affine: &Affine) -> bool {
+/// The number of a channel; those of a uniform affine serve any channel.
+fn of_channel(numbers: &[f32], channel: usize) -> f32 {
+    numbers[channel % numbers.len()]
+}
+
+/// `scale * (W x + b) + shift`.
+fn scale_rows(weight: &mut Tensor, bias: &mut Option<Vec<f32>>, affine: &Affine) {
     let rows = weight.shape[0];
     let columns = weight.len() / rows.max(1);
-    let number = |numbers: &[f32], row: usize| numbers[row % numbers.len()];
     for (row, weights) in weight.data.chunks_exact_mut(columns.max(1)).enumerate() {
-        weights.iter_mut().for_each(|x| *x *= number(&affine.scale, row));
+        weights.iter_mut().for_each(|x| *x *= of_channel(&affine.scale, row));
     }
     if bias.is_none() && affine.shift.iter().all(|x| *x == 0.0) {
-        return true;
+        return;
     }
     for (row, x) in bias.get_or_insert_with(|| vec![0.0; rows]).iter_mut().enumerate() {
-        *x = *x * number(&affine.scale, row) + number(&affine.shift, row);
+        *x = *x * of_channel(&affine.scale, row) + of_channel(&affine.shift, row);
     }
-    true
 }
 
 /// Into the linear layer behind: its columns are scaled, and its bias takes what it makes of the shift. Padding adds zeros
@@ -102,10 +108,10 @@ fn scale_columns(weight: &mut Tensor, bias: &mut Option<Vec<f32>>, groups: usize
     for (row, weights) in weight.data.chunks_exact_mut((inputs * window).max(1)).enumerate() {
         let first = row / (rows / groups) * inputs;
         for (input, weights) in weights.chunks_exact_mut(window).enumerate() {
-            let channel = (first + input) % affine.scale.len();
-            shifts[row] +=
-                weights.iter().map(|x| f64::from(*x)).sum::<f64>() * f64::from(affine.shift[channel]);
-            weights.iter_mut().for_each(|x| *x *= affine.scale[channel]);
+            let channel = first + input;
+            shifts[row] += weights.iter().map(|x| f64::from(*x)).sum::<f64>()
+                * f64::from(of_channel(&affine.shift, channel));
+            weights.iter_mut().for_each(|x| *x *= of_channel(&affine.scale, channel));
         }
     }
     if shifts.iter().any(|shift| *shift != 0.0) {
