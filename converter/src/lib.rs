@@ -16,6 +16,7 @@
 //! | [`quantize`] | a lowered graph, ranges | integer weights and quantised values |
 //! | [`plan`] | the final graph | order, lifetimes, arena offsets |
 //! | [`emit`] | all of it | blob bytes, `model.rs` |
+//! | [`convert`](mod@convert) | a model, options | all of the above, in order |
 //! | [`report`] | what happened | tables and JSON |
 //! | [`boards`] | a blob, samples | firmware, what it measured |
 //! | [`cli`] | command lines | calls of the above |
@@ -24,6 +25,7 @@ pub mod boards;
 pub mod calibrate;
 pub mod cli;
 pub mod compress;
+pub mod convert;
 pub mod emit;
 pub mod evaluate;
 pub mod graph;

@@ -1,6 +1,13 @@
 //! Helpers shared by the cross-crate tests.
 
+pub mod fuzz;
+
 use std::path::{Path, PathBuf};
+
+/// The small models of this repository.
+pub fn models() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("models")
+}
 
 /// The zoo of real models, or `None`, said loudly, if it is not on this machine. It is looked for in the folder that the
 /// variable `TUCANO_ZOO` names, else in `../shared/zoo` beside the repository.

@@ -1,1 +1,5 @@
-fn main() {}
+//! `tucano`: see [`tucano_converter::cli`].
+
+fn main() -> std::process::ExitCode {
+    tucano_converter::cli::tucano_main()
+}

@@ -14,6 +14,15 @@ pub struct Dataset {
 }
 
 impl Dataset {
+    /// Each graph input of one sample; empty slices past the end.
+    pub fn sample(&self, index: usize) -> Vec<&[f32]> {
+        let part = |data: &Vec<f32>| {
+            let len = data.len() / self.samples.max(1);
+            index * len..(index + 1) * len
+        };
+        self.inputs.iter().map(|data| data.get(part(data)).unwrap_or_default()).collect()
+    }
+
     /// The samples in `range`, cut to those that exist.
     pub fn slice(&self, range: Range<usize>) -> Self {
         let end = range.end.min(self.samples);
@@ -45,5 +54,7 @@ mod tests {
         assert_eq!(part.inputs, vec![vec![2.0, 3.0, 4.0, 5.0], vec![8.0, 9.0]]);
         assert_eq!((part.samples, part.labels), (2, Some(vec![5, 6])));
         assert_eq!(set.slice(5..9).samples, 0);
+        assert_eq!(set.sample(1), [&[2.0, 3.0][..], &[8.0]]);
+        assert_eq!(set.sample(3), [&[] as &[f32]; 2]);
     }
 }

@@ -6,10 +6,13 @@
 //!
 //! Samples are worked on in chunks of a fixed size, chunks in parallel; so results are the same on any number of threads.
 
+mod classes;
 mod elementwise;
 mod linear;
 pub mod metrics;
 mod spatial;
+
+pub use classes::ClassScores;
 
 use std::borrow::Cow;
 use std::collections::HashMap;

@@ -1,0 +1,178 @@
+//! `convert`: from a model to a blob.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use miette::Diagnostic;
+
+use super::data::Selection;
+use super::model;
+use super::progress::Bar;
+use crate::convert::{Method, Options, convert};
+use crate::{emit, report};
+
+/// Flags of `convert`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The model
+    #[arg(value_name = "MODEL.onnx")]
+    model: PathBuf,
+    #[command(flatten)]
+    format: Format,
+    /// Core that memory and kernels are planned for
+    #[arg(long, value_enum, default_value_t = Target::CortexM4)]
+    target: Target,
+    /// Store weights and activations as 8-bit integers; needs --calibrate
+    #[arg(long)]
+    int8: bool,
+    /// Width of the inner values of factorised layers in int8 blobs
+    #[arg(long, value_name = "BITS", default_value = "8", value_parser = ["8", "16"])]
+    rank_bits: String,
+    /// Samples of real inputs: decides ranks and ranges
+    #[arg(long, value_name = "DATA.npz")]
+    calibrate: Option<PathBuf>,
+    #[command(flatten)]
+    selection: Selection,
+    /// Largest relative RMS error of the network's output on held-out calibration samples
+    #[arg(long, value_name = "E", value_parser = positive)]
+    max_error: Option<f64>,
+    /// Times fewer parameters
+    #[arg(long, value_name = "R", value_parser = at_least_one, conflicts_with = "max_error")]
+    ratio: Option<f64>,
+    /// Times fewer multiply-adds
+    #[arg(long, value_name = "R", value_parser = at_least_one, conflicts_with = "max_error")]
+    macs_ratio: Option<f64>,
+    /// Extent of a symbolic batch axis
+    #[arg(long, default_value_t = 1)]
+    batch: usize,
+    /// Where the blob goes; the Rust module stands beside it [default: the model's path with .tuc]
+    #[arg(short, value_name = "OUT.tuc")]
+    output: Option<PathBuf>,
+    /// Write the result as JSON
+    #[arg(long, value_name = "R.json")]
+    json: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+struct Format {
+    /// Keep all layers dense (the default)
+    #[arg(long)]
+    none: bool,
+    /// Low-rank factors for dense layers and 1x1 convolutions
+    #[arg(long)]
+    low_rank: bool,
+    /// Tucker-2 for other convolutions too
+    #[arg(long)]
+    tucker: bool,
+}
+
+/// Cores by their command-line names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Target {
+    CortexM0,
+    CortexM3,
+    CortexM4,
+    CortexM7,
+    CortexM33,
+    CortexM55,
+    #[value(name = "x86-64")]
+    X86_64,
+}
+
+#[derive(Debug, Diagnostic, thiserror::Error)]
+enum UsageError {
+    #[error("a budget needs a format to spend it on")]
+    #[diagnostic(help("add --tucker or --low-rank"))]
+    BudgetWithoutFormat,
+    #[error("--samples, --input and --labels choose from --calibrate, which is missing")]
+    SelectionWithoutData,
+    #[error("`{0}` would overwrite the model")]
+    #[diagnostic(help("choose another path with -o"))]
+    Overwrite(String),
+}
+
+fn number(text: &str) -> Result<f64, String> {
+    text.parse().map_err(|_| format!("`{text}` is no number"))
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    let x = number(text)?;
+    if x > 0.0 && x.is_finite() { Ok(x) } else { Err("must be above 0".into()) }
+}
+
+fn at_least_one(text: &str) -> Result<f64, String> {
+    let x = number(text)?;
+    if x >= 1.0 && x.is_finite() { Ok(x) } else { Err("must be at least 1".into()) }
+}
+
+impl Arguments {
+    fn check_usage(&self) -> Result<(), UsageError> {
+        let budget = self.max_error.or(self.ratio).or(self.macs_ratio).is_some();
+        if budget && !self.format.tucker && !self.format.low_rank {
+            return Err(UsageError::BudgetWithoutFormat);
+        }
+        let selection = &self.selection;
+        let chosen = selection.samples.is_some() || selection.input.is_some() || selection.labels.is_some();
+        if chosen && self.calibrate.is_none() {
+            return Err(UsageError::SelectionWithoutData);
+        }
+        if self.blob_path() == self.model {
+            return Err(UsageError::Overwrite(self.model.display().to_string()));
+        }
+        Ok(())
+    }
+
+    fn blob_path(&self) -> PathBuf {
+        self.output.clone().unwrap_or_else(|| self.model.with_extension("tuc"))
+    }
+
+    /// Runs the command.
+    pub fn run(self) -> miette::Result<()> {
+        if let Err(error) = self.check_usage() {
+            eprintln!("{:?}", miette::Report::new(error));
+            std::process::exit(2);
+        }
+        let options = Options {
+            method: match (self.format.tucker, self.format.low_rank) {
+                (true, _) => Method::Tucker,
+                (_, true) => Method::LowRank,
+                _ => Method::None,
+            },
+            int8: self.int8,
+            rank_bits: if self.rank_bits == "16" { 16 } else { 8 },
+            max_error: self.max_error,
+            ratio: self.ratio,
+            macs_ratio: self.macs_ratio,
+            target: self.target.to_possible_value().map_or_else(String::new, |v| v.get_name().to_string()),
+        };
+        let graph = model::open(&self.model, self.batch)?;
+        let shapes: Vec<Vec<usize>> = graph.inputs.iter().map(|id| graph.shape(*id).to_vec()).collect();
+        let data = match &self.calibrate {
+            Some(path) => Some(self.selection.read(path, &shapes)?),
+            None => None,
+        };
+        let blob_path = self.blob_path();
+        let bar = Bar::new();
+        let converted = convert(&graph, data.as_ref(), &options, &bar)?;
+        drop(bar);
+        let module = converted.module(&blob_path)?;
+        emit::write::write(&[
+            (&blob_path, &converted.blob),
+            (&blob_path.with_extension("rs"), module.as_bytes()),
+        ])?;
+        if let Some(path) = &self.json {
+            report::write_json(path, &converted.report)?;
+        }
+        println!("{}\n", report::layer_table(&converted.report.layers));
+        println!("{}\n", report::conversion_table(&converted.report));
+        let samples = &converted.report.samples;
+        println!("Blob against the model, {} {} samples:", samples.count, samples.source);
+        println!("{}", report::fidelity_table(&converted.report.verify, samples.count));
+        for note in &converted.report.notes {
+            println!("note: {note}");
+        }
+        println!("\nWrote {} and {}.", blob_path.display(), blob_path.with_extension("rs").display());
+        Ok(())
+    }
+}

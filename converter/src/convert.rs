@@ -1,0 +1,313 @@
+//! The whole conversion, stage by stage: this function is the picture in `ARCHITECTURE.md`.
+
+use std::path::Path;
+use std::time::Instant;
+
+use tucano::host::Runner;
+
+use crate::calibrate::Dataset;
+use crate::evaluate::{ClassScores, evaluate, first_non_finite, metrics};
+use crate::graph::{Graph, ValueId};
+use crate::plan::Plan;
+use crate::quantize::{self, Quantized};
+use crate::report::{self, Accuracy, Fidelity, Holder, Layer, Samples, Size, run_blob};
+use crate::search::{self, Progress};
+use crate::{emit, lower, passes, plan};
+
+pub use crate::search::Method;
+
+/// What to make of a model.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Which formats weights may take.
+    pub method: Method,
+    /// Whether weights and activations become 8-bit integers.
+    pub int8: bool,
+    /// Width of factors' inner values in an int8 blob: 8 or 16.
+    pub rank_bits: u8,
+    /// Budget: relative RMS error of the output on held-out calibration samples.
+    pub max_error: Option<f64>,
+    /// Budget: times fewer parameters.
+    pub ratio: Option<f64>,
+    /// Budget: times fewer multiply-adds.
+    pub macs_ratio: Option<f64>,
+    /// Name of the core, for the report.
+    pub target: String,
+}
+
+impl Default for Options {
+    /// A dense f32 blob.
+    fn default() -> Self {
+        Self {
+            method: Method::None,
+            int8: false,
+            rank_bits: 8,
+            max_error: None,
+            ratio: None,
+            macs_ratio: None,
+            target: "cortex-m4".into(),
+        }
+    }
+}
+
+/// Why there is no blob.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+pub enum Error {
+    /// The model has no linear layer, or nothing at all.
+    #[error("the model has no operations left after simplification")]
+    #[diagnostic(help("a model whose output does not depend on its input needs no runtime"))]
+    Empty,
+    /// The model itself overflows.
+    #[error("node `{node}` gives a number that is not finite for sample {sample}")]
+    #[diagnostic(help("check the range of the data, and that it is scaled as in training"))]
+    NotFinite {
+        /// The first such node.
+        node: String,
+        /// The sample.
+        sample: usize,
+    },
+    /// `--int8` needs ranges.
+    #[error("int8 needs the ranges of all activations, and there is no calibration data")]
+    #[diagnostic(help("add --calibrate DATA.npz with some dozens of typical inputs, or leave out --int8"))]
+    NoCalibration,
+    /// No weights within the budget.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Search(#[from] search::Error),
+    /// A factorised weight that is no chain of layers.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Lower(#[from] lower::Error),
+    /// An operator that the runtime has no step for.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Legalize(#[from] passes::legalize::Error),
+    /// No order of elements.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Layout(#[from] passes::layout::Error),
+    /// No integers.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Quantize(#[from] quantize::Error),
+    /// No bytes.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Emit(#[from] emit::Error),
+    /// The blob does not do what its graph does: a defect of the converter.
+    #[error("the blob is not what was meant: {0}")]
+    #[diagnostic(help("this is a defect of the converter; nothing was written"))]
+    Broken(String),
+}
+
+/// A blob with all that is known about it.
+#[derive(Debug)]
+pub struct Converted {
+    /// The bytes.
+    pub blob: Vec<u8>,
+    /// What happened.
+    pub report: report::Conversion,
+    graph: Graph,
+    plan: Plan,
+    quantized: Option<Quantized>,
+}
+
+impl Converted {
+    /// Text of the Rust module that includes the blob at `path`, which stands in the same folder.
+    pub fn module(&self, path: &Path) -> Result<String, Error> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        Ok(emit::module(&self.program(), &name)?)
+    }
+
+    fn program(&self) -> emit::Program<'_> {
+        emit::Program {
+            graph: &self.graph,
+            plan: &self.plan,
+            quantized: self.quantized.as_ref(),
+            labels: &[],
+        }
+    }
+}
+
+/// Samples that an unseen model is verified on.
+const SYNTHETIC: usize = 8;
+/// Share of the largest magnitude that an f32 blob may be off the graph that it was emitted from.
+const EMITTED_TOLERANCE: f64 = 1e-3;
+
+/// Converts an imported model.
+pub fn convert(
+    model: &Graph,
+    calibration: Option<&Dataset>,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Converted, Error> {
+    let start = Instant::now();
+    if options.int8 && calibration.is_none() {
+        return Err(Error::NoCalibration);
+    }
+    progress.expect(3);
+    progress.step("simplifying");
+    let dense = passes::simplify(model);
+    if dense.nodes.is_empty() {
+        return Err(Error::Empty);
+    }
+    if let Some(data) = calibration {
+        refuse_overflow(&dense, data)?;
+    }
+    let outcome = search::search(&dense, calibration, &search_options(options), progress)?;
+    let lowered = passes::legalize(&lower::lower(&outcome.graph)?)?;
+
+    progress.step("quantising and planning");
+    let quantized = match options.int8 {
+        true => Some(quantize::quantize(&lowered, calibration, &quantize_options(options))?),
+        false => None,
+    };
+    let graph = quantized.as_ref().map_or(&lowered, |quantized| &quantized.graph).clone();
+    let plan = plan_of(&graph, quantized.as_ref())?;
+    let program = emit::Program { graph: &graph, plan: &plan, quantized: quantized.as_ref(), labels: &[] };
+    let blob = emit::emit(&program)?;
+
+    progress.step("verifying");
+    let mut runner = Runner::new(&blob).map_err(|error| Error::Broken(error.to_string()))?;
+    let synthetic = synthetic(model);
+    let data = calibration.unwrap_or(&synthetic);
+    let outputs = run_blob(&mut runner, data).map_err(|error| Error::Broken(error.to_string()))?;
+    let first = |graph: &Graph| evaluate(graph, &data.inputs, data.samples, &graph.outputs[..1]).remove(0);
+    let (reference, emitted_from) = (first(model), first(&graph));
+    let classes = ClassScores::of(model);
+    let resolution = report::resolution(&runner);
+    let emitted = Fidelity::between(&emitted_from, &outputs, classes, resolution);
+    if !options.int8 && !(emitted.off() <= EMITTED_TOLERANCE) {
+        return Err(Error::Broken(format!(
+            "outputs are off by {:.2e} of the largest magnitude",
+            emitted.off()
+        )));
+    }
+
+    let accuracy = data.labels.as_ref().zip(classes).map(|(labels, scores)| Accuracy {
+        before: metrics::accuracy(&reference, labels, scores.classes),
+        after: metrics::accuracy(&outputs, labels, scores.classes),
+        samples: data.samples,
+    });
+    let before_plan = plan_of(&passes::legalize(&dense)?, None)?;
+    let report = report::Conversion {
+        schema: "tucano.convert/1",
+        model: model.name.clone(),
+        target: options.target.clone(),
+        dtype: if options.int8 { "int8" } else { "f32" },
+        before: Size {
+            parameters: dense.parameters(),
+            weight_bytes: 4 * dense.parameters(),
+            macs: dense.macs(),
+            arena_bytes: before_plan.arena_bytes,
+            blob_bytes: None,
+        },
+        after: Size {
+            parameters: lowered.parameters(),
+            weight_bytes: runner.model().blob().constant_bytes() as usize,
+            macs: lowered.macs(),
+            arena_bytes: plan.arena_bytes,
+            blob_bytes: Some(blob.len()),
+        },
+        accuracy,
+        verify: Fidelity::between(&reference, &outputs, classes, resolution),
+        emitted,
+        samples: Samples {
+            count: data.samples,
+            source: if calibration.is_some() { "calibration" } else { "synthetic" },
+        },
+        seconds: start.elapsed().as_secs_f64(),
+        layers: layers(&outcome.layers, &runner),
+        peak: peak(&graph, &plan),
+        notes: outcome.notes.into_iter().chain(notes(calibration)).collect(),
+    };
+    Ok(Converted { blob, report, graph, plan, quantized })
+}
+
+fn search_options(options: &Options) -> search::Options {
+    search::Options {
+        method: options.method,
+        max_error: options.max_error,
+        ratio: options.ratio,
+        macs_ratio: options.macs_ratio,
+    }
+}
+
+fn quantize_options(options: &Options) -> quantize::Options {
+    quantize::Options { rank_bits: options.rank_bits, ..quantize::Options::default() }
+}
+
+fn refuse_overflow(graph: &Graph, data: &Dataset) -> Result<(), Error> {
+    match first_non_finite(graph, &data.inputs, data.samples) {
+        Some(found) => {
+            Err(Error::NotFinite { node: graph.nodes[found.node].name.clone(), sample: found.sample })
+        }
+        None => Ok(()),
+    }
+}
+
+fn plan_of(graph: &Graph, quantized: Option<&Quantized>) -> Result<Plan, Error> {
+    let bytes = |id: ValueId| quantized.map_or(4, |quantized| quantized.dtype(id).bytes());
+    Ok(plan::plan(passes::layout::layout(graph)?, bytes))
+}
+
+/// Inputs for a model that nothing is known of: a fixed pseudo-random sequence in -1..1.
+fn synthetic(graph: &Graph) -> Dataset {
+    let mut state = 0x2545_F491_4F6C_DD1D_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    let inputs = graph.inputs.iter().map(|id| {
+        let elements = graph.shape(*id).iter().product::<usize>();
+        (0..SYNTHETIC * elements).map(|_| next()).collect()
+    });
+    Dataset { inputs: inputs.collect(), samples: SYNTHETIC, labels: None }
+}
+
+/// Bytes of a layer after conversion are those of its steps in the blob: steps are named after the layer.
+fn layers(found: &[search::LayerReport], runner: &Runner) -> Vec<Layer> {
+    let model = runner.model();
+    let constants = |name: &str| -> usize {
+        let of_layer = |step: &tucano::Step<'_>| {
+            let step = step.name().unwrap_or_default();
+            step == name || step.strip_prefix(name).is_some_and(|rest| rest.starts_with('/'))
+        };
+        let bytes = |step: tucano::Step<'_>| -> usize {
+            let (_, _, weights) = step.counts();
+            (0..weights).filter_map(|k| step.weight(k)).map(|w| w.elements as usize * w.dtype.bytes()).sum()
+        };
+        model.steps().filter(of_layer).map(bytes).sum()
+    };
+    found
+        .iter()
+        .map(|layer| Layer {
+            name: layer.name.clone(),
+            op: layer.op.to_string(),
+            format: layer.format.to_string(),
+            ranks: layer.ranks.clone(),
+            error: layer.error,
+            weight_bytes: [4 * layer.parameters[0], constants(&layer.name)],
+            macs: layer.macs,
+            reason: layer.reason.clone(),
+        })
+        .collect()
+}
+
+fn peak(graph: &Graph, plan: &Plan) -> Vec<Holder> {
+    let holder =
+        |(id, bytes): &(ValueId, usize)| Holder { name: graph.value(*id).name.clone(), bytes: *bytes };
+    plan.peak.live.iter().map(holder).collect()
+}
+
+fn notes(calibration: Option<&Dataset>) -> Vec<String> {
+    match calibration {
+        Some(data) if data.samples < 100 => vec![format!(
+            "only {} calibration samples: 100 or more give steadier ranges and ranks",
+            data.samples
+        )],
+        _ => Vec::new(),
+    }
+}

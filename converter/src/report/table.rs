@@ -1,0 +1,145 @@
+//! Tables for the terminal.
+
+use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement, Table, presets};
+
+use super::{Conversion, Fidelity, Layer};
+
+/// A table for lists: rules above and below, a bold header.
+pub fn plain_table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_preset(presets::UTF8_HORIZONTAL_ONLY)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_header(header.iter().map(|text| Cell::new(text).add_attribute(Attribute::Bold)));
+    if !table.is_tty() {
+        table.set_width(140);
+    }
+    table
+}
+
+fn right(table: &mut Table, columns: impl IntoIterator<Item = usize>) {
+    for column in columns {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+}
+
+/// `1234567` as `1.18 MiB`, small figures as they are.
+pub fn human_bytes(bytes: usize) -> String {
+    match bytes {
+        0..10_240 => format!("{bytes} B"),
+        10_240..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1024.0),
+        _ => format!("{:.2} MiB", bytes as f64 / 1_048_576.0),
+    }
+}
+
+fn human_macs(macs: u64) -> String {
+    match macs {
+        0..10_000 => macs.to_string(),
+        10_000..1_000_000 => format!("{:.1} k", macs as f64 / 1e3),
+        _ => format!("{:.2} M", macs as f64 / 1e6),
+    }
+}
+
+fn ratio(before: f64, after: f64) -> String {
+    if after > 0.0 { format!("{:.2}x", before / after) } else { "-".into() }
+}
+
+/// One line for each linear layer: what it became, and why.
+pub fn layer_table(layers: &[Layer]) -> Table {
+    let mut table = plain_table(&[
+        "layer", "operator", "format", "ranks", "error", "weights", "after", "MACs", "after", "why",
+    ]);
+    for layer in layers {
+        let ranks: Vec<String> = layer.ranks.iter().map(usize::to_string).collect();
+        table.add_row([
+            layer.name.clone(),
+            layer.op.clone(),
+            layer.format.clone(),
+            ranks.join(","),
+            layer.error.map_or_else(String::new, |error| format!("{error:.4}")),
+            human_bytes(layer.weight_bytes[0]),
+            human_bytes(layer.weight_bytes[1]),
+            human_macs(layer.macs[0]),
+            human_macs(layer.macs[1]),
+            layer.reason.clone(),
+        ]);
+    }
+    right(&mut table, 4..9);
+    table
+}
+
+/// Totals before and after.
+pub fn conversion_table(conversion: &Conversion) -> Table {
+    let (before, after) = (&conversion.before, &conversion.after);
+    let mut table = plain_table(&["", "before (f32)", &format!("after ({})", conversion.dtype), "ratio"]);
+    let mut row = |name: &str, a: String, b: String, ratio: String| {
+        table.add_row([name.to_string(), a, b, ratio]);
+    };
+    let share = |a: usize, b: usize| ratio(a as f64, b as f64);
+    row(
+        "parameters",
+        before.parameters.to_string(),
+        after.parameters.to_string(),
+        share(before.parameters, after.parameters),
+    );
+    row(
+        "weights",
+        human_bytes(before.weight_bytes),
+        human_bytes(after.weight_bytes),
+        share(before.weight_bytes, after.weight_bytes),
+    );
+    row(
+        "MACs",
+        human_macs(before.macs),
+        human_macs(after.macs),
+        ratio(before.macs as f64, after.macs as f64),
+    );
+    row(
+        "arena",
+        human_bytes(before.arena_bytes),
+        human_bytes(after.arena_bytes),
+        share(before.arena_bytes, after.arena_bytes),
+    );
+    if let Some(bytes) = after.blob_bytes {
+        row("blob", String::new(), human_bytes(bytes), String::new());
+    }
+    if let Some(accuracy) = &conversion.accuracy {
+        row(
+            &format!("accuracy ({} samples)", accuracy.samples),
+            format!("{:.4}", accuracy.before),
+            format!("{:.4}", accuracy.after),
+            format!("{:+.2} points", 100.0 * (accuracy.after - accuracy.before)),
+        );
+    }
+    right(&mut table, 1..4);
+    table
+}
+
+/// Two columns, for everything that is a list of properties.
+pub fn key_value_table<'a>(rows: impl IntoIterator<Item = (&'a str, String)>) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    for (key, value) in rows {
+        table.add_row([Cell::new(key).add_attribute(Attribute::Bold), Cell::new(value)]);
+    }
+    table
+}
+
+/// How far outputs lie apart.
+pub fn fidelity_table(fidelity: &Fidelity, samples: usize) -> Table {
+    let mut rows = vec![
+        ("samples", samples.to_string()),
+        (
+            "largest difference",
+            format!("{:.3e} (largest output {:.3e})", fidelity.max_abs, fidelity.reference_max),
+        ),
+        ("relative RMS error", format!("{:.3e}", fidelity.relative_rms)),
+    ];
+    if let (Some(agreement), Some(kl)) = (fidelity.agreement, fidelity.kl) {
+        rows.push(("same decision", format!("{:.2} %", 100.0 * agreement)));
+        rows.push(("KL divergence", format!("{kl:.5} nats")));
+    }
+    key_value_table(rows)
+}

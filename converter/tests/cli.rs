@@ -1,0 +1,251 @@
+//! The programs as a user meets them: exit codes, errors that name what is wrong, nothing half-written.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+const MODEL: &str = "phm_mlp_dense.onnx";
+const DATA: &str = "phm_mlp_dense.npz";
+
+fn models() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/models")
+}
+
+fn model(name: &str) -> String {
+    models().join(name).display().to_string()
+}
+
+fn convert(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_convert")).args(arguments).output().expect("the program starts")
+}
+
+fn tucano(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tucano")).args(arguments).output().expect("the program starts")
+}
+
+/// Fails with this code, says each of `words`, and does not panic.
+#[track_caller]
+fn refused(output: &Output, code: i32, words: &[&str]) {
+    let text = String::from_utf8_lossy(&output.stderr).replace("\n  │ ", " ");
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    assert!(!text.contains("panicked") && !text.contains("backtrace"), "{text}");
+    for word in words {
+        assert!(text.contains(word), "`{word}` is not in:\n{text}");
+    }
+}
+
+#[track_caller]
+fn accepted(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn files(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(folder)
+        .expect("a readable folder")
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+fn json(path: &Path) -> serde_json::Value {
+    serde_json::from_slice(&std::fs::read(path).expect("the JSON was written")).expect("it is JSON")
+}
+
+#[test]
+fn the_main_job_end_to_end() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let (blob, report) = (at("net.tuc"), at("net.json"));
+    let shown = accepted(&convert(&[
+        &model(MODEL),
+        "--tucker",
+        "--int8",
+        "--calibrate",
+        &model(DATA),
+        "-o",
+        &blob,
+        "--json",
+        &report,
+    ]));
+    assert!(shown.contains("net.tuc") && shown.contains("MACs"), "{shown}");
+    assert_eq!(files(folder.path()), ["net.json", "net.rs", "net.tuc"]);
+    let report = json(Path::new(&report));
+    for key in
+        ["schema", "model", "target", "dtype", "before", "after", "accuracy", "verify", "seconds", "layers"]
+    {
+        assert!(report.get(key).is_some(), "`{key}` is missing");
+    }
+    assert_eq!(report["schema"], "tucano.convert/1");
+    assert_eq!(report["dtype"], "int8");
+    for key in ["parameters", "weight_bytes", "macs", "arena_bytes"] {
+        assert!(report["before"][key].as_u64() > Some(0) && report["after"][key].as_u64() > Some(0), "{key}");
+    }
+    let layer = &report["layers"][0];
+    for key in ["name", "op", "format", "ranks", "error", "weight_bytes", "macs", "reason"] {
+        assert!(layer.get(key).is_some(), "layers[].{key} is missing");
+    }
+
+    let shown = accepted(&tucano(&["inspect", &blob]));
+    assert!(shown.contains("scalar") && shown.contains("arena"), "{shown}");
+    let ran = at("run.json");
+    accepted(&tucano(&["run", &blob, "--data", &model(DATA), "--json", &ran]));
+    let ran = json(Path::new(&ran));
+    assert_eq!(ran["schema"], "tucano.run/1");
+    assert_eq!(ran["output_sha256"].as_str().map(str::len), Some(64));
+    let verified = at("verify.json");
+    accepted(&tucano(&["verify", &blob, &model(MODEL), "--data", &model(DATA), "--json", &verified]));
+    let verified = json(Path::new(&verified));
+    assert!(verified["agreement"].as_f64() > Some(0.9), "{verified}");
+    for key in ["samples", "max_abs", "relative_rms", "kl"] {
+        assert!(verified[key].is_number(), "{key}");
+    }
+    // Off by more than this for certain.
+    refused(
+        &tucano(&["verify", &blob, &model(MODEL), "--data", &model(DATA), "--tolerance", "1e-7"]),
+        1,
+        &["largest magnitude"],
+    );
+}
+
+#[test]
+fn the_same_input_gives_the_same_bytes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bytes = |name: &str| {
+        let blob = folder.path().join(name).join("net.tuc");
+        std::fs::create_dir(folder.path().join(name)).expect("a folder");
+        accepted(&convert(&[
+            &model(MODEL),
+            "--tucker",
+            "--ratio",
+            "1.5",
+            "--int8",
+            "--calibrate",
+            &model(DATA),
+            "-o",
+            &blob.display().to_string(),
+        ]));
+        (std::fs::read(&blob).expect("a blob"), std::fs::read(blob.with_extension("rs")).expect("a module"))
+    };
+    assert!(bytes("first") == bytes("second"));
+}
+
+#[test]
+fn f32_blobs_equal_the_model() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let blob = folder.path().join("net.tuc").display().to_string();
+    accepted(&convert(&[&model(MODEL), "-o", &blob]));
+    accepted(&tucano(&["verify", &blob, &model(MODEL), "--data", &model(DATA)]));
+}
+
+#[test]
+fn check_tells_what_is_there() {
+    assert!(accepted(&tucano(&["check", &model(MODEL)])).contains("can be converted"));
+    refused(&tucano(&["check", &model(DATA)]), 1, &["ONNX"]);
+}
+
+#[test]
+fn bad_usage_is_exit_code_2() {
+    refused(&convert(&[]), 2, &["MODEL.onnx"]);
+    refused(&convert(&[&model(MODEL), "--tucker", "--low-rank"]), 2, &["--low-rank"]);
+    refused(&convert(&[&model(MODEL), "--ratio", "2"]), 2, &["--tucker"]);
+    refused(&convert(&[&model(MODEL), "--tucker", "--ratio", "0.5"]), 2, &["at least 1"]);
+    refused(&convert(&[&model(MODEL), "--tucker", "--max-error", "nan"]), 2, &["above 0"]);
+    refused(&convert(&[&model(MODEL), "--samples", "0..4"]), 2, &["--calibrate"]);
+    refused(&convert(&[&model(MODEL), "--calibrate", &model(DATA), "--samples", "4..4"]), 2, &["empty"]);
+    refused(&convert(&[&model(MODEL), "-o", &model(MODEL)]), 2, &["overwrite"]);
+    refused(&tucano(&["run", "x.tuc"]), 2, &["--data"]);
+}
+
+#[test]
+fn bad_models_are_refused_and_nothing_is_written() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let sound = std::fs::read(models().join(MODEL)).expect("the model");
+    let try_bytes = |name: &str, bytes: &[u8], words: &[&str]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).expect("a file");
+        refused(&convert(&[&path.display().to_string()]), 1, words);
+        std::fs::remove_file(path).expect("the file");
+        assert_eq!(files(folder.path()), [""; 0], "{name} left something behind");
+    };
+    try_bytes("empty.onnx", &[], &["empty.onnx"]);
+    try_bytes("short.onnx", &sound[..sound.len() / 2], &["short.onnx"]);
+    let noise: Vec<u8> = (0..5000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    try_bytes("noise.onnx", &noise, &["noise.onnx"]);
+    let mut nan = sound.clone();
+    let middle = nan.len() / 2;
+    nan[middle..middle + 16].fill(0xFF);
+    try_bytes("nan.onnx", &nan, &["finite"]);
+    refused(&convert(&["absent.onnx"]), 1, &["absent.onnx"]);
+}
+
+#[test]
+fn bad_data_is_refused() {
+    let with = |more: &[&str]| {
+        let path = model(MODEL);
+        let mut arguments = vec![path.as_str(), "--int8", "-o", "/nonexistent/x.tuc"];
+        arguments.extend_from_slice(more);
+        convert(&arguments)
+    };
+    refused(&with(&[]), 1, &["--calibrate"]);
+    refused(&with(&["--calibrate", "absent.npz"]), 1, &["absent.npz"]);
+    refused(&with(&["--calibrate", &model(MODEL)]), 1, &[MODEL]);
+    refused(&with(&["--calibrate", &model(DATA), "--input", "nope"]), 1, &["nope"]);
+    // An output of another shape than the input.
+    refused(&with(&["--calibrate", &model(DATA), "--input", "out0"]), 1, &["out0"]);
+    refused(&with(&["--calibrate", &model(DATA), "--samples", "0..1000000"]), 1, &["1000000"]);
+    refused(&with(&["--calibrate", &model(DATA), "--labels", "nope"]), 1, &["nope"]);
+}
+
+#[test]
+fn bad_outputs_are_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let absent = folder.path().join("absent/net.tuc").display().to_string();
+    refused(&convert(&[&model(MODEL), "-o", &absent]), 1, &["absent/net.tuc"]);
+    let is_folder = folder.path().display().to_string();
+    refused(&convert(&[&model(MODEL), "-o", &is_folder]), 1, &["folder"]);
+    assert_eq!(files(folder.path()), [""; 0]);
+}
+
+/// A disk that fills up while the blob is written, by way of a limit on file sizes.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let blob = folder.path().join("net.tuc");
+    let script = format!(
+        "trap '' XFSZ; ulimit -f 8; exec '{}' '{}' -o '{}'",
+        env!("CARGO_BIN_EXE_convert"),
+        model(MODEL),
+        blob.display()
+    );
+    let output = Command::new("sh").args(["-c", &script]).output().expect("a shell");
+    refused(&output, 1, &["net.tuc"]);
+    assert_eq!(files(folder.path()), [""; 0]);
+}
+
+#[test]
+fn bad_blobs_are_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    accepted(&convert(&[&model(MODEL), "-o", &at("net.tuc").display().to_string()]));
+    let sound = std::fs::read(at("net.tuc")).expect("a blob");
+    let run = |name: &str, bytes: &[u8]| {
+        std::fs::write(at(name), bytes).expect("a file");
+        tucano(&["run", &at(name).display().to_string(), "--data", &model(DATA)])
+    };
+    for (name, place) in [("magic.tuc", 0), ("structure.tuc", 70), ("weights.tuc", sound.len() - 40)] {
+        let mut flipped = sound.clone();
+        flipped[place] ^= 4;
+        refused(&run(name, &flipped), 1, &[name, "not a sound blob"]);
+    }
+    refused(&run("short.tuc", &sound[..sound.len() - 1]), 1, &["short.tuc"]);
+    refused(&run("empty.tuc", &[]), 1, &["empty.tuc"]);
+    refused(&tucano(&["inspect", "absent.tuc"]), 1, &["absent.tuc"]);
+    refused(
+        &tucano(&["run", &at("net.tuc").display().to_string(), "--data", &model(DATA), "--backend", "vnni"]),
+        1,
+        &["vnni", "scalar"],
+    );
+}
