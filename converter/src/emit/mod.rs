@@ -1,7 +1,7 @@
 //! Writes the blob and the Rust module.
 //!
 //! Takes a [`Program`]: the graph, its plan, and, for integer models, what `quantize` made of it. Gives the bytes of the blob
-//! ([`emit`]) and the text of a module that includes it ([`module()`]), the same for the same program; [`write`] stores both or none.
+//! ([`emit`]) and the text of a module that includes it ([`module()`]), the same for the same program; [`write::write`] stores both or none.
 //! Refused, naming the node: operators that exist for `f32` alone in an integer model.
 
 mod module;

@@ -6,9 +6,9 @@
 //! output channel; biases 32 bits in units of input scale times weight scale.
 //!
 //! Values that the graph pins keep their quantisation; the others get a range from calibration. Two rules are tried, the extremes and
-//! the range of least squared error ([`range`]), each with and without bias correction (Nagel et al. 2019, arXiv 1906.04721); the one whose simulated outputs come
+//! the range of least squared error (`range`), each with and without bias correction (Nagel et al. 2019, arXiv 1906.04721); the one whose simulated outputs come
 //! nearest to the float outputs on the calibration samples wins, so no choice is worse there than plain extremes. Rank channels are
-//! equalised first ([`gauge`]).
+//! equalised first (`gauge`).
 //!
 //! Refused, naming node or value: a graph without calibration data unless all is pinned; operators that exist for floats
 //! alone; accumulators that could pass 32 bits; pins that contradict each other.
