@@ -1,22 +1,15 @@
 //! The fault report: which exception, where, and the fault registers; then the emulator ends with exit code 3.
 
 use crate::{say, semihosting};
-use core::arch::naked_asm;
 
 /// Exit code after a fault.
 pub const EXIT: u32 = 3;
 
-/// Handler of every fault: passes the stack pointer of the faulting code on.
+/// Reports and ends. `frame` is what the core pushed: r0-r3, r12, lr, pc, xpsr.
 ///
 /// # Safety
-/// Only the core calls it.
-#[unsafe(naked)]
-pub unsafe extern "C" fn handler() {
-    naked_asm!("mov r0, sp", "bl {report}", "udf #0", report = sym report)
-}
-
-/// `frame` is what the core pushed: r0-r3, r12, lr, pc, xpsr.
-unsafe extern "C" fn report(frame: *const u32) -> ! {
+/// Only an exception handler calls it, with the stack pointer as it found it.
+pub unsafe extern "C" fn report(frame: *const u32) -> ! {
     // SAFETY: system control registers, readable on every core; ARMv6-M reads the fault status as zero.
     let [control, configurable, hard, memory_address, bus_address] =
         [0xE000_ED04, 0xE000_ED28, 0xE000_ED2C, 0xE000_ED34, 0xE000_ED38]

@@ -89,15 +89,16 @@ const LEAST_STACK: u32 = 2048;
 /// What the harness keeps for the stack in all, bytes.
 pub const HARNESS_STACK: u64 = LEAST_STACK as u64 + 512;
 
-/// The repository's folder with the firmware.
-pub fn sources() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../boards/qemu")
+/// The repository that this program was built in.
+fn repository() -> &'static Path {
+    let converter = Path::new(env!("CARGO_MANIFEST_DIR"));
+    converter.parent().unwrap_or(converter)
 }
 
 fn target_folder() -> PathBuf {
     match std::env::var_os("CARGO_TARGET_DIR") {
         Some(folder) => PathBuf::from(folder).join("boards"),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/boards"),
+        None => repository().join("target/boards"),
     }
 }
 
@@ -108,7 +109,7 @@ pub fn build(
     opt_level: OptLevel,
     toolchain: &Toolchain,
 ) -> Result<PathBuf, Error> {
-    let sources = sources();
+    let sources = repository().join("boards/qemu");
     if !sources.join("Cargo.toml").is_file() {
         return Err(Error::Sources { folder: sources });
     }

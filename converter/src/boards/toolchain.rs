@@ -73,7 +73,7 @@ fn precompiled(target: &str) -> Option<Toolchain> {
         cargo: "cargo".into(),
         rustc: "rustc".into(),
         source: None,
-        description: format!("precompiled core of {}", sysroot.display()),
+        description: format!("{}, precompiled core", version("rustc".as_ref())?),
     })
 }
 
@@ -81,23 +81,32 @@ fn from_source() -> Option<Toolchain> {
     let linker = linker()?;
     [("rustc", "cargo"), ("/usr/bin/rustc", "/usr/bin/cargo")].into_iter().find_map(|(rustc, cargo)| {
         let sysroot = sysroot(rustc.as_ref())?;
-        sysroot.join("lib/rustlib/src/rust/library/core/src/lib.rs").is_file().then(|| Toolchain {
+        if !sysroot.join("lib/rustlib/src/rust/library/core/src/lib.rs").is_file() {
+            return None;
+        }
+        Some(Toolchain {
             cargo: cargo.into(),
             rustc: rustc.into(),
-            description: format!(
-                "core from the sources of {}, linked by {}",
-                sysroot.display(),
-                linker.display()
-            ),
+            description: format!("{}, core from source", version(rustc.as_ref())?),
             source: Some(linker.clone()),
         })
     })
 }
 
 fn sysroot(rustc: &Path) -> Option<PathBuf> {
-    let output = Command::new(rustc).args(["--print", "sysroot"]).stderr(Stdio::null()).output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    output.status.success().then(|| PathBuf::from(text.trim()))
+    printed(Command::new(rustc).args(["--print", "sysroot"])).map(PathBuf::from)
+}
+
+/// `rustc 1.95.0`.
+fn version(rustc: &Path) -> Option<String> {
+    let text = printed(Command::new(rustc).arg("--version"))?;
+    Some(text.split_whitespace().take(2).collect::<Vec<_>>().join(" "))
+}
+
+fn printed(command: &mut Command) -> Option<String> {
+    let output = command.stderr(Stdio::null()).output().ok()?;
+    output.status.success().then_some(())?;
+    Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())
 }
 
 /// LLVM's linker: the one of a toolchain, else one of the system's.

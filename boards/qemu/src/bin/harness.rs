@@ -114,10 +114,11 @@ fn run(free: &mut [u8]) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Passes the faulting code's stack on, before anything else is pushed there.
+#[unsafe(naked)]
 #[unsafe(no_mangle)]
 unsafe extern "C" fn fault() {
-    // SAFETY: the stack is as the core left it: no frame was made before the jump.
-    unsafe { fault::handler() }
+    core::arch::naked_asm!("mov r0, sp", "bl {report}", "udf #0", report = sym fault::report)
 }
 
 #[unsafe(no_mangle)]

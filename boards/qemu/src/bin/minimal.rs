@@ -14,9 +14,9 @@ static mut STATE: Arena<STATE_BYTES> = Arena([0; STATE_BYTES]);
 
 #[unsafe(no_mangle)]
 extern "C" fn main() -> ! {
+    let (arena, state) = (&raw mut ARENA, &raw mut STATE);
     // SAFETY: `main` runs once, and nothing else names the two buffers.
-    let (arena, state) =
-        unsafe { ((&raw mut ARENA).as_mut_unchecked(), (&raw mut STATE).as_mut_unchecked()) };
+    let (arena, state) = unsafe { (&mut *arena, &mut *state) };
     loop {
         let _ = black_box(infer(black_box(&mut arena.0), black_box(&mut state.0)));
     }
