@@ -177,7 +177,7 @@ pub fn convert(
     let classes = ClassScores::of(model);
     let resolution = report::resolution(&runner);
     let emitted = Fidelity::between(&emitted_from, &outputs, classes, resolution);
-    if !options.int8 && !(emitted.off() <= EMITTED_TOLERANCE) {
+    if !options.int8 && !emitted.within(EMITTED_TOLERANCE) {
         return Err(Error::Broken(format!(
             "outputs are off by {:.2e} of the largest magnitude",
             emitted.off()

@@ -86,7 +86,7 @@ op_set! {
         AveragePool2dI8, AveragePool2dF32,
         AddI8, AddF32, MulF32,
         TableI8, UnaryF32,
-        SoftmaxI8, SoftmaxF32,
+        SoftmaxI8, SoftmaxI16, SoftmaxF32,
         PermuteI8, PermuteF32,
     }
 }

@@ -35,9 +35,9 @@ pub fn input_shapes(runner: &Runner) -> Vec<Vec<usize>> {
     runner.inputs().iter().map(|terminal| terminal.shape()).collect()
 }
 
-/// `int8` or `f32`, by the first output.
+/// `int8` or `f32`, by the first input: probabilities may leave an int8 model in 16 bits.
 pub fn dtype(runner: &Runner) -> &'static str {
-    match runner.outputs().first().map(|terminal| terminal.tensor.dtype) {
+    match runner.inputs().first().map(|terminal| terminal.tensor.dtype) {
         Some(DType::I8) => "int8",
         Some(DType::I16) => "int16",
         Some(DType::F32) => "f32",

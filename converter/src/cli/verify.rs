@@ -75,7 +75,7 @@ impl Arguments {
         }
         println!("{}", report::fidelity_table(&result.fidelity, result.samples));
         match result.tolerance {
-            Some(tolerance) if !(result.fidelity.off() <= tolerance) => {
+            Some(tolerance) if !result.fidelity.within(tolerance) => {
                 Err(VerifyError::Off { off: result.fidelity.off(), tolerance }.into())
             }
             _ => Ok(()),

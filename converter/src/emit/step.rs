@@ -281,7 +281,11 @@ impl Program<'_> {
     }
 
     fn softmax(&self, step: &Step, node: &Node) -> Result<Encoded, Error> {
-        let op = self.byte_or_float(step, node, [OpCode::SoftmaxI8, OpCode::SoftmaxF32])?;
+        let op = match self.family(step) {
+            Family::I8 => OpCode::SoftmaxI8,
+            Family::I16 => OpCode::SoftmaxI16,
+            Family::F32 => OpCode::SoftmaxF32,
+        };
         if self.quantized.is_none() {
             return Ok(Encoded { op, weights: vec![], parameters: vec![] });
         }

@@ -41,7 +41,7 @@ pub struct Value {
 pub struct Quantization {
     /// Positive and finite.
     pub scale: f32,
-    /// The stored integer that means zero. Always 0 for 16-bit values.
+    /// The stored integer that means zero. Always 0 for 16-bit values, but for probabilities (-32768).
     pub zero_point: i32,
     /// Width of the stored integer: 8 or 16 (both signed).
     pub bits: u8,

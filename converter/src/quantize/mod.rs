@@ -158,7 +158,11 @@ pub fn stored_bounds(range: ActivationRange, quantization: Quantization) -> [i32
 impl Quantization {
     /// Least and greatest stored integer.
     pub fn limits(self) -> [i32; 2] {
-        if self.bits == 16 { [-32767, 32767] } else { [-128, 127] }
+        match (self.bits, self.zero_point) {
+            (16, 0) => [-32767, 32767],
+            (16, _) => [-32768, 32767],
+            _ => [-128, 127],
+        }
     }
 }
 
@@ -233,6 +237,10 @@ fn shared_groups(graph: &Graph) -> Vec<usize> {
     group
 }
 
+/// Probabilities as TensorFlow Lite's softmax gives them in 8 bits, and in 16.
+const PROBABILITY_8: Quantization = Quantization { scale: 1.0 / 256.0, zero_point: -128, bits: 8 };
+const PROBABILITY_16: Quantization = Quantization { scale: 1.0 / 65536.0, zero_point: -32768, bits: 16 };
+
 /// Quantisations that no calibration may choose, by group.
 fn fixed_quantizations(graph: &Graph, groups: &[usize]) -> Result<HashMap<usize, Quantization>, Error> {
     let mut fixed: HashMap<usize, (ValueId, Quantization)> = HashMap::new();
@@ -249,7 +257,11 @@ fn fixed_quantizations(graph: &Graph, groups: &[usize]) -> Result<HashMap<usize,
     };
     for node in &graph.nodes {
         if let Op::Softmax { .. } = node.op {
-            fix(node.output, Quantization { scale: 1.0 / 256.0, zero_point: -128, bits: 8 })?;
+            // In steps of 1/256 a class of 0.1 % is no different from an impossible one. What leaves the graph has 16 bits, unless the
+            // source model says otherwise.
+            let leaves = graph.outputs.contains(&node.output) && graph.consumers(node.output).is_empty();
+            let wide = leaves && graph.value(node.output).quantization.is_none();
+            fix(node.output, if wide { PROBABILITY_16 } else { PROBABILITY_8 })?;
         }
     }
     for (id, value) in graph.values.iter().enumerate().filter(|(id, _)| is_used(graph, ValueId(*id))) {

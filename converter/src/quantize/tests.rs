@@ -64,8 +64,14 @@ fn without_data_all_must_be_pinned() {
     }
     let quantized = quantize(&graph, None, &Options::default()).unwrap();
     assert_eq!(quantized.graph.values[1].quantization, Some(PIN));
-    let softmax = Quantization { scale: 1.0 / 256.0, zero_point: -128, bits: 8 };
-    assert_eq!(quantized.graph.values[3].quantization, Some(softmax));
+    // Probabilities leave the graph in 16 bits, unless they are pinned to TensorFlow Lite's 8.
+    let wide = Quantization { scale: 1.0 / 65536.0, zero_point: -32768, bits: 16 };
+    assert_eq!(quantized.graph.values[3].quantization, Some(wide));
+    let narrow = Quantization { scale: 1.0 / 256.0, zero_point: -128, bits: 8 };
+    let mut pinned = graph.clone();
+    pinned.values[3].quantization = Some(narrow);
+    let quantized = quantize(&pinned, None, &Options::default()).unwrap();
+    assert_eq!(quantized.graph.values[3].quantization, Some(narrow));
     // Pins win over calibration too.
     let data = samples(&graph, 8, 1.0);
     let calibrated = quantize(&graph, Some(&data), &Options::default()).unwrap();

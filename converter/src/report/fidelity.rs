@@ -32,6 +32,11 @@ impl Fidelity {
         }
     }
 
+    /// Whether the largest difference is at most this share of the reference's largest magnitude; NaN never is.
+    pub fn within(&self, tolerance: f64) -> bool {
+        self.off() <= tolerance
+    }
+
     /// Largest difference as a share of the reference's largest magnitude.
     pub fn off(&self) -> f64 {
         if self.max_abs == 0.0 { 0.0 } else { self.max_abs / self.reference_max }

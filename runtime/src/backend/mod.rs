@@ -202,6 +202,17 @@ pub trait Backend: Copy {
     }
 
     /// Softmax of each row of `row` elements.
+    fn softmax_i16(
+        self,
+        parameters: &softmax::Parameters,
+        row: usize,
+        input: &[i8],
+        output: &mut [i16],
+    ) -> Option<()> {
+        scalar::softmax::softmax_i16(parameters, row, input, output)
+    }
+
+    /// Softmax of each row of `row` elements.
     fn softmax_f32(self, row: usize, values: &mut [f32]) -> Option<()> {
         scalar::softmax::softmax_f32(row, values)
     }

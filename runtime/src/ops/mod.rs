@@ -40,7 +40,7 @@
 //! | mul | f32 | two of equal shape | none | yes, on the first input |
 //! | table | i8 | any | 256 bytes: entry `x + 128` is the output for input `x` | yes |
 //! | unary | f32 | any | none | yes |
-//! | softmax | i8 f32 | any; over the last axis | none | yes |
+//! | softmax | i8 i16 f32 | any (`i8` for the `i16` family); over the last axis | none | yes, but for i16 |
 //! | permute | 1-byte, 4-byte elements | any | none | no |
 
 pub mod add;
@@ -64,7 +64,7 @@ pub use depthwise_conv2d::{DepthwiseConv2dF32, DepthwiseConv2dI8, DepthwiseConv2
 pub use mul::MulF32;
 pub use permute::{PermuteF32, PermuteI8};
 pub use pool2d::{AveragePool2dF32, AveragePool2dI8, MaxPool2dF32, MaxPool2dI8};
-pub use softmax::{SoftmaxF32, SoftmaxI8};
+pub use softmax::{SoftmaxF32, SoftmaxI8, SoftmaxI16};
 pub use table::TableI8;
 pub use unary::UnaryF32;
 
@@ -135,6 +135,8 @@ pub enum OpCode {
     UnaryF32 = 0x0904,
     /// Softmax, `i8`.
     SoftmaxI8 = 0x0A01,
+    /// Softmax from `i8` to `i16`.
+    SoftmaxI16 = 0x0A02,
     /// Softmax, `f32`.
     SoftmaxF32 = 0x0A04,
     /// Axis permutation of one-byte elements.
@@ -151,7 +153,7 @@ impl From<OpCode> for u16 {
 
 impl OpCode {
     /// All codes, in ascending order.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Conv2dI8,
         Self::Conv2dI16,
         Self::Conv2dF32,
@@ -171,6 +173,7 @@ impl OpCode {
         Self::TableI8,
         Self::UnaryF32,
         Self::SoftmaxI8,
+        Self::SoftmaxI16,
         Self::SoftmaxF32,
         Self::PermuteI8,
         Self::PermuteF32,

@@ -629,6 +629,25 @@ proptest! {
     }
 
     #[test]
+    fn softmax_i16_is_close_to_softmax(rows in 1..4usize, length in 1..40usize, scale in 0.001..1.0f64, seed: u64) {
+        let x: Vec<i8> = Random(seed).integers(rows * length, -128, 127);
+        let mut step = softmax_step(&x, &[rows, length], scale, false);
+        step.op = OpCode::SoftmaxI16;
+        step.output = tensor(i16::DTYPE, &[rows, length], -32768);
+        step.output.scale_bits = (1f32 / 65536.0).to_bits();
+        let given = i16::values(&step.run().unwrap());
+        for (x, given) in x.chunks(length).zip(given.chunks(length)) {
+            let most = f64::from(*x.iter().max().unwrap());
+            let powers: Vec<f64> = x.iter().map(|&x| ((f64::from(x) - most) * scale).exp()).collect();
+            let sum: f64 = powers.iter().sum();
+            for (power, &given) in powers.iter().zip(given) {
+                let expected = (power / sum * 65536.0 - 32768.0).min(32767.0);
+                prop_assert!((f64::from(given) - expected).abs() < 2.0, "{} is not {}", given, expected);
+            }
+        }
+    }
+
+    #[test]
     fn softmax_f32(rows in 1..4usize, length in 1..40usize, in_place: bool, seed: u64) {
         let x: Vec<f32> = Random(seed).floats(rows * length).iter().map(|x| x * 10.0).collect();
         let record = tensor(f32::DTYPE, &[rows, length], 0);

@@ -232,6 +232,19 @@ fn softmax_and_permutation() {
             }),
         ],
     );
+    let good = || {
+        let mut output = tensor(DType::I16, &[1, 4], -32768);
+        output.scale_bits = (1f32 / 65536.0).to_bits();
+        Step { op: OpCode::SoftmaxI16, output, in_place: false, ..good() }
+    };
+    refuses(
+        good,
+        &[
+            (Quantisation, |step| step.output.zero_point = 0),
+            (Quantisation, |step| step.output.scale_bits = (1f32 / 256.0).to_bits()),
+            (ElementType, |step| step.output.dtype = DType::I8),
+        ],
+    );
     let good = || Step {
         op: OpCode::PermuteI8,
         inputs: vec![(tensor(DType::I8, &[2, 3, 3], 0), vec![0; 18])],

@@ -10,39 +10,77 @@ const SUM_INTEGER_BITS: u32 = 12;
 
 #[inline(never)]
 pub fn softmax_i8(parameters: &Parameters, row: usize, values: &mut [i8]) -> Option<()> {
-    let exponential = |x: i8, most: i8| {
-        let difference = i32::from(x).wrapping_sub(most.into());
-        (difference >= parameters.diff_min)
-            .then(|| exp_q5(requantize(difference, parameters.multiplier, parameters.left_shift)))
-    };
     let mut left = values;
     while !left.is_empty() {
         let (row, rest) = left.split_at_mut_checked(row.max(1))?;
         left = rest;
-        let most = row.iter().fold(i8::MIN, |most, &x| most.max(x));
-        let mut sum = 0i32;
-        for &x in row.iter() {
-            if let Some(e) = exponential(x, most) {
-                sum = sum.wrapping_add(rounding_shift_right(e, SUM_INTEGER_BITS));
-            }
-        }
-        // sum = (1 + fraction) * 2^(whole bits).
-        let zeros = (sum as u32).leading_zeros();
-        let fraction = ((sum as u32).wrapping_shl(zeros)).wrapping_sub(1 << 31) as i32;
-        let reciprocal = one_over_one_plus(fraction);
-        // The result has 8 bits; from an exponent of 32 on all of it is rounded away.
-        let exponent = SUM_INTEGER_BITS.wrapping_sub(zeros).wrapping_add(31 - 8);
+        let row_sum = RowSum::of(parameters, row);
         for x in row {
-            let scaled = match exponential(*x, most) {
-                Some(e) if exponent < 32 => {
-                    rounding_shift_right(doubling_high_multiply(reciprocal, e), exponent)
-                }
-                _ => 0,
-            };
+            let scaled = row_sum.probability::<8>(parameters, *x);
             *x = scaled.wrapping_add(i8::MIN.into()).max(i8::MIN.into()).min(i8::MAX.into()) as i8;
         }
     }
     Some(())
+}
+
+#[inline(never)]
+pub fn softmax_i16(parameters: &Parameters, row: usize, input: &[i8], output: &mut [i16]) -> Option<()> {
+    let (mut left, mut free) = (input, output);
+    while !left.is_empty() {
+        let (row, rest) = left.split_at_checked(row.max(1))?;
+        let (results, others) = free.split_at_mut_checked(row.len())?;
+        (left, free) = (rest, others);
+        let row_sum = RowSum::of(parameters, row);
+        for (result, x) in results.iter_mut().zip(row) {
+            let scaled = row_sum.probability::<16>(parameters, *x);
+            *result = scaled.wrapping_add(i16::MIN.into()).max(i16::MIN.into()).min(i16::MAX.into()) as i16;
+        }
+    }
+    Some(())
+}
+
+/// What all elements of a row are divided by.
+struct RowSum {
+    /// Greatest element.
+    most: i8,
+    /// `1 / (1 + fraction)` in Q0, where the sum is `(1 + fraction) * 2^(12 - zeros)`.
+    reciprocal: i32,
+    /// Leading zero bits of the sum.
+    zeros: u32,
+}
+
+impl RowSum {
+    fn of(parameters: &Parameters, row: &[i8]) -> Self {
+        let most = row.iter().fold(i8::MIN, |most, &x| most.max(x));
+        let mut sum = 0i32;
+        for &x in row {
+            if let Some(e) = exponential(parameters, x, most) {
+                sum = sum.wrapping_add(rounding_shift_right(e, SUM_INTEGER_BITS));
+            }
+        }
+        let zeros = (sum as u32).leading_zeros();
+        let fraction = ((sum as u32).wrapping_shl(zeros)).wrapping_sub(1 << 31) as i32;
+        Self { most, reciprocal: one_over_one_plus(fraction), zeros }
+    }
+
+    /// The share of `x` in `BITS` bits, from 0.
+    fn probability<const BITS: u32>(&self, parameters: &Parameters, x: i8) -> i32 {
+        // From an exponent of 32 on all of the result is rounded away.
+        let exponent = SUM_INTEGER_BITS.wrapping_sub(self.zeros).wrapping_add(31).wrapping_sub(BITS);
+        match exponential(parameters, x, self.most) {
+            Some(e) if exponent < 32 => {
+                rounding_shift_right(doubling_high_multiply(self.reciprocal, e), exponent)
+            }
+            _ => 0,
+        }
+    }
+}
+
+/// `e^((x - most) * scale)` in Q0, or `None` where it counts as 0.
+fn exponential(parameters: &Parameters, x: i8, most: i8) -> Option<i32> {
+    let difference = i32::from(x).wrapping_sub(most.into());
+    (difference >= parameters.diff_min)
+        .then(|| exp_q5(requantize(difference, parameters.multiplier, parameters.left_shift)))
 }
 
 /// `e^x` in Q0 of `x <= 0` in Q5: a polynomial within a quarter, times `e` to the quarters and wholes, bit by bit.
