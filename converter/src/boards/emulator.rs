@@ -5,8 +5,8 @@
 //!
 //! | line | meaning |
 //! |---|---|
-//! | `calibration T` | ticks of [`CALIBRATION_INSTRUCTIONS`] instructions |
-//! | `overhead T` | ticks of [`OVERHEAD_READINGS`] readings of the counter |
+//! | `calibration T` | ticks of `CALIBRATION_INSTRUCTIONS` instructions |
+//! | `overhead T` | ticks of `OVERHEAD_READINGS` readings of the counter |
 //! | `backend NAME` | the backend that runs |
 //! | `step K T` | ticks of step K for the first sample |
 //! | `sample K T` | ticks of the whole run for sample K |

@@ -1,14 +1,16 @@
 //! Tables for the terminal.
 
-use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement, Table, TableComponent, presets};
 
 use super::{Conversion, Fidelity, Layer};
 
-/// A table for lists: rules above and below, a bold header.
+/// A table for lists: a rule below a bold header.
 pub fn plain_table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table
-        .load_preset(presets::UTF8_HORIZONTAL_ONLY)
+        .load_preset(presets::NOTHING)
+        .set_style(TableComponent::HeaderLines, '─')
+        .set_style(TableComponent::MiddleHeaderIntersections, '─')
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_header(header.iter().map(|text| Cell::new(text).add_attribute(Attribute::Bold)));
     if !table.is_tty() {
@@ -46,11 +48,14 @@ fn ratio(before: f64, after: f64) -> String {
     if after > 0.0 { format!("{:.2}x", before / after) } else { "-".into() }
 }
 
+/// `before > after`, or one figure where nothing changed.
+fn change([before, after]: [String; 2]) -> String {
+    if before == after { before } else { format!("{before} > {after}") }
+}
+
 /// One line for each linear layer: what it became, and why.
 pub fn layer_table(layers: &[Layer]) -> Table {
-    let mut table = plain_table(&[
-        "layer", "operator", "format", "ranks", "error", "weights", "after", "MACs", "after", "why",
-    ]);
+    let mut table = plain_table(&["layer", "operator", "format", "ranks", "error", "weights", "MACs", "why"]);
     for layer in layers {
         let ranks: Vec<String> = layer.ranks.iter().map(usize::to_string).collect();
         table.add_row([
@@ -59,14 +64,12 @@ pub fn layer_table(layers: &[Layer]) -> Table {
             layer.format.clone(),
             ranks.join(","),
             layer.error.map_or_else(String::new, |error| format!("{error:.4}")),
-            human_bytes(layer.weight_bytes[0]),
-            human_bytes(layer.weight_bytes[1]),
-            human_macs(layer.macs[0]),
-            human_macs(layer.macs[1]),
+            change(layer.weight_bytes.map(human_bytes)),
+            change(layer.macs.map(human_macs)),
             layer.reason.clone(),
         ]);
     }
-    right(&mut table, 4..9);
+    right(&mut table, 4..7);
     table
 }
 
