@@ -242,7 +242,10 @@ fn softmax_and_permutation() {
         &[
             (Quantisation, |step| step.output.zero_point = 0),
             (Quantisation, |step| step.output.scale_bits = (1f32 / 256.0).to_bits()),
-            (ElementType, |step| step.output.dtype = DType::I8),
+            (ElementType, |step| {
+                step.output.dtype = DType::I8;
+                step.output.zero_point = -128;
+            }),
         ],
     );
     let good = || Step {
