@@ -9,6 +9,8 @@
 
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
 use crate::calibrate::covariance::{Covariance, Geometry, Moments, moments};
 use crate::compress::{self, Choice, Target};
 use crate::evaluate::evaluate;
@@ -36,16 +38,15 @@ type Trust = (Option<f64>, f64);
 const PLENTY: Trust = (Some(1e-3), 1e-3);
 
 /// Tried where rows are scarce.
-const SCARCE: [Trust; 9] = [
-    (Some(1e-3), 1e-3),
+const SCARCE: [Trust; 8] = [
     (Some(1e-2), 1e-2),
     (Some(1e-1), 1e-1),
     (Some(1.0), 1.0),
     (Some(10.0), 1.0),
-    (None, 1e-3),
-    (None, 1e-2),
+    (Some(30.0), 3.0),
     (None, 1e-1),
     (None, 1.0),
+    (None, 3.0),
 ];
 
 /// Values of one graph while it is evaluated node by node.
@@ -296,13 +297,21 @@ impl Layer<'_> {
         };
         let compete = unseen && (options.len() > 1 || self.choice == Choice::Dense);
         if compete {
-            for &trust in options.iter().filter(|trust| self.choice != Choice::Dense || trust.0.is_some()) {
-                let mut loss = 0.0;
-                for (seen, other) in [(0, 1), (1, 0)] {
-                    let (weight, bias) = self.fit(&folds[seen].covariance(), trust)?;
-                    let dense = compress::dense(&weight).map_err(|error| error.to_string())?;
-                    loss += folds[other].squared_error(&compress::to_matrix(&dense), &bias);
-                }
+            let fitted = |trust: Trust| self.choice != Choice::Dense || trust.0.is_some();
+            let judged: Result<Vec<(f64, Trust)>, String> = options
+                .par_iter()
+                .filter(|trust| fitted(**trust))
+                .map(|&trust| {
+                    let mut loss = 0.0;
+                    for (seen, other) in [(0, 1), (1, 0)] {
+                        let (weight, bias) = self.fit(&folds[seen].covariance(), trust)?;
+                        let dense = compress::dense(&weight).map_err(|error| error.to_string())?;
+                        loss += folds[other].squared_error(&compress::to_matrix(&dense), &bias);
+                    }
+                    Ok((loss, trust))
+                })
+                .collect();
+            for (loss, trust) in judged? {
                 if loss < best.0 {
                     best = (loss, Some(trust));
                 }

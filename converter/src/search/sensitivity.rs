@@ -44,10 +44,15 @@ pub fn measured(
     samples: usize,
     progress: &dyn Progress,
 ) -> Result<Vec<Sensitivity>, Error> {
-    let (inputs, samples) = subset(graph, inputs, samples);
+    // Covariances and losses come from different samples: a truncation looks too good on the samples that it was made for.
+    let parts = subsets(graph, inputs, samples);
     let ids: Vec<ValueId> = graph.nodes.iter().map(|node| node.output).collect();
-    let mut values: Values = ids.iter().copied().zip(evaluate(graph, &inputs, samples, &ids)).collect();
-    values.extend(graph.inputs.iter().copied().zip(inputs));
+    let run = |(inputs, samples): &(Vec<Vec<f32>>, usize)| -> Values {
+        let outputs = ids.iter().copied().zip(evaluate(graph, inputs, *samples, &ids));
+        outputs.chain(graph.inputs.iter().copied().zip(inputs.iter().cloned())).collect()
+    };
+    let (seen_values, seen_samples) = (run(&parts[0]), parts[0].1);
+    let (values, samples) = (run(&parts[1]), parts[1].1);
     let reference: Vec<Vec<f32>> = graph.outputs.iter().map(|id| values[id].clone()).collect();
     let mut found = Vec::new();
     for index in linear_layers(graph) {
@@ -63,12 +68,17 @@ pub fn measured(
             found.push(Sensitivity { node: index, candidates, losses: vec![0.0] });
             continue;
         }
-        let seen = moments(&geometry, 0, &values[&node.inputs[0]], &values[&node.output], samples, 1)
+        let (input, output) = (&seen_values[&node.inputs[0]], &seen_values[&node.output]);
+        let seen = moments(&geometry, 0, input, output, seen_samples, 1)
             .ok_or_else(|| fail("its input or output is not finite on the calibration data".into()))?
             .remove(0);
         let covariance = seen.covariance();
-        let scarce = seen.count < 20.0 * matrix.ncols() as f64;
-        let damped = covariance.damped(if scarce { 0.03 } else { 1e-3 });
+        // The fewer rows for each column, the less the covariance is to be trusted.
+        let damped = covariance.damped(match seen.count / matrix.ncols() as f64 {
+            0.0..1.0 => 1.0,
+            1.0..20.0 => 0.1,
+            _ => 1e-3,
+        });
         let target = Target { shape: &tensor.shape, matrix: &matrix, covariance: &damped };
         let candidates = candidates(method, &geometry, target).map_err(|error| fail(error.to_string()))?;
 
@@ -131,15 +141,20 @@ fn dense_only(geometry: &Geometry) -> Candidate {
     Candidate { choice: Choice::Dense, macs, weights, error: 0.0 }
 }
 
-/// The samples that the losses are measured on, evenly spread.
-fn subset(graph: &Graph, inputs: &[Vec<f32>], samples: usize) -> (Vec<Vec<f32>>, usize) {
+/// Evenly spread samples for covariances and others for losses; the same for both if there is only one.
+fn subsets(graph: &Graph, inputs: &[Vec<f32>], samples: usize) -> [(Vec<Vec<f32>>, usize); 2] {
     let one: usize = graph.nodes.iter().map(|node| graph.shape(node.output).iter().product::<usize>()).sum();
-    let count = samples.min(SAMPLES).min((MOST_CACHED / one.max(1)).max(1));
-    let part = |data: &Vec<f32>| {
-        let len = data.len() / samples.max(1);
-        (0..count).flat_map(|k| data[k * samples / count * len..][..len].iter().copied()).collect()
-    };
-    (inputs.iter().map(part).collect(), count)
+    let most = (MOST_CACHED / one.max(1) / 2).clamp(1, SAMPLES);
+    [0, 1].map(|part| {
+        let members: Vec<usize> = (0..samples).filter(|sample| samples == 1 || sample % 2 == part).collect();
+        let count = members.len().min(most);
+        let pick = |data: &Vec<f32>| {
+            let len = data.len() / samples.max(1);
+            let chosen = (0..count).map(|k| members[k * members.len() / count]);
+            chosen.flat_map(|sample| data[sample * len..][..len].iter().copied()).collect()
+        };
+        (inputs.iter().map(pick).collect(), count)
+    })
 }
 
 /// The part of a graph from one node to the outputs, and what it reads.
