@@ -51,7 +51,7 @@ pub fn build(choice: Choice, target: Target<'_>) -> Result<Weight, NotConverged>
         Choice::Dense => Weight::Dense(to_tensor(target.matrix, target.shape)),
         Choice::LowRank(rank) => Weight::Network(low_rank::LowRank::new(target)?.network(rank)),
         Choice::Tucker(input, output) => {
-            Weight::Network(tucker::InputBasis::new(target)?.project(input)?.network(output))
+            Weight::Network(tucker::InputBasis::new(target)?.refined(input, output)?.network(output))
         }
     })
 }

@@ -23,6 +23,11 @@ pub fn product(a: MatRef<'_, f64>, b: MatRef<'_, f64>) -> Matrix {
     out
 }
 
+/// `sum += a * b`.
+pub fn add_product(sum: MatMut<'_, f64>, a: MatRef<'_, f64>, b: MatRef<'_, f64>) {
+    matmul(sum, Accum::Add, a, b, 1.0, Par::Seq);
+}
+
 /// Sum of the elementwise products of two matrices of one shape: `trace(a' b)`.
 pub fn inner(a: MatRef<'_, f64>, b: MatRef<'_, f64>) -> f64 {
     (0..a.ncols()).map(|j| a.col(j).iter().zip(b.col(j).iter()).map(|(x, y)| x * y).sum::<f64>()).sum()

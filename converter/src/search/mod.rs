@@ -258,9 +258,10 @@ fn with_data(
     if judged && held.inputs == train.inputs {
         notes.push("too few calibration samples to hold any out: the output error is judged on those that were fitted".into());
     }
-    let compress = |plan: &[usize]| {
+    let mut trusted = refit::Trusted::new();
+    let mut compress = |plan: &[usize]| {
         let choices = choices(graph, &found, plan);
-        refit::refit(graph, &choices, &train.inputs, train.samples, progress)
+        refit::refit(graph, &choices, &train.inputs, train.samples, &mut trusted, progress)
     };
     if sized {
         let plan = size_plan(graph, &rows, options)?;
@@ -553,7 +554,7 @@ fn why_dense(graph: &Graph, layer: &Sensitivity, stayed: &str) -> String {
     let node = &graph.nodes[layer.node];
     let Some(geometry) = Geometry::of(graph, node) else { return stayed.into() };
     if geometry.groups > 1 {
-        return "grouped convolution: its groups are too small to factorise".into();
+        return "grouped convolution: these formats do not factorise it".into();
     }
     let [o, i] = [geometry.output[0], geometry.input[0]];
     let pointwise = geometry.kernel == [1, 1];

@@ -7,6 +7,7 @@
 //! the metric of the compressed network's activations.
 //! How far to trust the samples is decided on halves that a fit has not seen ([`fit`]); keeping the trained weight always competes.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -28,36 +29,39 @@ pub struct Fitted {
     pub bias: Vec<f32>,
     /// Relative RMS error of the layer's output against its target, on all calibration samples.
     pub error: f64,
+    /// How the data was treated, where that was a choice; the same for other ranks of this layer.
+    pub trust: Option<Trust>,
 }
 
 /// How a fit treats the data: ridge towards the trained weight (`None` keeps that weight), and ridge of the covariance that a truncation is
 /// measured in; both in units of the mean variance.
-type Trust = (Option<f64>, f64);
+pub type Trust = (Option<f64>, f64);
 
 /// With far more rows than unknowns a small ridge is right.
-const PLENTY: Trust = (Some(1e-3), 1e-3);
+const PLENTY: [Trust; 1] = [(Some(1e-3), 1e-3)];
 
-/// Tried where rows are scarce.
-const SCARCE: [Trust; 8] = [
-    (Some(1e-2), 1e-2),
-    (Some(1e-1), 1e-1),
-    (Some(1.0), 1.0),
-    (Some(10.0), 1.0),
-    (Some(30.0), 3.0),
-    (None, 1e-1),
-    (None, 1.0),
-    (None, 3.0),
-];
+/// Tried with fewer rows, which are not independent of each other either ...
+const SCARCE: [Trust; 5] =
+    [(Some(1e-2), 1e-2), (Some(1e-1), 1e-1), (Some(1.0), 1.0), (None, 1e-1), (None, 1.0)];
+
+/// ... and with fewer rows than unknowns.
+const WIDE: [Trust; 6] =
+    [(Some(1e-1), 1e-1), (Some(1.0), 1.0), (Some(10.0), 1.0), (Some(30.0), 3.0), (None, 1.0), (None, 3.0)];
+
+/// The trust found for layers in an earlier run, by node: later runs with other ranks take it over instead of judging anew.
+pub type Trusted = HashMap<usize, Trust>;
 
 /// Values of one graph while it is evaluated node by node.
 type Values = Vec<Option<Arc<Vec<f32>>>>;
 
-/// Compresses every layer that `plan` names (`plan[k]` for node `k`, `None` for nodes that are no layer) on `samples` calibration samples.
+/// Compresses every layer that `plan` names (`plan[k]` for node `k`, `None` for nodes that are no layer) on `samples` calibration samples. Gives the
+/// graph, and for each node that was fitted the relative RMS error of its output.
 pub fn refit(
     graph: &Graph,
     plan: &[Option<Choice>],
     inputs: &[Vec<f32>],
     samples: usize,
+    trusted: &mut Trusted,
     progress: &dyn Progress,
 ) -> Result<(Graph, Vec<Option<f64>>), Error> {
     let mut result = graph.clone();
@@ -80,14 +84,14 @@ pub fn refit(
                     Goal::Corrected(values) => values,
                 };
                 let input = value(&compressed, node.inputs[0]);
-                let fitted = fit(&own.op, &geometry, choice, input, goal, samples)
-                    .map_err(|reason| Error::Fit { node: node.name.clone(), op: node.op.name(), reason })?;
+                let fail = |reason| Error::Fit { node: node.name.clone(), op: node.op.name(), reason };
+                let known = trusted.get(&index).copied();
+                let fitted = fit(&own.op, &geometry, choice, input, goal, samples, known).map_err(fail)?;
                 errors[index] = Some(fitted.error);
-                let effective = compress::dense(&fitted.weight).map_err(|error| Error::Fit {
-                    node: node.name.clone(),
-                    op: node.op.name(),
-                    reason: error.to_string(),
-                })?;
+                if let (Some(trust), true) = (fitted.trust, choice != Choice::Dense) {
+                    trusted.insert(index, trust);
+                }
+                let effective = compress::dense(&fitted.weight).map_err(|error| fail(error.to_string()))?;
                 set(&mut own.op, Weight::Dense(effective), &fitted.bias);
                 set(&mut result.nodes[index].op, fitted.weight, &fitted.bias);
             }
@@ -227,7 +231,8 @@ pub fn missing_bias(graph: &Graph, index: usize) -> usize {
     weight.filter(|_| none).map_or(0, |weight| weight.shape()[0])
 }
 
-/// Fits one layer to `goal` (its wanted output before the activation) on its input in the compressed network. The error names what is wrong.
+/// Fits one layer to `goal` (its wanted output before the activation) on its input in the compressed network; `known` skips the
+/// judgement of how far to trust the data. The error names what is wrong.
 pub fn fit(
     op: &Op,
     geometry: &Geometry,
@@ -235,6 +240,7 @@ pub fn fit(
     input: &[f32],
     goal: &[f32],
     samples: usize,
+    known: Option<Trust>,
 ) -> Result<Fitted, String> {
     let Some(tensor) = op.dense_weight() else { return Err("its weight is factorised already".into()) };
     let weight = compress::to_matrix(tensor);
@@ -243,7 +249,7 @@ pub fn fit(
     let mut shape = tensor.shape.clone();
     shape[0] = rows;
     let (mut squared, mut power) = (0.0, 0.0);
-    let mut parts = Vec::with_capacity(geometry.groups);
+    let (mut parts, mut trusts) = (Vec::with_capacity(geometry.groups), Vec::new());
     let mut new_bias = Vec::with_capacity(bias.len());
     for group in 0..geometry.groups {
         let range = group * rows..(group + 1) * rows;
@@ -256,7 +262,8 @@ pub fn fit(
         let folds = moments(geometry, group, input, goal, samples, 2)
             .ok_or("its input or output is not finite on the calibration data")?;
         let all = folds[0].merged(&folds[1]);
-        let (fitted, bias) = own.best(&folds, &all)?;
+        let (fitted, bias, trust) = own.best(&folds, &all, known)?;
+        trusts.push(trust);
         let effective = compress::dense(&fitted).map_err(|error| error.to_string())?;
         squared += all.squared_error(&compress::to_matrix(&effective), &bias);
         power += all.variance_y();
@@ -271,7 +278,8 @@ pub fn fit(
         }
     };
     let error = if power > 0.0 { (squared / power).sqrt() } else { 0.0 };
-    Ok(Fitted { weight, bias: new_bias, error })
+    let trust = if let [trust] = trusts[..] { trust } else { None };
+    Ok(Fitted { weight, bias: new_bias, error, trust })
 }
 
 /// One channel group of a layer, and what it should become.
@@ -284,10 +292,23 @@ struct Layer<'a> {
 
 impl Layer<'_> {
     /// The fit with the trust that does best on the half it has not seen, repeated on all rows.
-    fn best(&self, folds: &[Moments], all: &Moments) -> Result<(Weight, Vec<f64>), String> {
+    fn best(
+        &self,
+        folds: &[Moments],
+        all: &Moments,
+        known: Option<Trust>,
+    ) -> Result<(Weight, Vec<f64>, Option<Trust>), String> {
+        if let Some(trust) = known.filter(|_| self.choice != Choice::Dense) {
+            let (weight, bias) = self.fit(&all.covariance(), trust)?;
+            return Ok((weight, bias, known));
+        }
         let unseen = folds.iter().all(|fold| fold.count > 0.0);
         let unknowns = self.weight.ncols() as f64;
-        let options: &[Trust] = if unseen && folds[0].count >= 20.0 * unknowns { &[PLENTY] } else { &SCARCE };
+        let options: &[Trust] = match folds[0].count / unknowns {
+            20.0.. => &PLENTY,
+            1.0.. => &SCARCE,
+            _ => &WIDE,
+        };
         let mut best = if self.choice == Choice::Dense {
             let kept = |fold: &Moments| fold.squared_error(&self.weight, &self.bias);
             (folds.iter().map(kept).sum::<f64>(), None)
@@ -317,13 +338,16 @@ impl Layer<'_> {
                 }
             }
         } else if unseen {
-            best.1 = Some(PLENTY);
+            best.1 = Some(PLENTY[0]);
         }
         match best.1 {
-            Some(trust) => self.fit(&all.covariance(), trust),
+            Some(trust) => {
+                let (weight, bias) = self.fit(&all.covariance(), trust)?;
+                Ok((weight, bias, Some(trust)))
+            }
             None => {
                 let kept = Weight::Dense(compress::to_tensor(&self.weight, self.shape));
-                Ok((kept, self.bias.clone()))
+                Ok((kept, self.bias.clone(), None))
             }
         }
     }
@@ -415,7 +439,7 @@ pub(crate) mod tests {
     fn dense_plan_changes_nothing() {
         let graph = network();
         let plan = [Some(Choice::Dense), Some(Choice::Dense), None, None, Some(Choice::Dense)];
-        let (result, errors) = refit(&graph, &plan, &images(6, 1), 6, &Silent).unwrap();
+        let (result, errors) = refit(&graph, &plan, &images(6, 1), 6, &mut Trusted::new(), &Silent).unwrap();
         assert_eq!(result, graph);
         assert!(errors.iter().all(Option::is_none));
     }
@@ -424,7 +448,7 @@ pub(crate) mod tests {
     fn sequential_refit_beats_separate_truncation_on_unseen_samples() {
         let graph = network();
         let (seen, unseen) = (images(300, 1), images(40, 2));
-        let (refitted, errors) = refit(&graph, &PLAN, &seen, 300, &Silent).unwrap();
+        let (refitted, errors) = refit(&graph, &PLAN, &seen, 300, &mut Trusted::new(), &Silent).unwrap();
         assert!(errors[0].unwrap() > 0.01 && errors[4].is_some());
         let mut separate = graph.clone();
         for (node, choice) in separate.nodes.iter_mut().zip(PLAN) {
@@ -453,7 +477,7 @@ pub(crate) mod tests {
             goal.iter_mut().zip(noise(20 * 144, seed)).for_each(|(y, e)| *y += disturbance * e);
             let before = moments(&geometry, 0, &input, &goal, 20, 1).unwrap()[0]
                 .squared_error(&compress::to_matrix(node.op.dense_weight().unwrap()), &bias(&node.op, 4));
-            let fitted = fit(&node.op, &geometry, Choice::Dense, &input, &goal, 20).unwrap();
+            let fitted = fit(&node.op, &geometry, Choice::Dense, &input, &goal, 20, None).unwrap();
             let dense = compress::to_matrix(&compress::dense(&fitted.weight).unwrap());
             let new_bias: Vec<f64> = fitted.bias.iter().map(|b| f64::from(*b)).collect();
             let after =
@@ -471,7 +495,8 @@ pub(crate) mod tests {
                     tensor.data.iter_mut().for_each(|x| *x *= scale);
                 }
             }
-            let (result, errors) = refit(&graph, &PLAN, &images(samples, 9), samples, &Silent).unwrap();
+            let (result, errors) =
+                refit(&graph, &PLAN, &images(samples, 9), samples, &mut Trusted::new(), &Silent).unwrap();
             assert!(errors.iter().flatten().all(|error| error.is_finite()));
             for node in &result.nodes {
                 if let Some(weight) = node.op.weight() {

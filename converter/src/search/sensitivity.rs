@@ -4,6 +4,8 @@
 //! layer is replaced. All candidates' own output errors come from decompositions; the network is evaluated (from the layer on, everything before
 //! is cached) only for a few of them, spread over that error, and the loss of the others is interpolated along it.
 
+use rayon::prelude::*;
+
 use crate::calibrate::covariance::{Geometry, moments};
 use crate::compress::{self, Choice, Target, build};
 use crate::evaluate::{Values, evaluate, evaluate_from};
@@ -84,8 +86,7 @@ pub fn measured(
 
         let cut = Cut::new(graph, index, &values);
         let own_bias = bias(&node.op, matrix.nrows());
-        let mut points = Vec::new();
-        for choice in spread(&candidates) {
+        let measure = |choice: usize| -> Result<(f64, f64), Error> {
             let weight = build(candidates[choice].choice, target).map_err(|error| fail(error.to_string()))?;
             let effective = compress::dense(&weight).map_err(|error| fail(error.to_string()))?;
             let lost = &matrix - compress::to_matrix(&effective);
@@ -96,8 +97,9 @@ pub fn measured(
             let mut trial = graph.clone();
             set(&mut trial.nodes[index].op, Weight::Dense(effective), &new_bias);
             let outputs = cut.outputs(&trial, samples);
-            points.push((candidates[choice].error, loss.measure(&reference, &outputs, samples)));
-        }
+            Ok((candidates[choice].error, loss.measure(&reference, &outputs, samples)))
+        };
+        let points = spread(&candidates).into_par_iter().map(measure).collect::<Result<Vec<_>, Error>>()?;
         let losses = candidates.iter().map(|candidate| interpolate(&points, candidate.error)).collect();
         found.push(Sensitivity { node: index, candidates, losses });
     }
