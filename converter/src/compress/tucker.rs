@@ -130,8 +130,7 @@ impl<'a> InputBasis<'a> {
         for _ in 0..SWEEPS {
             let next = Projected::new(&self.target, best.better_input(output))?;
             let (now, then) = (kept(&next), kept(&best));
-            // Written so that NaN ends the loop too.
-            if !(now < then) {
+            if now.is_nan() || now >= then {
                 break;
             }
             best = next;

@@ -92,7 +92,8 @@ pub struct LayerReport {
     pub format: String,
     /// In the order of the stages; empty if dense.
     pub ranks: Vec<usize>,
-    /// Relative RMS error of the layer's output on the calibration samples (with compressed layers before it), or of the weight without any;
+    /// Relative RMS error of the layer's output on the calibration samples (with compressed layers before it; of the sum where the layer is
+    /// a branch of one), or of the weight without any samples;
     /// `None` where nothing changed.
     pub error: Option<f64>,
     /// Learnt numbers before and after.

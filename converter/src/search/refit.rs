@@ -55,7 +55,7 @@ pub type Trusted = HashMap<usize, Trust>;
 type Values = Vec<Option<Arc<Vec<f32>>>>;
 
 /// Compresses every layer that `plan` names (`plan[k]` for node `k`, `None` for nodes that are no layer) on `samples` calibration samples. Gives the
-/// graph, and for each node that was fitted the relative RMS error of its output.
+/// graph, and for each node that was fitted the relative RMS error of its output (of the sum that it is a branch of, if it repairs one).
 pub fn refit(
     graph: &Graph,
     plan: &[Option<Choice>],
@@ -81,13 +81,14 @@ pub fn refit(
             if choice != Choice::Dense || !unchanged {
                 let goal: &[f32] = match &target {
                     Goal::Own(values) => values,
-                    Goal::Corrected(values) => values,
+                    Goal::Corrected { own, .. } => own,
                 };
                 let input = value(&compressed, node.inputs[0]);
                 let fail = |reason| Error::Fit { node: node.name.clone(), op: node.op.name(), reason };
                 let known = trusted.get(&index).copied();
                 let fitted = fit(&own.op, &geometry, choice, input, goal, samples, known).map_err(fail)?;
-                errors[index] = Some(fitted.error);
+                let whole = if let Goal::Corrected { sum, .. } = &target { sum } else { goal };
+                errors[index] = Some(relative(&fitted, goal, whole, geometry.output));
                 if let (Some(trust), true) = (fitted.trust, choice != Choice::Dense) {
                     trusted.insert(index, trust);
                 }
@@ -121,8 +122,31 @@ pub fn refit(
 enum Goal<'a> {
     /// Its own output in the dense network.
     Own(&'a [f32]),
-    /// Its output plus what the other branch of an addition lacks.
-    Corrected(Vec<f32>),
+    /// An addition repaired by this branch.
+    Corrected {
+        /// Its output plus what the other branch lacks.
+        own: Vec<f32>,
+        /// The whole sum in the dense network.
+        sum: Vec<f32>,
+    },
+}
+
+/// The error of a fit relative to `whole`, the values that it is a part of (`goal` itself, or a sum).
+fn relative(fitted: &Fitted, goal: &[f32], whole: &[f32], output: [usize; 3]) -> f64 {
+    let (own, all) = (variance(goal, output), variance(whole, output));
+    if all > 0.0 { fitted.error * (own / all).sqrt() } else { fitted.error }
+}
+
+/// Variance around the mean of each channel, summed over the channels, of images `[channels, height, width]`.
+fn variance(values: &[f32], [channels, height, width]: [usize; 3]) -> f64 {
+    let mut sums = vec![[0.0; 2]; channels];
+    for (index, plane) in values.chunks_exact((height * width).max(1)).enumerate() {
+        let [sum, squares] = &mut sums[index % channels];
+        *sum += plane.iter().map(|x| f64::from(*x)).sum::<f64>();
+        *squares += plane.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
+    }
+    let n = (values.len() / channels.max(1)).max(1) as f64;
+    sums.iter().map(|[sum, squares]| (squares / n - (sum / n).powi(2)).max(0.0)).sum()
 }
 
 fn target<'a>(
@@ -147,9 +171,13 @@ fn target<'a>(
         return own;
     };
     match (&dense[other.0], &compressed[other.0]) {
-        (Some(wanted), Some(given)) if !Arc::ptr_eq(wanted, given) => Goal::Corrected(
-            linear.iter().zip(wanted.iter().zip(given.iter())).map(|(y, (w, g))| y + (w - g)).collect(),
-        ),
+        (Some(wanted), Some(given)) if !Arc::ptr_eq(wanted, given) => {
+            let branches = || linear.iter().zip(wanted.iter().zip(given.iter()));
+            Goal::Corrected {
+                own: branches().map(|(y, (wanted, given))| y + (wanted - given)).collect(),
+                sum: branches().map(|(y, (wanted, _))| y + wanted).collect(),
+            }
+        }
         _ => own,
     }
 }
