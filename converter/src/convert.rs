@@ -10,7 +10,7 @@ use crate::evaluate::{ClassScores, evaluate, first_non_finite, metrics};
 use crate::graph::{Graph, ValueId};
 use crate::plan::Plan;
 use crate::quantize::{self, Quantized};
-use crate::report::{self, Accuracy, Fidelity, Holder, Layer, Samples, Size, run_blob};
+use crate::report::{self, Accuracy, Fidelity, Holder, Layer, Peak, Samples, Size, run_blob};
 use crate::search::{self, Progress};
 use crate::{emit, lower, passes, plan};
 
@@ -296,10 +296,10 @@ fn layers(found: &[search::LayerReport], runner: &Runner) -> Vec<Layer> {
         .collect()
 }
 
-fn peak(graph: &Graph, plan: &Plan) -> Vec<Holder> {
+fn peak(graph: &Graph, plan: &Plan) -> Peak {
     let holder =
         |(id, bytes): &(ValueId, usize)| Holder { name: graph.value(*id).name.clone(), bytes: *bytes };
-    plan.peak.live.iter().map(holder).collect()
+    Peak { step: plan.peak.step.clone(), live: plan.peak.live.iter().map(holder).collect() }
 }
 
 fn notes(calibration: Option<&Dataset>) -> Vec<String> {

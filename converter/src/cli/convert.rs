@@ -19,7 +19,7 @@ pub struct Arguments {
     model: PathBuf,
     #[command(flatten)]
     format: Format,
-    /// Core that memory and kernels are planned for
+    /// Core that the blob is meant for; named in the report, since all cores share one form of the blob so far
     #[arg(long, value_enum, default_value_t = Target::CortexM4)]
     target: Target,
     /// Store weights and activations as 8-bit integers; needs --calibrate
@@ -166,6 +166,10 @@ impl Arguments {
         }
         println!("{}\n", report::layer_table(&converted.report.layers));
         println!("{}\n", report::conversion_table(&converted.report));
+        let peak = &converted.report.peak;
+        let live: Vec<String> =
+            peak.live.iter().map(|held| format!("`{}` {}", held.name, report::human_bytes(held.bytes))).collect();
+        println!("Arena at its fullest, in `{}`: {}.\n", peak.step, live.join(", "));
         let samples = &converted.report.samples;
         println!("Blob against the model, {} {} samples:", samples.count, samples.source);
         println!("{}", report::fidelity_table(&converted.report.verify, samples.count));

@@ -39,8 +39,8 @@ pub struct Conversion {
     pub seconds: f64,
     /// One entry for each linear layer of the model.
     pub layers: Vec<Layer>,
-    /// What holds the arena at its peak, largest first.
-    pub peak: Vec<Holder>,
+    /// The moment that decides the size of the arena.
+    pub peak: Peak,
     /// What the user ought to know, in sentences.
     pub notes: Vec<String>,
 }
@@ -115,6 +115,15 @@ pub struct Layer {
     pub macs: [u64; 2],
     /// Why this format.
     pub reason: String,
+}
+
+/// The moment when the arena is fullest.
+#[derive(Clone, Debug, Serialize)]
+pub struct Peak {
+    /// Name of the step that runs then.
+    pub step: String,
+    /// What lives then, largest first.
+    pub live: Vec<Holder>,
 }
 
 /// A tensor that is live when the arena is fullest.
