@@ -13,18 +13,20 @@
 
 pub mod allocate;
 pub mod candidates;
+mod explain;
 pub mod loss;
 pub mod refit;
 pub mod sensitivity;
 
 use crate::calibrate::Dataset;
-use crate::calibrate::covariance::Geometry;
 use crate::compress::{self, Choice};
 use crate::evaluate::{evaluate, metrics};
 use crate::graph::{Graph, Weight};
 use crate::linalg::Matrix;
 
 use allocate::{Limits, Row};
+pub use explain::LayerReport;
+use explain::report;
 use loss::Loss;
 use sensitivity::Sensitivity;
 
@@ -81,29 +83,6 @@ pub struct Outcome {
     pub notes: Vec<String>,
 }
 
-/// One row of the report.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LayerReport {
-    /// The node.
-    pub name: String,
-    /// Its operator.
-    pub op: String,
-    /// `dense`, or the network's format.
-    pub format: String,
-    /// In the order of the stages; empty if dense.
-    pub ranks: Vec<usize>,
-    /// Relative RMS error of the layer's output on the calibration samples (with compressed layers before it; of the sum where the layer is
-    /// a branch of one), or of the weight without any samples;
-    /// `None` where nothing changed.
-    pub error: Option<f64>,
-    /// Learnt numbers before and after.
-    pub parameters: [usize; 2],
-    /// Multiply-adds before and after.
-    pub macs: [u64; 2],
-    /// Why, in words.
-    pub reason: String,
-}
-
 /// Why a search gives nothing.
 #[derive(Clone, Debug, PartialEq, thiserror::Error, miette::Diagnostic)]
 pub enum Error {
@@ -118,9 +97,16 @@ pub enum Error {
         value: f64,
     },
     /// An error limit needs data.
-    #[error("a limit on the output's error cannot be judged without calibration data")]
-    #[diagnostic(help("give samples with --calibrate DATA.npz, or a size with --ratio or --macs-ratio"))]
-    NeedsCalibration,
+    #[error(
+        "a limit on the output's error cannot be judged on {samples} calibration samples, only on {FEWEST_JUDGED} or more"
+    )]
+    #[diagnostic(help(
+        "give more samples with --calibrate DATA.npz, or a size with --ratio or --macs-ratio"
+    ))]
+    NeedsCalibration {
+        /// Samples given.
+        samples: usize,
+    },
     /// The samples do not fit the graph.
     #[error(
         "calibration data holds {found} numbers for graph input `{input}`, but {samples} samples need {wanted}"
@@ -179,6 +165,8 @@ pub enum Error {
     },
 }
 
+/// Samples that a judgement of the result needs: a fifth of fewer says nothing.
+const FEWEST_JUDGED: usize = 20;
 /// Of five samples, one is held out where the result is judged by its error.
 const HELD_OUT: usize = 5;
 /// Trials of the error limit and of the default.
@@ -196,7 +184,7 @@ const SAFE_WEIGHT_ERROR: f64 = 0.02;
 ///
 /// Without a budget the result is the smallest network (mean of its MACs and parameters, relative to dense) that is safe: on held-out calibration samples at least
 /// 99 % of the decisions and at most 0.005 nats of divergence for classifiers, at most 2 % relative RMS error for others; without
-/// calibration at most 2 % relative error of each layer's weight.
+/// calibration (or with fewer than 20 samples) at most 2 % relative error of each layer's weight.
 pub fn search(
     graph: &Graph,
     calibration: Option<&Dataset>,
@@ -208,9 +196,11 @@ pub fn search(
         let layers = report(graph, graph, &[], &[], "compression was not asked for");
         return Ok(Outcome { graph: graph.clone(), layers, notes: Vec::new() });
     }
-    match calibration.filter(|data| data.samples > 0) {
+    let sized = options.ratio.is_some() || options.macs_ratio.is_some();
+    let fewest = if sized { 1 } else { FEWEST_JUDGED };
+    match calibration.filter(|data| data.samples >= fewest) {
         Some(data) => with_data(graph, data, options, progress),
-        None => without_data(graph, options, progress),
+        None => without_data(graph, calibration.map_or(0, |data| data.samples), options, progress),
     }
 }
 
@@ -224,8 +214,9 @@ fn check(graph: &Graph, calibration: Option<&Dataset>, options: &Options) -> Res
         if !(value.is_finite() && value > 0.0) {
             return Err(Error::Option { option: "--max-error", wanted: "a number above 0", value });
         }
-        if calibration.is_none_or(|data| data.samples == 0) {
-            return Err(Error::NeedsCalibration);
+        let samples = calibration.map_or(0, |data| data.samples);
+        if samples < FEWEST_JUDGED {
+            return Err(Error::NeedsCalibration { samples });
         }
     }
     let Some(data) = calibration else { return Ok(()) };
@@ -256,9 +247,6 @@ fn with_data(
     let found = sensitivity::measured(graph, options.method, loss, &train.inputs, train.samples, progress)?;
     let rows = rows(graph, &found);
     let mut notes = Vec::new();
-    if judged && held.inputs == train.inputs {
-        notes.push("too few calibration samples to hold any out: the output error is judged on those that were fitted".into());
-    }
     let mut trusted = refit::Trusted::new();
     let mut compress = |plan: &[usize]| {
         let choices = choices(graph, &found, plan);
@@ -337,7 +325,12 @@ fn with_data(
     Ok(Outcome { graph: result, layers, notes })
 }
 
-fn without_data(graph: &Graph, options: &Options, progress: &dyn Progress) -> Result<Outcome, Error> {
+fn without_data(
+    graph: &Graph,
+    samples: usize,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Outcome, Error> {
     progress.expect(sensitivity::linear_layers(graph).count());
     let found = sensitivity::by_weight(graph, options.method, progress)?;
     let mut rows = rows(graph, &found);
@@ -377,17 +370,20 @@ fn without_data(graph: &Graph, options: &Options, progress: &dyn Progress) -> Re
         errors[layer.node] = Some(candidate.error);
     }
     let layers = report(graph, &result, &found, &errors, "its weight has no spare rank");
-    let notes = vec![
-        "without calibration data the effect on outputs is unknown: errors are those of the weights; give --calibrate DATA.npz".into(),
-    ];
+    let given = match samples {
+        0 => "without calibration data".into(),
+        few => format!(
+            "{few} calibration samples are too few to judge the result by (give {FEWEST_JUDGED} or more)"
+        ),
+    };
+    let notes = vec![format!(
+        "{given}: the effect on outputs is unknown, errors are those of the weights; give samples with --calibrate DATA.npz"
+    )];
     Ok(Outcome { graph: result, layers, notes })
 }
 
-/// Every fifth sample is held out; with fewer samples than that all serve for both.
+/// The samples to fit, and every fifth, held out.
 fn split(data: &Dataset) -> (Dataset, Dataset) {
-    if data.samples < HELD_OUT {
-        return (data.clone(), data.clone());
-    }
     let pick = |wanted: fn(usize) -> bool| {
         let members: Vec<usize> = (0..data.samples).filter(|sample| wanted(*sample)).collect();
         let part = |values: &Vec<f32>| {
@@ -497,97 +493,6 @@ fn choices(graph: &Graph, found: &[Sensitivity], plan: &[usize]) -> Vec<Option<C
     choices
 }
 
-/// One row for each linear layer; `stayed` says why a layer with candidates stays dense.
-fn report(
-    before: &Graph,
-    after: &Graph,
-    found: &[Sensitivity],
-    errors: &[Option<f64>],
-    stayed: &str,
-) -> Vec<LayerReport> {
-    let linear =
-        before.nodes.iter().zip(&after.nodes).enumerate().filter(|(_, (node, _))| node.op.weight().is_some());
-    linear
-        .map(|(index, (old, new))| {
-            let layer = found.iter().find(|layer| layer.node == index);
-            let macs = [before.node_macs(old), after.node_macs(new)];
-            let (format, ranks) = match new.op.weight() {
-                Some(Weight::Network(network)) => (network.format, ranks(network)),
-                _ => ("dense", Vec::new()),
-            };
-            let reason = match (format, layer) {
-                ("dense", Some(layer)) => {
-                    let refitted = if old.op != new.op { "; refitted" } else { "" };
-                    why_dense(before, layer, stayed) + refitted
-                }
-                ("dense", None) => stayed.to_string(),
-                _ => format!("{:.1}x fewer MACs", macs[0] as f64 / macs[1].max(1) as f64),
-            };
-            LayerReport {
-                name: old.name.clone(),
-                op: old.op.name().into(),
-                format: format.into(),
-                ranks,
-                error: errors.get(index).copied().flatten(),
-                parameters: [old.op.parameters(), new.op.parameters()],
-                macs,
-                reason,
-            }
-        })
-        .collect()
-}
-
-/// Extents of the bonds in the order in which the stages open them.
-fn ranks(network: &crate::graph::Network) -> Vec<usize> {
-    let mut seen = Vec::new();
-    for core in network.contraction.iter().map(|index| &network.cores[*index]) {
-        for (mode, extent) in core.modes.iter().zip(&core.tensor.shape) {
-            if matches!(mode, crate::graph::Mode::Bond(_)) && !seen.iter().any(|(known, _)| known == mode) {
-                seen.push((*mode, *extent));
-            }
-        }
-    }
-    seen.into_iter().map(|(_, extent)| extent).collect()
-}
-
-/// Why a layer that was looked at is dense.
-fn why_dense(graph: &Graph, layer: &Sensitivity, stayed: &str) -> String {
-    let node = &graph.nodes[layer.node];
-    let Some(geometry) = Geometry::of(graph, node) else { return stayed.into() };
-    if geometry.groups > 1 {
-        return "grouped convolution: these formats do not factorise it".into();
-    }
-    let [o, i] = [geometry.output[0], geometry.input[0]];
-    let pointwise = geometry.kernel == [1, 1];
-    let size = format!("{o}x{}", geometry.row_len());
-    let mildest = layer.candidates[1..].iter().min_by(|a, b| a.error.total_cmp(&b.error));
-    match mildest {
-        None if pointwise => {
-            format!(
-                "break-even rank {} of {size}: no rank below it is worth trying",
-                candidates::break_even(&geometry)
-            )
-        }
-        None => format!(
-            "no ranks of {o}x{i} channels save both MACs and parameters (or the method has no format for it)"
-        ),
-        Some(mildest) => {
-            let ranks: Vec<String> = mildest.choice.ranks().iter().map(usize::to_string).collect();
-            let saved = 100.0 * (1.0 - mildest.macs as f64 / layer.candidates[0].macs.max(1) as f64);
-            let bound = if pointwise {
-                format!("break-even rank {} of {size}: rank", candidates::break_even(&geometry))
-            } else {
-                "the mildest ranks that save anything,".into()
-            };
-            format!(
-                "{bound} {} already costs {:.0} % output error for {saved:.0} % fewer MACs; {stayed}",
-                ranks.join(","),
-                100.0 * mildest.error
-            )
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::refit::tests::{images, network};
@@ -657,7 +562,10 @@ mod tests {
             Error::TooMuchError { .. }
         ));
         let limit = Options { max_error: Some(0.1), ..TUCKER };
-        assert_eq!(search(&graph, None, &limit, &Silent).unwrap_err(), Error::NeedsCalibration);
+        assert_eq!(
+            search(&graph, None, &limit, &Silent).unwrap_err(),
+            Error::NeedsCalibration { samples: 0 }
+        );
         let short = Dataset { samples: 21, ..data.clone() };
         assert!(matches!(search(&graph, Some(&short), &TUCKER, &Silent), Err(Error::Samples { .. })));
         let mut broken = data.clone();
@@ -666,7 +574,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_asked_and_one_sample_are_answered() {
+    fn nothing_asked_and_too_few_samples_are_answered() {
         let graph = network();
         let outcome = search(&graph, None, &Options::default(), &Silent).unwrap();
         assert_eq!(outcome.graph, graph);
@@ -674,5 +582,12 @@ mod tests {
         let outcome = search(&graph, Some(&one), &TUCKER, &Silent).unwrap();
         assert!(outcome.notes[0].contains("too few"));
         assert!(outcome.layers.iter().all(|layer| !layer.reason.is_empty()));
+        assert_eq!(outcome.graph, search(&graph, None, &TUCKER, &Silent).unwrap().graph);
+        let limit = Options { max_error: Some(0.5), ..TUCKER };
+        assert_eq!(search(&graph, Some(&one), &limit, &Silent), Err(Error::NeedsCalibration { samples: 1 }));
+        let half = Options { ratio: Some(1.5), ..TUCKER };
+        let outcome = search(&graph, Some(&one), &half, &Silent).unwrap();
+        let numbers = outcome.graph.nodes.iter().filter_map(|node| node.op.weight()).map(compress::dense);
+        assert!(numbers.flat_map(|dense| dense.unwrap().data).all(|x| x.is_finite()));
     }
 }
