@@ -167,8 +167,11 @@ impl Arguments {
         println!("{}\n", report::layer_table(&converted.report.layers));
         println!("{}\n", report::conversion_table(&converted.report));
         let peak = &converted.report.peak;
-        let live: Vec<String> =
-            peak.live.iter().map(|held| format!("`{}` {}", held.name, report::human_bytes(held.bytes))).collect();
+        let live: Vec<String> = peak
+            .live
+            .iter()
+            .map(|held| format!("`{}` {}", held.name, report::human_bytes(held.bytes)))
+            .collect();
         println!("Arena at its fullest, in `{}`: {}.\n", peak.step, live.join(", "));
         let samples = &converted.report.samples;
         println!("Blob against the model, {} {} samples:", samples.count, samples.source);

@@ -17,6 +17,7 @@ use std::rc::Rc;
 
 use tucano::blob::InputContract;
 
+use super::order::{as_permute, axis_order, axis_permutation, inverse};
 use crate::graph::{Conv, Graph, Node, Op, Pool, ValueId, image_shape};
 
 /// Why a graph has no layout.
@@ -200,78 +201,9 @@ fn contract(shape: &[usize], axes: &[usize]) -> InputContract {
     contract
 }
 
-/// Element order of an array of `shape` stored with its axes in the order `axes`.
-fn axis_order(shape: &[usize], axes: &[usize]) -> Vec<usize> {
-    let mut strides = vec![1; shape.len()];
-    for axis in (1..shape.len()).rev() {
-        strides[axis - 1] = strides[axis] * shape[axis];
-    }
-    let mut order = vec![0];
-    for axis in axes {
-        order = order
-            .iter()
-            .flat_map(|base| (0..shape[*axis]).map(move |k| (base, k)))
-            .map(|(base, k)| base + k * strides[*axis])
-            .collect();
-    }
-    order
-}
-
-/// The order of the axes of `shape` that gives `order`, if there is one. The identity comes first.
-fn axis_permutation(shape: &[usize], order: &[usize]) -> Option<Vec<usize>> {
-    fn extend(prefix: &mut Vec<usize>, shape: &[usize], order: &[usize]) -> bool {
-        if prefix.len() == shape.len() {
-            return axis_order(shape, prefix) == order;
-        }
-        for axis in 0..shape.len() {
-            if !prefix.contains(&axis) {
-                prefix.push(axis);
-                if extend(prefix, shape, order) {
-                    return true;
-                }
-                prefix.pop();
-            }
-        }
-        false
-    }
-    let mut axes = Vec::new();
-    extend(&mut axes, shape, order).then_some(axes)
-}
-
-/// Writes `source` (output `k` is input `source[k]`) as a permutation of the fewest axes: input extents and axis order.
-fn as_permute(source: &[usize]) -> Option<(Vec<usize>, Vec<usize>)> {
-    let mut loops = Vec::new();
-    let mut block = 1;
-    while block < source.len() {
-        let stride = source[block];
-        let mut count = 1;
-        while (count + 1) * block <= source.len() && source[count * block] == count * stride {
-            count += 1;
-        }
-        loops.push((count, stride));
-        block *= count;
-    }
-    loops.reverse();
-    let mut input: Vec<usize> = (0..loops.len()).collect();
-    input.sort_by_key(|k| std::cmp::Reverse(loops[*k].1));
-    let shape: Vec<usize> = input.iter().map(|k| loops[*k].0).collect();
-    let order: Vec<usize> =
-        (0..loops.len()).map(|k| input.iter().position(|i| *i == k)).collect::<Option<_>>()?;
-    (shape.iter().product::<usize>() == source.len() && axis_order(&shape, &order) == source)
-        .then_some((shape, order))
-}
-
 /// Order of `[n, c, h, w]` stored as `[n, h, w, c]`.
 fn image_order([n, c, h, w]: [usize; 4]) -> Vec<usize> {
     axis_order(&[n, c, h, w], &[0, 2, 3, 1])
-}
-
-fn inverse(order: &[usize]) -> Vec<usize> {
-    let mut inverse = vec![0; order.len()];
-    for (k, index) in order.iter().enumerate() {
-        inverse[*index] = k;
-    }
-    inverse
 }
 
 type Order = Rc<[usize]>;

@@ -9,6 +9,7 @@ mod dead_code;
 mod edit;
 pub mod layout;
 pub mod legalize;
+pub(crate) mod order;
 mod pad;
 mod reshape;
 mod transpose;
