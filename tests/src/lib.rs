@@ -4,6 +4,11 @@ pub mod fuzz;
 
 use std::path::{Path, PathBuf};
 
+use tucano_converter::calibrate::Dataset;
+use tucano_converter::graph::Graph;
+use tucano_converter::import::npz::{Archive, Data};
+use tucano_converter::import::{self, import};
+
 /// The small models of this repository.
 pub fn models() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models")
@@ -19,6 +24,19 @@ pub fn zoo() -> Option<PathBuf> {
     }
     eprintln!("*** ZOO ABSENT: {} is no folder; tests on real models are SKIPPED ***", path.display());
     None
+}
+
+/// A model of one input with batch 1, and the first array of samples that fits it; `labels` names the array of their classes.
+pub fn read(model: &Path, data: &Path, labels: Option<&str>) -> miette::Result<(Graph, Dataset)> {
+    let graph = import(model, &import::Options { batch: 1 })?;
+    let archive = Archive::open(data)?;
+    let item_shape = &graph.shape(graph.inputs[0])[1..];
+    let Data::F32(values) = archive.input(None, item_shape)?.data else {
+        miette::bail!("{} holds integers", data.display())
+    };
+    let samples = values.len() / item_shape.iter().product::<usize>();
+    let labels = archive.labels(labels, samples)?;
+    Ok((graph, Dataset { inputs: vec![values], samples, labels }))
 }
 
 /// The float models of the zoo's `mlperf`, `trained` and `digits` but for the recurrent nets and the transformer, sorted.
