@@ -94,6 +94,15 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Emit(#[from] emit::Error),
+    /// `--max-error` holds for the floats, not for the integers.
+    #[error("the int8 blob is off by {reached:.4} (relative RMS, held-out samples), more than {wanted}")]
+    #[diagnostic(help("the rounding to int8 adds to the error: allow {reached:.3}, or leave out --int8"))]
+    TooMuchError {
+        /// The limit.
+        wanted: f64,
+        /// What the blob reaches.
+        reached: f64,
+    },
     /// The blob does not do what its graph does: a defect of the converter.
     #[error("the blob is not what was meant: {0}")]
     #[diagnostic(help("this is a defect of the converter; nothing was written"))]
@@ -133,6 +142,10 @@ impl Converted {
 const SYNTHETIC: usize = 8;
 /// Share of the largest magnitude that an f32 blob may be off the graph that it was emitted from.
 const EMITTED_TOLERANCE: f64 = 1e-3;
+/// Relative RMS that an integer blob may be off its simulation, which rounds in other places.
+const SIMULATED_TOLERANCE: f64 = 0.1;
+/// Samples that an integer blob is compared with its simulation on.
+const SIMULATED: usize = 32;
 
 /// Converts an imported model.
 pub fn convert(
@@ -151,9 +164,9 @@ pub fn convert(
     if dense.nodes.is_empty() {
         return Err(Error::Empty);
     }
-    if let Some(data) = calibration {
-        refuse_overflow(&dense, data)?;
-    }
+    let synthetic = synthetic(model);
+    let data = calibration.unwrap_or(&synthetic);
+    refuse_overflow(&dense, data)?;
     let outcome = search::search(&dense, calibration, &search_options(options), progress)?;
     let lowered = passes::legalize(&lower::lower(&outcome.graph)?)?;
 
@@ -169,24 +182,50 @@ pub fn convert(
 
     progress.step("verifying");
     let mut runner = Runner::new(&blob).map_err(|error| Error::Broken(error.to_string()))?;
-    let synthetic = synthetic(model);
-    let data = calibration.unwrap_or(&synthetic);
-    let outputs = run_blob(&mut runner, data).map_err(|error| Error::Broken(error.to_string()))?;
-    let first = |graph: &Graph| evaluate(graph, &data.inputs, data.samples, &graph.outputs[..1]).remove(0);
-    let (reference, emitted_from) = (first(model), first(&graph));
+    let broken = |error: tucano::Error| Error::Broken(error.to_string());
+    let outputs = run_blob(&mut runner, data).map_err(broken)?;
+    let reference = evaluate(model, &data.inputs, data.samples, &model.outputs);
     let classes = ClassScores::of(model);
     let resolution = report::resolution(&runner);
-    let emitted = Fidelity::between(&emitted_from, &outputs, classes, resolution);
-    if !options.int8 && !emitted.within(EMITTED_TOLERANCE) {
+    let emitted = match &quantized {
+        Some(quantized) => {
+            let some = data.slice(0..SIMULATED);
+            let simulated = quantize::simulate(quantized, &some.inputs, some.samples);
+            let outputs = run_blob(&mut runner, &some).map_err(broken)?;
+            Fidelity::of_outputs(&simulated, &outputs, classes, resolution)
+        }
+        None => {
+            let expected = evaluate(&graph, &data.inputs, data.samples, &graph.outputs);
+            Fidelity::of_outputs(&expected, &outputs, classes, resolution)
+        }
+    };
+    let verify = Fidelity::of_outputs(&reference, &outputs, classes, resolution);
+    let as_meant = match options.int8 {
+        true => emitted.relative_rms <= SIMULATED_TOLERANCE,
+        false => emitted.within(EMITTED_TOLERANCE),
+    };
+    if !as_meant {
         return Err(Error::Broken(format!(
             "outputs are off by {:.2e} of the largest magnitude",
             emitted.off()
         )));
     }
+    if options.method == Method::None && !options.int8 && !verify.within(EMITTED_TOLERANCE) {
+        return Err(Error::Broken(format!("simplification moved outputs by {:.2e}", verify.off())));
+    }
+    if let (true, Some(wanted), Some(data)) = (options.int8, options.max_error, calibration) {
+        let (_, held_out) = search::split(data);
+        let expected = evaluate(model, &held_out.inputs, held_out.samples, &model.outputs);
+        let outputs = run_blob(&mut runner, &held_out).map_err(broken)?;
+        let reached = metrics::relative_rms(&expected.concat(), &outputs.concat());
+        if !reached.le(&wanted) {
+            return Err(Error::TooMuchError { wanted, reached });
+        }
+    }
 
     let accuracy = data.labels.as_ref().zip(classes).map(|(labels, scores)| Accuracy {
-        before: metrics::accuracy(&reference, labels, scores.classes),
-        after: metrics::accuracy(&outputs, labels, scores.classes),
+        before: metrics::accuracy(&reference[0], labels, scores.classes),
+        after: metrics::accuracy(&outputs[0], labels, scores.classes),
         samples: data.samples,
     });
     let before_plan = plan_of(&passes::legalize(&dense)?, None)?;
@@ -210,7 +249,7 @@ pub fn convert(
             blob_bytes: Some(blob.len()),
         },
         accuracy,
-        verify: Fidelity::between(&reference, &outputs, classes, resolution),
+        verify,
         emitted,
         samples: Samples {
             count: data.samples,
@@ -270,10 +309,13 @@ fn synthetic(graph: &Graph) -> Dataset {
 /// Bytes of a layer after conversion are those of its steps in the blob: steps are named after the layer.
 fn layers(found: &[search::LayerReport], runner: &Runner) -> Vec<Layer> {
     let model = runner.model();
-    let constants = |name: &str| -> usize {
+    let constants = |layer: &search::LayerReport| -> usize {
+        // `lower` names the stages of a factorised layer `layer/format_k`, the last one like the layer.
         let of_layer = |step: &tucano::Step<'_>| {
-            let step = step.name().unwrap_or_default();
-            step == name || step.strip_prefix(name).is_some_and(|rest| rest.starts_with('/'))
+            let stage = step.name().unwrap_or_default().strip_prefix(layer.name.as_str());
+            let number = stage
+                .and_then(|rest| rest.strip_prefix('/')?.strip_prefix(&*layer.format)?.strip_prefix('_'));
+            stage == Some("") || number.is_some_and(|k| k.parse::<usize>().is_ok())
         };
         let bytes = |step: tucano::Step<'_>| -> usize {
             let (_, _, weights) = step.counts();
@@ -289,7 +331,7 @@ fn layers(found: &[search::LayerReport], runner: &Runner) -> Vec<Layer> {
             format: layer.format.to_string(),
             ranks: layer.ranks.clone(),
             error: layer.error,
-            weight_bytes: [4 * layer.parameters[0], constants(&layer.name)],
+            weight_bytes: [4 * layer.parameters[0], constants(layer)],
             macs: layer.macs,
             reason: layer.reason.clone(),
         })

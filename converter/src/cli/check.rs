@@ -5,10 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use crate::graph::Graph;
-use crate::{passes, report};
-
 use super::model;
+use crate::graph::{Graph, ValueId};
+use crate::{import, passes, report};
 
 /// Flags of `tucano check`.
 #[derive(Debug, Args)]
@@ -24,18 +23,20 @@ pub struct Arguments {
     json: Option<PathBuf>,
 }
 
-/// `tucano.check/1`.
-#[derive(Serialize)]
+/// `tucano.check/1`; `null` is unknown.
+#[derive(Default, Serialize)]
 struct Check {
     schema: &'static str,
     convertible: bool,
-    inputs: Vec<Shape>,
-    outputs: Vec<Shape>,
-    nodes: usize,
-    parameters: usize,
-    macs: u64,
-    /// The importer's words.
-    blockers: Option<String>,
+    inputs: Option<Vec<Shape>>,
+    outputs: Option<Vec<Shape>>,
+    nodes: Option<usize>,
+    parameters: Option<usize>,
+    macs: Option<u64>,
+    /// One entry for each operator and reason.
+    blockers: Vec<Blocker>,
+    /// What is wrong with a file that could not be read at all.
+    error: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -44,22 +45,48 @@ struct Shape {
     shape: Vec<usize>,
 }
 
+#[derive(Serialize)]
+struct Blocker {
+    op: String,
+    nodes: Vec<String>,
+    why: String,
+    fix: String,
+}
+
 impl Check {
-    fn of(graph: &Graph) -> Self {
-        let shapes = |ids: &[crate::graph::ValueId]| {
-            let shape =
-                |id: &_| Shape { name: graph.value(*id).name.clone(), shape: graph.shape(*id).to_vec() };
-            ids.iter().map(shape).collect()
-        };
-        Self {
-            schema: "tucano.check/1",
-            convertible: true,
-            inputs: shapes(&graph.inputs),
-            outputs: shapes(&graph.outputs),
-            nodes: graph.nodes.len(),
-            parameters: graph.parameters(),
-            macs: graph.macs(),
-            blockers: None,
+    fn of(result: &Result<Graph, import::Error>) -> Self {
+        let schema = "tucano.check/1";
+        match result {
+            Ok(model) => {
+                let graph = passes::simplify(model);
+                let shapes = |ids: &[ValueId]| {
+                    let shape = |id: &ValueId| Shape {
+                        name: graph.value(*id).name.clone(),
+                        shape: graph.shape(*id).to_vec(),
+                    };
+                    Some(ids.iter().map(shape).collect())
+                };
+                Self {
+                    schema,
+                    convertible: true,
+                    inputs: shapes(&graph.inputs),
+                    outputs: shapes(&graph.outputs),
+                    nodes: Some(graph.nodes.len()),
+                    parameters: Some(graph.parameters()),
+                    macs: Some(graph.macs()),
+                    ..Self::default()
+                }
+            }
+            Err(import::Error::Blocked(found)) => {
+                let blocker = |found: &import::Blocker| Blocker {
+                    op: found.op.clone(),
+                    nodes: found.nodes.clone(),
+                    why: found.why.clone(),
+                    fix: found.fix.clone(),
+                };
+                Self { schema, blockers: found.0.iter().map(blocker).collect(), ..Self::default() }
+            }
+            Err(error) => Self { schema, error: Some(error.to_string()), ..Self::default() },
         }
     }
 }
@@ -67,31 +94,24 @@ impl Check {
 impl Arguments {
     /// Runs the command.
     pub fn run(self) -> miette::Result<()> {
-        let result = model::open(&self.model, self.batch);
-        let check = match &result {
-            Ok(graph) => Check::of(&passes::simplify(graph)),
-            Err(error) => Check {
-                convertible: false,
-                blockers: Some(format!("{error:#}")),
-                ..Check::of(&Graph::default())
-            },
-        };
+        let result = import::import(&self.model, &import::Options { batch: self.batch });
+        let check = Check::of(&result);
         if let Some(path) = &self.json {
             report::write_json(path, &check)?;
         }
-        result?;
-        let shapes = |shapes: &[Shape]| {
-            let texts: Vec<String> =
-                shapes.iter().map(|shape| format!("{} {:?}", shape.name, shape.shape)).collect();
-            texts.join(", ")
+        model::named(result, &self.model)?;
+        let shapes = |shapes: &Option<Vec<Shape>>| {
+            let texts = shapes.iter().flatten().map(|shape| format!("{} {:?}", shape.name, shape.shape));
+            texts.collect::<Vec<_>>().join(", ")
         };
+        let count = |count: Option<u64>| count.map_or_else(String::new, |count| count.to_string());
         println!("{} can be converted.\n", self.model.display());
         let rows = [
             ("inputs", shapes(&check.inputs)),
             ("outputs", shapes(&check.outputs)),
-            ("operations", check.nodes.to_string()),
-            ("parameters", check.parameters.to_string()),
-            ("MACs", check.macs.to_string()),
+            ("operations", count(check.nodes.map(|nodes| nodes as u64))),
+            ("parameters", count(check.parameters.map(|parameters| parameters as u64))),
+            ("MACs", count(check.macs)),
         ];
         println!("{}", report::key_value_table(rows));
         Ok(())

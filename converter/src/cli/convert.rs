@@ -1,6 +1,6 @@
 //! `convert`: from a model to a blob.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use miette::Diagnostic;
@@ -87,9 +87,25 @@ enum UsageError {
     BudgetWithoutFormat,
     #[error("--samples, --input and --labels choose from --calibrate, which is missing")]
     SelectionWithoutData,
-    #[error("`{0}` would overwrite the model")]
-    #[diagnostic(help("choose another path with -o"))]
+    #[error("`{0}` would overwrite a file of this very command")]
+    #[diagnostic(help(
+        "model, data, blob, module (the blob's path with .rs) and JSON need five different paths: see -o and --json"
+    ))]
     Overwrite(String),
+}
+
+/// What the column `error` means.
+const ERROR_LEGEND: &str = "error: relative RMS of the layer's output against the original network's, on what the compressed layers before it \
+    feed it (of the weight where there is no calibration data)";
+
+/// A path in a form that is the same for the same file, whether it exists yet or not.
+fn place(path: &Path) -> PathBuf {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let whole = |folder: PathBuf| folder.join(path.file_name().unwrap_or_default());
+    path.canonicalize().or_else(|_| folder.canonicalize().map(whole)).unwrap_or_else(|_| path.to_path_buf())
 }
 
 fn number(text: &str) -> Result<f64, String> {
@@ -117,10 +133,21 @@ impl Arguments {
         if chosen && self.calibrate.is_none() {
             return Err(UsageError::SelectionWithoutData);
         }
-        if self.blob_path() == self.model {
-            return Err(UsageError::Overwrite(self.model.display().to_string()));
+        let (blob, module) = (self.blob_path(), self.module_path());
+        let inputs = [Some(&self.model), self.calibrate.as_ref()];
+        let outputs = [Some(&blob), Some(&module), self.json.as_ref()];
+        let mut taken: Vec<PathBuf> = inputs.into_iter().flatten().map(|path| place(path)).collect();
+        for path in outputs.into_iter().flatten() {
+            if taken.contains(&place(path)) {
+                return Err(UsageError::Overwrite(path.display().to_string()));
+            }
+            taken.push(place(path));
         }
         Ok(())
+    }
+
+    fn module_path(&self) -> PathBuf {
+        self.blob_path().with_extension("rs")
     }
 
     fn blob_path(&self) -> PathBuf {
@@ -157,14 +184,18 @@ impl Arguments {
         let converted = convert(&graph, data.as_ref(), &options, &bar)?;
         drop(bar);
         let module = converted.module(&blob_path)?;
-        emit::write::write(&[
-            (&blob_path, &converted.blob),
-            (&blob_path.with_extension("rs"), module.as_bytes()),
-        ])?;
-        if let Some(path) = &self.json {
-            report::write_json(path, &converted.report)?;
+        let module_path = self.module_path();
+        let json = report::json(&converted.report);
+        let mut files: Vec<(&Path, &[u8])> =
+            vec![(&blob_path, &converted.blob), (&module_path, module.as_bytes())];
+        files.extend(self.json.as_deref().map(|path| (path, json.as_bytes())));
+        emit::write::write(&files)?;
+        let (table, reasons) = report::layer_table(&converted.report.layers);
+        println!("{table}\n\n{}", reasons.join("\n"));
+        if converted.report.layers.iter().any(|layer| layer.error.is_some()) {
+            println!("{ERROR_LEGEND}");
         }
-        println!("{}\n", report::layer_table(&converted.report.layers));
+        println!();
         println!("{}\n", report::conversion_table(&converted.report));
         let peak = &converted.report.peak;
         let live: Vec<String> = peak
@@ -179,7 +210,7 @@ impl Arguments {
         for note in &converted.report.notes {
             println!("note: {note}");
         }
-        println!("\nWrote {} and {}.", blob_path.display(), blob_path.with_extension("rs").display());
+        println!("\nWrote {} and {}.", blob_path.display(), module_path.display());
         Ok(())
     }
 }

@@ -32,6 +32,21 @@ impl Fidelity {
         }
     }
 
+    /// Compares all outputs: scores by the first one, differences by the output that is off most.
+    pub fn of_outputs(
+        reference: &[Vec<f32>],
+        other: &[Vec<f32>],
+        classes: Option<ClassScores>,
+        resolution: f32,
+    ) -> Self {
+        let pairs = reference.iter().zip(other);
+        let mut all = pairs.map(|(reference, other)| Self::between(reference, other, classes, resolution));
+        let first = all.next().unwrap_or_else(|| Self::between(&[], &[], None, 0.0));
+        let worse = |worst: Self, next: Self| if next.within(worst.off()) { worst } else { next };
+        let worst = all.fold(first, worse);
+        Self { agreement: first.agreement, kl: first.kl, ..worst }
+    }
+
     /// Whether the largest difference is at most this share of the reference's largest magnitude; NaN never is.
     pub fn within(&self, tolerance: f64) -> bool {
         self.off() <= tolerance
@@ -60,13 +75,12 @@ pub fn resolution(runner: &Runner) -> f32 {
     }
 }
 
-/// Runs a blob over all samples; the first output of each, one after the other, in the source model's order.
-pub fn run_blob(runner: &mut Runner, data: &Dataset) -> Result<Vec<f32>, tucano::Error> {
-    let mut outputs = Vec::new();
+/// Runs a blob over all samples; each output of all samples, one after the other, in the source model's order.
+pub fn run_blob(runner: &mut Runner, data: &Dataset) -> Result<Vec<Vec<f32>>, tucano::Error> {
+    let mut outputs = vec![Vec::new(); runner.outputs().len()];
     for sample in 0..data.samples {
-        let inputs = data.sample(sample);
-        let result = runner.run(&inputs)?;
-        outputs.extend(result.into_iter().next().unwrap_or_default());
+        let results = runner.run(&data.sample(sample))?;
+        outputs.iter_mut().zip(results).for_each(|(all, result)| all.extend(result));
     }
     Ok(outputs)
 }

@@ -170,9 +170,15 @@ pub struct Run {
     pub arena_bytes: usize,
 }
 
-/// Writes a JSON document; nothing is left behind if that fails.
-pub fn write_json(path: &Path, document: &impl Serialize) -> Result<(), crate::emit::write::Error> {
+/// Text of a JSON document.
+pub fn json(document: &impl Serialize) -> String {
+    // Only maps with keys that are no strings can fail, and no document has one.
     let mut text = serde_json::to_string_pretty(document).unwrap_or_default();
     text.push('\n');
-    crate::emit::write::write(&[(path, text.as_bytes())])
+    text
+}
+
+/// Writes a JSON document; nothing is left behind if that fails.
+pub fn write_json(path: &Path, document: &impl Serialize) -> Result<(), crate::emit::write::Error> {
+    crate::emit::write::write(&[(path, json(document).as_bytes())])
 }

@@ -53,24 +53,30 @@ fn change([before, after]: [String; 2]) -> String {
     if before == after { before } else { format!("{before} > {after}") }
 }
 
-/// One line for each linear layer: what it became, and why.
-pub fn layer_table(layers: &[Layer]) -> Table {
+/// One line for each linear layer, and the numbered reasons that the last column points to.
+pub fn layer_table(layers: &[Layer]) -> (Table, Vec<String>) {
     let mut table = plain_table(&["layer", "operator", "format", "ranks", "error", "weights", "MACs", "why"]);
+    let mut reasons: Vec<String> = Vec::new();
     for layer in layers {
+        let number = reasons.iter().position(|reason| *reason == layer.reason).unwrap_or_else(|| {
+            reasons.push(layer.reason.clone());
+            reasons.len() - 1
+        });
         let ranks: Vec<String> = layer.ranks.iter().map(usize::to_string).collect();
         table.add_row([
             layer.name.clone(),
             layer.op.clone(),
             layer.format.clone(),
             ranks.join(","),
-            layer.error.map_or_else(String::new, |error| format!("{error:.4}")),
+            layer.error.map_or_else(String::new, |error| format!("{error:.3}")),
             change(layer.weight_bytes.map(human_bytes)),
             change(layer.macs.map(human_macs)),
-            layer.reason.clone(),
+            format!("[{}]", number + 1),
         ]);
     }
     right(&mut table, 4..7);
-    table
+    let numbered = reasons.iter().enumerate();
+    (table, numbered.map(|(k, reason)| format!("[{}] {reason}", k + 1)).collect())
 }
 
 /// Totals before and after.

@@ -1,7 +1,7 @@
 //! How far a network's outputs are from those of the dense network.
 
-use crate::evaluate::metrics;
-use crate::graph::{Graph, Op};
+use crate::evaluate::{ClassScores, metrics};
+use crate::graph::Graph;
 
 /// The measure that the search spends its budget on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,33 +15,12 @@ pub enum Loss {
     Squares,
 }
 
-/// Outputs of a classifier at most.
-const MOST_CLASSES: usize = 1000;
-
 impl Loss {
-    /// Divergence if the only output is a vector of class scores: it comes out of a softmax, or it is a `[1, classes]` vector with at least 2
-    /// and at most 1000 classes and a quarter of the inputs' elements or fewer, and no bounded function gives it.
+    /// Divergence if the only output is class scores ([`ClassScores::of`]).
     pub fn of(graph: &Graph) -> Self {
-        let &[output] = &graph.outputs[..] else { return Self::Squares };
-        let last = graph.producer(output).map(|index| &graph.nodes[index].op);
-        if matches!(last, Some(Op::Softmax { .. })) {
-            return Self::Divergence { probabilities: true };
-        }
-        let inputs: usize = graph.inputs.iter().map(|id| graph.shape(*id).iter().product::<usize>()).sum();
-        let classes = match *graph.shape(output) {
-            [1, classes] => classes,
-            _ => 0,
-        };
-        let linear = match last {
-            Some(Op::Dense(dense)) => dense.activation.is_none(),
-            Some(Op::Conv(conv)) => conv.activation.is_none(),
-            Some(Op::Reshape(_) | Op::Mean { .. } | Op::AveragePool(_) | Op::Transpose(_)) => true,
-            _ => false,
-        };
-        if linear && (2..=MOST_CLASSES).contains(&classes) && classes * 4 <= inputs {
-            Self::Divergence { probabilities: false }
-        } else {
-            Self::Squares
+        match ClassScores::of(graph) {
+            Some(ClassScores { probabilities, .. }) => Self::Divergence { probabilities },
+            None => Self::Squares,
         }
     }
 

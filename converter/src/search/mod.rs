@@ -258,7 +258,8 @@ fn with_data(
         if let Some(limit) = options.max_error {
             let reached = Judgement::of(graph, &result, loss, &held)?.error;
             notes.push(format!("relative output error {reached:.4} on {} held-out samples", held.samples));
-            if reached > limit {
+            // Not `reached > limit`: NaN is no success.
+            if !reached.le(&limit) {
                 return Err(Error::TooMuchError { wanted: limit, reached });
             }
         }
@@ -382,8 +383,8 @@ fn without_data(
     Ok(Outcome { graph: result, layers, notes })
 }
 
-/// The samples to fit, and every fifth, held out.
-fn split(data: &Dataset) -> (Dataset, Dataset) {
+/// The samples to fit, and every fifth, held out to judge.
+pub fn split(data: &Dataset) -> (Dataset, Dataset) {
     let pick = |wanted: fn(usize) -> bool| {
         let members: Vec<usize> = (0..data.samples).filter(|sample| wanted(*sample)).collect();
         let part = |values: &Vec<f32>| {

@@ -218,6 +218,8 @@ fn clip(builder: &mut Builder, call: &Call) -> Result<ValueId> {
     };
     let low = bound(1, "min", f32::NEG_INFINITY)?;
     let high = bound(2, "max", f32::INFINITY)?;
+    // Where the bounds cross, the upper one wins.
+    let low = low.min(high);
     // Before version 11 the defaults were the largest finite numbers.
     let range = ActivationRange {
         low: if low == f32::MIN { f32::NEG_INFINITY } else { low },
