@@ -159,6 +159,50 @@ fn bad_usage_is_exit_code_2() {
 }
 
 #[test]
+fn no_file_of_a_command_overwrites_another() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::copy(models().join(MODEL), at("net.onnx")).expect("a copy");
+    let around = folder.path().join("..").join(folder.path().file_name().expect("a name")).join("net.onnx");
+    for (output, json) in [
+        (around.display().to_string(), at("net.json")),
+        (at("net.rs"), at("net.json")),
+        (at("net.tuc"), at("net.tuc")),
+        (at("net.tuc"), at("net.rs")),
+        (at("net.tuc"), at("net.onnx")),
+    ] {
+        refused(&convert(&[&at("net.onnx"), "-o", &output, "--json", &json]), 2, &["overwrite"]);
+    }
+    // All files or none.
+    refused(
+        &convert(&[&at("net.onnx"), "-o", &at("net.tuc"), "--json", &at("absent/x.json")]),
+        1,
+        &["x.json"],
+    );
+    assert_eq!(files(folder.path()), ["net.onnx"]);
+}
+
+#[test]
+fn an_error_limit_holds_for_the_integers_too() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let data = format!("{}/digits_test_450.npz", models().display());
+    let with = |limit: &str| {
+        let blob = at("net.tuc");
+        let samples =
+            ["--samples", "0..200", "--calibrate", &data, "--json", &at("net.json")].map(String::from);
+        let mut arguments = vec![model(MODEL), "--tucker".into(), "--int8".into(), "-o".into(), blob];
+        arguments.extend(["--max-error".into(), limit.to_string()]);
+        arguments.extend(samples);
+        convert(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    // Rounding alone costs more than this.
+    refused(&with("0.0001"), 1, &["0.0001"]);
+    assert_eq!(files(folder.path()), [""; 0]);
+    accepted(&with("0.1"));
+}
+
+#[test]
 fn bad_models_are_refused_and_nothing_is_written() {
     let folder = tempfile::tempdir().expect("a folder");
     let sound = std::fs::read(models().join(MODEL)).expect("the model");
