@@ -1,1 +1,3 @@
-//! Benches of the tucano runtime and converter.
+//! Benches of the tucano runtime and converter: the figures that they measure, and those of others to compare with.
+
+pub mod figures;

@@ -1,0 +1,243 @@
+//! `cargo bench -p tucano-benches --bench boards [-- --json FILE]`: what the MLPerf Tiny models take on every emulated core as dense
+//! int8 blobs, beside TensorFlow Lite Micro with CMSIS-NN. Where the zoo is absent, the repository's own models, without peers.
+//!
+//! As a test (`cargo test --benches`) it measures a small model on two boards, and holds the arenas of the MLPerf models below the peer's.
+//! Needs what boards/setup.sh installs.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use comfy_table::CellAlignment;
+use miette::{IntoDiagnostic, Result, WrapErr, ensure, miette};
+use serde_json::{Map, Value, json};
+use tucano::host::Runner;
+use tucano_benches::figures::{BENCHMARKS, FIGURES, Figure, PEER};
+use tucano_converter::boards::firmware::OptLevel;
+use tucano_converter::boards::{self, Report};
+use tucano_converter::convert::{Options, convert};
+use tucano_converter::report::{human_bytes, plain_table};
+use tucano_converter::search::Silent;
+use tucano_tests::{models, read, zoo};
+
+/// Instructions hardly depend on the data.
+const SAMPLES: usize = 2;
+/// Most samples that calibrate.
+const CALIBRATION: usize = 250;
+
+/// A model as a dense int8 blob, with the stored bytes of [`SAMPLES`] samples.
+struct Subject {
+    name: String,
+    macs: u64,
+    calibration: usize,
+    blob: Vec<u8>,
+    arena_bytes: usize,
+    inputs: Vec<u8>,
+    peer: Option<[f64; FIGURES.len()]>,
+}
+
+impl Subject {
+    fn convert(name: &str, model: &Path, data: &Path) -> Result<Self> {
+        let (graph, data) = read(model, data, None)?;
+        let data = data.slice(0..CALIBRATION);
+        let options = Options { int8: true, ..Options::default() };
+        let converted = convert(&graph, Some(&data), &options, &Silent)?;
+        let runner = Runner::new(&converted.blob).into_diagnostic()?;
+        let mut inputs = Vec::new();
+        for sample in 0..SAMPLES {
+            inputs.extend(runner.quantise(&data.sample(sample)).into_diagnostic()?.concat());
+        }
+        Ok(Self {
+            name: name.into(),
+            macs: converted.report.after.macs,
+            calibration: data.samples,
+            blob: converted.blob,
+            arena_bytes: converted.report.after.arena_bytes,
+            inputs,
+            peer: None,
+        })
+    }
+
+    /// The figures that `wanted` names, in the order of [`FIGURES`].
+    fn measure(&self, wanted: impl Fn(Figure) -> bool) -> Result<[Option<f64>; FIGURES.len()]> {
+        let mut runs = BTreeMap::<&str, Report>::new();
+        let mut run = |board: &'static str| -> Result<Report> {
+            if let Some(report) = runs.get(board) {
+                return Ok(report.clone());
+            }
+            eprintln!("{} on {board}", self.name);
+            let (report, _) = boards::run(
+                &self.blob,
+                boards::find(board)?,
+                &self.inputs,
+                SAMPLES,
+                OptLevel::Three,
+                &|_| (),
+            )?;
+            runs.insert(board, report.clone());
+            Ok(report)
+        };
+        let mut found = [None; FIGURES.len()];
+        for (found, (_, figure)) in found.iter_mut().zip(FIGURES).filter(|(_, (_, figure))| wanted(*figure)) {
+            *found = Some(match figure {
+                Figure::Instructions(board) => run(board)?.instructions,
+                Figure::Arena => self.arena_bytes as f64,
+                Figure::Stack => run("qemu-m4")?.stack_bytes as f64,
+                Figure::Code(board, level) => {
+                    boards::build(&self.blob, boards::find(board)?, level)?.code_bytes as f64
+                }
+            });
+        }
+        Ok(found)
+    }
+}
+
+/// The MLPerf models, those of the repository where there is no zoo.
+fn subjects() -> Result<Vec<Subject>> {
+    let Some(zoo) = zoo() else {
+        println!(
+            "The MLPerf models are not on this machine: measured are models of this repository, for which no peer was.\n"
+        );
+        return ["phm_mlp_dense", "resnet8"].map(own).into_iter().collect();
+    };
+    let mut subjects = Vec::new();
+    for benchmark in &BENCHMARKS {
+        eprintln!("converting {}", benchmark.model);
+        let (model, data) = (zoo.join(benchmark.model), zoo.join(benchmark.data));
+        let subject = Subject::convert(benchmark.name, &model, &data)?;
+        subjects.push(Subject { peer: Some(benchmark.peer), ..subject });
+    }
+    Ok(subjects)
+}
+
+/// A model of this repository.
+fn own(name: &str) -> Result<Subject> {
+    let path = |extension: &str| models().join(format!("{name}.{extension}"));
+    Subject::convert(name, &path("onnx"), &path("npz"))
+}
+
+/// Millions of instructions, bytes as they are.
+fn text(figure: Figure, value: f64) -> String {
+    match figure {
+        Figure::Instructions(_) => format!("{:.3} M", value / 1e6),
+        _ => format!("{value:.0}"),
+    }
+}
+
+/// Prints the table; gives its JSON.
+fn report(measured: &[(Subject, [Option<f64>; FIGURES.len()])]) -> Value {
+    let mut header = vec!["model", ""];
+    header.extend(FIGURES.map(|(title, _)| title));
+    let mut table = plain_table(&header);
+    table.set_width(180);
+    let mut documents = Vec::new();
+    for (subject, ours) in measured {
+        let peer = subject.peer.map_or([None; FIGURES.len()], |peer| peer.map(Some));
+        let mut ratios = [None; FIGURES.len()];
+        for (ratio, pair) in ratios.iter_mut().zip(ours.iter().zip(peer)) {
+            *ratio = pair.0.zip(pair.1).map(|(ours, peer)| ours / peer);
+        }
+        let row = |name: &str, who: &str, values: &[Option<f64>], text: &dyn Fn(Figure, f64) -> String| {
+            let cells = FIGURES
+                .iter()
+                .zip(values)
+                .map(|((_, figure), value)| value.map_or_else(String::new, |value| text(*figure, value)));
+            [name.to_string(), who.to_string()].into_iter().chain(cells).collect::<Vec<_>>()
+        };
+        table.add_row(row(&subject.name, "tucano", ours, &text));
+        if subject.peer.is_some() {
+            table.add_row(row("", "peer", &peer, &text));
+            table.add_row(row("", "ratio", &ratios, &|_, value| format!("{value:.2}")));
+        }
+        let named = |values: &[Option<f64>]| -> Map<String, Value> {
+            FIGURES.iter().zip(values).map(|((title, _), value)| (title.to_string(), json!(value))).collect()
+        };
+        documents.push(json!({
+            "model": subject.name, "macs": subject.macs, "calibration_samples": subject.calibration,
+            "blob_bytes": subject.blob.len(), "tucano": named(ours), "peer": named(&peer), "ratio": named(&ratios),
+        }));
+    }
+    for column in table.column_iter_mut().skip(2) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    println!("{table}\n");
+    for (subject, _) in measured {
+        println!(
+            "{}: {:.3} M multiply-adds, blob {}, calibrated on {} samples",
+            subject.name,
+            subject.macs as f64 / 1e6,
+            human_bytes(subject.blob.len()),
+            subject.calibration
+        );
+    }
+    println!(
+        "\nM0 to M55: executed instructions of one inference under emulation, not cycles, mean of {SAMPLES} samples, code at opt-level 3.\n\
+         Code, arena and stack in bytes; code without the model and the harness. Ratio: tucano / peer, less is better.\nPeer: {PEER}."
+    );
+    json!({"schema": "tucano.bench.boards/1", "peer": PEER, "samples": SAMPLES, "models": documents})
+}
+
+/// The short version: one model, two boards, and the arenas.
+fn test() -> Result<()> {
+    let subject = own("phm_mlp_dense")?;
+    let short = |figure| {
+        [Figure::Instructions("qemu-m0"), Figure::Instructions("qemu-m4"), Figure::Arena, Figure::Stack]
+            .contains(&figure)
+    };
+    let figures = subject.measure(short)?;
+    for ((title, figure), value) in FIGURES.iter().zip(figures).filter(|((_, figure), _)| short(*figure)) {
+        let value = value.unwrap_or_default();
+        let least = if let Figure::Instructions(_) = figure { subject.macs as f64 } else { 1.0 };
+        ensure!(value >= least, "{title}: {value} is no measurement");
+    }
+    let mut measured = vec![(subject, figures)];
+    if zoo().is_some() {
+        for subject in subjects()? {
+            let figures = subject.measure(|figure| figure == Figure::Arena)?;
+            measured.push((subject, figures));
+        }
+    }
+    report(&measured);
+    let arena = FIGURES.iter().position(|(_, figure)| *figure == Figure::Arena).unwrap_or_default();
+    for (subject, _) in &measured {
+        if let Some(peer) = subject.peer {
+            ensure!(
+                subject.arena_bytes as f64 <= peer[arena],
+                "{}: the arena is above the peer's",
+                subject.name
+            );
+        }
+    }
+    Ok(())
+}
+
+fn main() -> Result<()> {
+    let mut json = None;
+    let mut bench = false;
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--bench" => bench = true,
+            "--json" => {
+                json = Some(PathBuf::from(arguments.next().ok_or_else(|| miette!("--json needs a file"))?))
+            }
+            // Flags of the test runner, which it gives to every bench.
+            _ => {}
+        }
+    }
+    if !bench {
+        return test();
+    }
+    let mut measured = Vec::new();
+    for subject in subjects()? {
+        let figures = subject.measure(|_| true)?;
+        measured.push((subject, figures));
+    }
+    let document = report(&measured);
+    if let Some(path) = json {
+        let text = serde_json::to_string_pretty(&document).into_diagnostic()?;
+        std::fs::write(&path, text + "\n")
+            .into_diagnostic()
+            .wrap_err_with(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
