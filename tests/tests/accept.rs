@@ -67,7 +67,7 @@ impl Subject {
             let reference =
                 evaluate(&self.graph, &data.inputs, data.samples, &self.graph.outputs[..1]).remove(0);
             let mut runner = Runner::new(blob).unwrap();
-            let outputs = run_blob(&mut runner, &data).unwrap();
+            let outputs = run_blob(&mut runner, &data).unwrap().remove(0);
             let classes = ClassScores::of(&self.graph);
             let fidelity = Fidelity::between(&reference, &outputs, classes, resolution(&runner));
             let accuracy = data.labels.zip(classes).map(|(labels, scores)| {
