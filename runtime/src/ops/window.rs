@@ -49,7 +49,7 @@ impl Axis {
         let (Some(reach), Some(padded)) = (reach, padded) else {
             return Err(ErrorKind::Parameter);
         };
-        if padded > i32::MAX as u32 || reach > padded || stride > padded {
+        if padded > i32::MAX as u32 || reach > padded {
             return Err(ErrorKind::Parameter);
         }
         // (output - 1) * stride <= free < output * stride, without a division.
@@ -155,7 +155,7 @@ mod tests {
     fn output_extent_is_the_floor_formula() {
         for input in 1..9u32 {
             for kernel in 1..5u32 {
-                for stride in 1..4u32 {
+                for stride in [1, 2, 3, 14, u32::MAX] {
                     for dilation in 1..3u32 {
                         for before in 0..3u32 {
                             for after in 0..3u32 {
@@ -168,8 +168,7 @@ mod tests {
                                         [kernel, stride, dilation],
                                         [before, after],
                                     );
-                                    let legal = stride <= padded;
-                                    assert_eq!(axis.is_ok(), legal && expected == Some(output));
+                                    assert_eq!(axis.is_ok(), expected == Some(output));
                                 }
                             }
                         }
@@ -209,7 +208,6 @@ mod tests {
             ([4, 0], [1, 1, 1], [0, 0]),
             ([4, m], [1, 1, 1], [m, m]),
             ([4, m], [1, 2, 1], [0, 0]),
-            ([4, 1], [1, m, 1], [0, 0]),
             ([4, 1 << 31], [1, 2, 1], [0, 0]),
         ] {
             assert!(Axis::new(extents, window, pads).is_err());
