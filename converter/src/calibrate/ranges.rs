@@ -18,9 +18,9 @@ const BINS: usize = 1 << 14;
 /// What was seen of one value.
 #[derive(Clone, Debug)]
 pub struct Statistics {
-    /// Least number.
+    /// Least number; not a number if any is not.
     pub low: f32,
-    /// Greatest number.
+    /// Greatest number; not a number if any is not.
     pub high: f32,
     /// How often which numbers came.
     pub histogram: Histogram,
@@ -109,8 +109,11 @@ pub fn collect(graph: &Graph, data: &Dataset) -> HashMap<ValueId, Statistics> {
                 let slot = &mut statistics.channel_max[row % count];
                 *slot = block.iter().fold(*slot, |max, x| max.max(x.abs()));
             }
-            statistics.low = values.iter().copied().fold(statistics.low, f32::min);
-            statistics.high = values.iter().copied().fold(statistics.high, f32::max);
+            // Unlike `f32::min`, these keep what is not a number.
+            let least = |low: f32, x: &f32| if x.is_nan() || *x < low { *x } else { low };
+            let greatest = |high: f32, x: &f32| if x.is_nan() || *x > high { *x } else { high };
+            statistics.low = values.iter().fold(statistics.low, least);
+            statistics.high = values.iter().fold(statistics.high, greatest);
             statistics.histogram.add(values);
             for sample in values.chunks(sums[k].len().max(1)) {
                 sums[k].iter_mut().zip(sample).for_each(|(sum, x)| *sum += f64::from(*x));

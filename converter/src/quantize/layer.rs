@@ -43,6 +43,8 @@ pub struct LayerInput<'a> {
 
 /// Biases stay below this many units, by a coarser weight scale where need be.
 const BIAS_LIMIT: f64 = (1 << 30) as f64;
+/// Factors from here on have no multiplier.
+const FACTOR_LIMIT: f64 = (1 << 30) as f64;
 
 impl Layer {
     /// Quantises weights and bias, and proves that no accumulator passes 32 bits.
@@ -81,12 +83,16 @@ impl Layer {
             let start = layer.weights.len();
             layer.weights.extend(weights.iter().map(stored));
             let bias = (f64::from(from.bias[channel]) / (input_scale * f64::from(scale))).round();
-            let bias = bias.clamp(f64::from(i32::MIN), f64::from(i32::MAX)) as i32;
+            if bias.abs() > f64::from(i32::MAX) {
+                return Err(Error::Overflow { node: from.node.into(), channel, bound: bias.abs() as i64 });
+            }
+            let bias = bias as i32;
             let factor = input_scale * f64::from(scale) / f64::from(from.output.scale);
             let (multiplier, shift) = quantize_multiplier(factor);
-            // A shift to the left is applied to the accumulator itself.
-            let bound =
-                accumulator_bound(&layer.weights[start..], from.greatest_input(), bias) << shift.max(0);
+            // A shift to the left is applied to the accumulator itself; from `FACTOR_LIMIT` on no shift is enough.
+            let left = if factor < FACTOR_LIMIT { 1 << shift.max(0) } else { i64::MAX };
+            let bound = accumulator_bound(&layer.weights[start..], from.greatest_input(), bias);
+            let bound = bound.saturating_mul(left);
             if bound > i64::from(i32::MAX) {
                 return Err(Error::Overflow { node: from.node.into(), channel, bound });
             }
@@ -191,5 +197,5 @@ pub fn greatest_level(graph: &Graph, id: ValueId) -> i32 {
 /// Greatest magnitude that `sum w (x - zero_point) + bias` can reach, in any order of summation.
 fn accumulator_bound(weights: &[i8], greatest_input: i64, bias: i32) -> i64 {
     let sum: i64 = weights.iter().map(|weight| i64::from(weight.unsigned_abs())).sum();
-    sum.saturating_mul(greatest_input) + i64::from(bias.unsigned_abs())
+    sum.saturating_mul(greatest_input).saturating_add(bias.unsigned_abs().into())
 }

@@ -11,7 +11,7 @@
 //! equalised first (`gauge`).
 //!
 //! Refused, naming node or value: a graph without calibration data unless all is pinned; operators that exist for floats
-//! alone; accumulators that could pass 32 bits; pins that contradict each other.
+//! alone; a softmax over more than 4095 classes; accumulators that could pass 32 bits; pins that contradict each other.
 
 mod gauge;
 mod layer;
@@ -24,6 +24,7 @@ pub use simulate::simulate;
 use std::collections::{BTreeMap, HashMap};
 
 use tucano::blob::DType;
+use tucano::ops::softmax::MAX_ROW;
 
 use crate::calibrate::Dataset;
 use crate::calibrate::ranges::{self, Statistics};
@@ -215,6 +216,9 @@ fn check_operators(graph: &Graph) -> Result<(), Error> {
             Op::Affine(_) | Op::Pad { .. } => "has no step: run `legalize` before quantising",
             Op::Conv(_) | Op::Dense(_) if node.op.dense_weight().is_none() => {
                 "its weight is factorised: run `lower` before quantising"
+            }
+            Op::Softmax { axis } if graph.shape(node.inputs[0])[*axis] > MAX_ROW as usize => {
+                "its sum of more than 4095 exponentials passes 32 bits"
             }
             _ => continue,
         };

@@ -266,6 +266,38 @@ fn odd_numbers_give_a_result_or_a_clear_error() {
     let graph = chain(&[1, 4], vec![dense(3, 4, vec![f32::MAX; 12])]);
     let error = quantize(&graph, Some(&samples(&graph, 5, f32::MAX)), &Options::default()).unwrap_err();
     assert_eq!(error, Error::NotFinite { value: "v0".into() });
+    // Neither less nor greater than any number.
+    let mut data = samples(&graph, 5, 1.0);
+    data.inputs[0][7] = f32::NAN;
+    let error = quantize(&graph, Some(&data), &Options::default()).unwrap_err();
+    assert_eq!(error, Error::NotFinite { value: "x".into() });
+}
+
+#[test]
+fn factors_and_biases_without_integers_are_refused() {
+    let pinned = |scale| Some(Quantization { scale, zero_point: 0, bits: 8 });
+    for (output, weight, bias, holds) in
+        [(1.0, 1.0, 5.0, true), (1e-10, 1.0, 0.0, false), (1e-10, 0.0, 0.0, true), (1.0, 1.0, 1e10, false)]
+    {
+        let mut graph = chain(&[1, 1], vec![dense(1, 1, vec![weight])]);
+        let Op::Dense(layer) = &mut graph.nodes[0].op else { unreachable!() };
+        layer.bias = Some(vec![bias]);
+        (graph.values[0].quantization, graph.values[1].quantization) = (pinned(1.0), pinned(output));
+        let weight_scales = [("n0".to_owned(), vec![1.0])].into();
+        let result = quantize(&graph, None, &Options { weight_scales, ..Options::default() });
+        assert_eq!(result.is_ok(), holds, "{output} {weight} {bias}");
+        assert!(holds || matches!(&result, Err(Error::Overflow { node, .. }) if node == "n0"), "{result:?}");
+    }
+}
+
+#[test]
+fn softmax_over_too_many_classes_is_refused() {
+    for (classes, holds) in [(4095, true), (4096, false)] {
+        let graph = chain(&[1, classes], vec![Op::Softmax { axis: 1 }]);
+        let result = quantize(&graph, Some(&samples(&graph, 1, 1.0)), &Options::default());
+        assert_eq!(result.is_ok(), holds);
+        assert!(holds || matches!(result, Err(Error::Node { node, op: "softmax", .. }) if node == "n0"));
+    }
 }
 
 #[test]
