@@ -88,6 +88,9 @@ fn pad_as_conv(shape: &[usize], before: &[usize], after: &[usize], value: f32) -
     if value != 0.0 && spatial {
         return Err(format!("pads rows or columns by {value}; only zero can be padded there"));
     }
+    if !value.is_finite() {
+        return Err(format!("pads by {value}; only the sides of a maximum pooling can be padded so"));
+    }
     let rows = if axes == 4 { [before[2], after[2]] } else { [0, 0] };
     let columns = [before[axes - 1], after[axes - 1]];
     let pads = [rows[0], columns[0], rows[1], columns[1]];
@@ -150,6 +153,7 @@ mod tests {
             [0., 0., 1., 0., 0., 1., 0., 0., 0., 0.]
         );
         assert!(pad(&[0, 0, 1, 0], &[0; 4], 1.0).is_err());
+        assert!(pad(&[0, 1, 0, 0], &[0; 4], f32::NEG_INFINITY).is_err());
         assert!(pad(&[1, 0, 0, 0], &[0; 4], 0.0).is_err());
     }
 }

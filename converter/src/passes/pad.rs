@@ -63,7 +63,8 @@ fn absorb(graph: &mut Graph, index: usize) -> bool {
             pads.absorbed_by_pool(pool).map(|pool| Op::AveragePool(Pool { count_include_pad: true, ..pool }))
         }
         Op::MaxPool(pool)
-            if *value == f32::NEG_INFINITY || (*value <= 0.0 && is_never_negative(graph, source)) =>
+            // No finite number is below the lowest.
+            if *value <= f32::MIN || (*value <= 0.0 && is_never_negative(graph, source)) =>
         {
             pads.absorbed_by_pool(pool).map(Op::MaxPool)
         }

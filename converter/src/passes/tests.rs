@@ -176,6 +176,11 @@ fn pads_become_padding() {
     assert_eq!(chain(&shape, rectified(narrow())).1, ["conv2d", "max-pool"]);
     // Here a window lies in the padding alone.
     assert_eq!(chain(&shape, rectified(spatial())).1, ["conv2d", "pad", "max-pool"]);
+    // Nothing loses against the lowest number.
+    for value in [f32::MIN, f32::NEG_INFINITY] {
+        let lowest = pad(&[0, 0, 1, 0], &[0, 0, 0, 1], value);
+        assert_eq!(chain(&shape, vec![lowest, Op::MaxPool(pool([0; 4], false))]).1, ["max-pool"]);
+    }
     let ops = vec![pad(&[0, 0, 1, 2], &[0, 0, 0, 1], 1.0), conv(3, 2, 3, 1, 1)];
     assert_eq!(chain(&shape, ops).1, ["pad", "conv2d"]);
 }

@@ -284,7 +284,8 @@ fn pad(builder: &mut Builder, call: &Call) -> Result<ValueId> {
         return Ok(x);
     }
     let value = value.unwrap_or(0.0) as f32;
-    if !value.is_finite() {
+    // Minus infinity is neutral to a maximum, so a pooling behind can absorb it.
+    if !value.is_finite() && value != f32::NEG_INFINITY {
         return Err(Refusal::new(format!("pads with {value}"), "use the pads of the pooling that follows"));
     }
     if before.first() != Some(&0) || after.first() != Some(&0) {
