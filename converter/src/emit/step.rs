@@ -6,7 +6,8 @@ use tucano::quant::quantize_multiplier;
 
 use super::{Error, Program, word};
 use crate::graph::{ActivationRange, Node, Op, Quantization, Unary};
-use crate::passes::layout::{Gather, Kind, Step, Window, gathered};
+use crate::passes::layout::{Gather, Kind, Step, Window};
+use crate::passes::order::gathered;
 use crate::quantize::stored_bounds;
 
 /// Type and little-endian bytes of a stored constant.

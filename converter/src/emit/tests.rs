@@ -192,6 +192,72 @@ fn graphs() -> Vec<(Graph, usize)> {
         ),
         // The product exists for floats.
         (chain(&[1, 8], vec![dense(8, 8), Op::Mul(NONE), Op::Unary(Unary::Sin)]), 0),
+        // Space to depth, channels first: five axes change places.
+        (
+            chain(
+                &[1, 3, 4, 6],
+                vec![
+                    conv([3, 3, 1, 1], [1, 1], [0; 4], 1),
+                    Op::Reshape(vec![1, 3, 2, 2, 3, 2]),
+                    Op::Transpose(vec![0, 1, 3, 5, 2, 4]),
+                    Op::Reshape(vec![1, 12, 2, 3]),
+                    conv([2, 12, 1, 1], [1, 1], [0; 4], 1),
+                ],
+            ),
+            2,
+        ),
+        // Patches as rows.
+        (
+            chain(
+                &[1, 3, 4, 6],
+                vec![
+                    Op::Reshape(vec![1, 3, 2, 2, 3, 2]),
+                    Op::Transpose(vec![0, 2, 4, 1, 3, 5]),
+                    Op::Reshape(vec![1, 6, 12]),
+                    dense(4, 12),
+                ],
+            ),
+            2,
+        ),
+        // Reshapes that split the elements in other places: through row-major order.
+        (
+            chain(
+                &[1, 3, 3, 5],
+                vec![
+                    conv([6, 3, 1, 1], [1, 1], [0; 4], 1),
+                    Op::Reshape(vec![1, 9, 2, 5]),
+                    conv([2, 9, 2, 2], [1, 1], [0; 4], 1),
+                ],
+            ),
+            2,
+        ),
+        (
+            chain(
+                &[1, 3, 9, 7],
+                vec![
+                    conv([4, 3, 1, 1], [1, 1], [0; 4], 1),
+                    Op::Reshape(vec![1, 6, 42]),
+                    Op::Transpose(vec![0, 2, 1]),
+                    Op::Reshape(vec![1, 7, 9, 4]),
+                    conv([2, 7, 1, 1], [1, 1], [0; 4], 1),
+                ],
+            ),
+            2,
+        ),
+        // Probabilities over a whole image: their scores move.
+        (
+            chain(
+                &image,
+                vec![
+                    conv([4, 3, 3, 3], [2, 2], [0; 4], 1),
+                    Op::Reshape(vec![1, 16]),
+                    Op::Softmax { axis: 1 },
+                ],
+            ),
+            1,
+        ),
+        // A stride past the image's end.
+        (chain(&[1, 4, 6, 5], vec![conv([4, 4, 3, 3], [20, 9], [0; 4], 1), Op::Reshape(vec![1, 4])]), 0),
         // Nothing at all.
         (chain(&[2, 2], vec![Op::Reshape(vec![4])]), 0),
     ]

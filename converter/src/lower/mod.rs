@@ -9,6 +9,7 @@
 
 use crate::compress::network;
 use crate::graph::{ActivationRange, Conv, Core, Dense, Graph, Mode, Network, Node, Op, Tensor, Weight};
+use crate::passes::order::{axis_order, gathered};
 
 /// Why a network is no chain of layers.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, miette::Diagnostic)]
@@ -153,16 +154,9 @@ fn extent(core: &Core, mode: Mode) -> usize {
 
 /// The numbers of a core with its axes in the order of `modes`; those it lacks have extent 1.
 fn permuted(core: &Core, modes: &[Mode]) -> Vec<f32> {
-    let stride = |axis: usize| core.tensor.shape[axis + 1..].iter().product::<usize>();
-    let mut offsets = vec![0];
-    for mode in modes {
-        if let Some(axis) = core.modes.iter().position(|own| own == mode) {
-            let step = stride(axis);
-            let extent = core.tensor.shape[axis];
-            offsets = offsets.iter().flat_map(|base| (0..extent).map(move |k| base + k * step)).collect();
-        }
-    }
-    offsets.into_iter().map(|offset| core.tensor.data[offset]).collect()
+    let axes: Vec<usize> =
+        modes.iter().filter_map(|mode| core.modes.iter().position(|own| own == mode)).collect();
+    gathered(&core.tensor.data, &axis_order(&core.tensor.shape, &axes))
 }
 
 /// Appends the stages of one layer to `graph`.

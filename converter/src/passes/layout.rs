@@ -10,14 +10,13 @@
 //! only what really has to move becomes a [`Kind::Permute`] step. Graph inputs are stored in the order that their first reader
 //! wants, if that is an order of whole axes, and the contract tells the caller.
 //!
-//! Refused, naming the node: factorised weights, graph inputs and outputs with more than four axes, and moves that are no
-//! permutation of at most four axes.
+//! Refused, naming the node: factorised weights, and graph inputs and outputs with more than four axes.
 
 use std::rc::Rc;
 
 use tucano::blob::InputContract;
 
-use super::order::{as_permute, axis_order, axis_permutation, inverse};
+use super::order::{as_permute, as_permutes, axis_order, axis_permutation, gathered, inverse};
 use crate::graph::{Conv, Graph, Node, Op, Pool, ValueId, image_shape};
 
 /// Why a graph has no layout.
@@ -132,11 +131,6 @@ pub struct Gather {
     pub channels: Vec<usize>,
 }
 
-/// Elements `order` of `data`.
-pub fn gathered<T: Copy>(data: &[T], order: &[usize]) -> Vec<T> {
-    order.iter().map(|index| data[*index]).collect()
-}
-
 /// Lays out `graph`.
 pub fn layout(graph: &Graph) -> Result<Layout, Error> {
     let wanted = wanted_orders(graph);
@@ -242,6 +236,11 @@ struct Place {
     shape: Vec<usize>,
 }
 
+/// Whether a transpose leaves `place` in an order of axes; every place is in one, so that row-major order can always be reached.
+fn permutes_axes(place: &Place, transpose: &[usize]) -> bool {
+    as_permute(&gathered(transpose, &place.order)).is_some()
+}
+
 struct State<'a> {
     graph: &'a Graph,
     tensors: Vec<Stored>,
@@ -285,7 +284,7 @@ impl State<'_> {
         }
     }
 
-    /// Copies `id` into a new place by a permute step.
+    /// Copies `id` into a new place by permute steps, one if four axes suffice.
     fn moved(
         &mut self,
         id: ValueId,
@@ -296,16 +295,23 @@ impl State<'_> {
         let from = self.places[id.0][0].clone();
         let at = inverse(&from.order);
         let source: Vec<usize> = order.iter().map(|index| at[*index]).collect();
-        let (input_shape, axes) =
-            as_permute(&source).filter(|(shape, _)| shape.len() <= 4).ok_or_else(|| {
-                self.refuse(reader, "needs its input in an order that no permutation of 4 axes gives")
-            })?;
-        let output_shape = axes.iter().map(|axis| input_shape[*axis]).collect();
-        let place = self.new_place(order.into(), shape.to_vec());
-        let input = self.tensor(id, &from, input_shape);
-        let output = self.tensor(id, &place, output_shape);
+        // Axes that two reshapes split in different places have row-major order in common.
+        let through_row_major = || [as_permutes(&at)?, as_permutes(&order)?].concat().into();
+        let permutes = as_permutes(&source).or_else(through_row_major).ok_or_else(|| {
+            self.refuse(reader, "needs its input in an order that no permutations of its axes give")
+        })?;
         let name = format!("{}/permute", self.graph.nodes.get(reader).map_or("output", |node| &node.name));
-        self.steps.push(Step { name, node: reader, kind: Kind::Permute(axes), inputs: vec![input], output });
+        let mut place = from;
+        for (input_shape, axes) in permutes {
+            let output_shape: Vec<usize> = axes.iter().map(|axis| input_shape[*axis]).collect();
+            let order = gathered(&place.order, &axis_order(&input_shape, &axes));
+            let input = self.tensor(id, &place, input_shape);
+            place = self.new_place(order.into(), output_shape.clone());
+            let output = self.tensor(id, &place, output_shape);
+            let (name, kind) = (name.clone(), Kind::Permute(axes));
+            self.steps.push(Step { name, node: reader, kind, inputs: vec![input], output });
+        }
+        place.shape = shape.to_vec();
         self.places[id.0].push(place.clone());
         Ok(place)
     }
@@ -325,11 +331,15 @@ impl State<'_> {
             }
             Op::Transpose(permutation) => {
                 let at = inverse(&axis_order(shape, permutation));
-                let carry = |place: &Place| Place {
-                    order: place.order.iter().map(|index| at[*index]).collect(),
-                    ..place.clone()
-                };
-                self.places[output.0] = self.places[input.0].iter().map(carry).collect();
+                if !self.places[input.0].iter().any(|place| permutes_axes(place, &at)) {
+                    let elements = at.len();
+                    self.placed(input, (0..elements).collect(), &[elements], index)?;
+                }
+                let carry =
+                    |place: &Place| Place { order: gathered(&at, &place.order).into(), ..place.clone() };
+                let carried =
+                    self.places[input.0].iter().filter(|place| permutes_axes(place, &at)).map(carry);
+                self.places[output.0] = carried.collect();
                 Ok(())
             }
             Op::Conv(conv) => {
@@ -400,7 +410,8 @@ impl State<'_> {
             }
         };
         // One row: the outputs may come in any order, so in the one that the next step wants.
-        let channels = wanted.filter(|_| rows == 1).map_or_else(|| (0..o).collect(), |order| order.to_vec());
+        let channels = wanted.filter(|order| rows == 1 && as_permute(order).is_some());
+        let channels = channels.map_or_else(|| (0..o).collect(), |order| order.to_vec());
         let weights =
             channels.iter().flat_map(|row| columns.iter().map(move |column| row * i + column)).collect();
         let order =
@@ -465,15 +476,18 @@ impl State<'_> {
     }
 
     fn softmax(&mut self, index: usize, node: &Node, axis: usize) -> Result<(), Error> {
-        let input = node.inputs[0];
-        let shape = self.graph.shape(input);
+        let (graph, input) = (self.graph, node.inputs[0]);
+        let shape = graph.shape(input);
         let classes = shape[axis];
         let rows = shape.iter().product::<usize>() / classes;
         let target = reduced_index(shape, &[axis]);
         let contiguous = |place: &&Place| {
             place.order.chunks(classes).all(|row| row.iter().all(|index| target[*index] == target[row[0]]))
         };
-        let place = match self.places[input.0].iter().find(contiguous) {
+        // Probabilities that leave the graph may be wider than what they come from: that is what moves, should they be out of order.
+        let leaves = graph.outputs.contains(&node.output);
+        let stated = |place: &&Place| !leaves || axis_permutation(shape, &place.order).is_some();
+        let place = match self.places[input.0].iter().find(|place| contiguous(place) && stated(place)) {
             Some(place) => place.clone(),
             None => {
                 let last: Vec<usize> = (0..shape.len()).filter(|k| *k != axis).chain([axis]).collect();

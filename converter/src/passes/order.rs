@@ -3,7 +3,12 @@
 //! An order is a list of row-major indices; element `k` of what is stored is element `order[k]` of the array. Takes and gives such
 //! lists, and says which of them are permutations of axes.
 
-/// Element order of an array of `shape` stored with its axes in the order `axes`.
+/// Elements `order` of `data`.
+pub(crate) fn gathered<T: Copy>(data: &[T], order: &[usize]) -> Vec<T> {
+    order.iter().map(|index| data[*index]).collect()
+}
+
+/// Element order of an array of `shape` stored with its axes in the order `axes`. Of axes that are left out, only index 0 counts.
 pub(crate) fn axis_order(shape: &[usize], axes: &[usize]) -> Vec<usize> {
     let mut strides = vec![1; shape.len()];
     for axis in (1..shape.len()).rev() {
@@ -68,6 +73,69 @@ pub(super) fn as_permute(source: &[usize]) -> Option<(Vec<usize>, Vec<usize>)> {
         .then_some((shape, order))
 }
 
+/// Writes `source` as permutations of at most four axes, one after the other: input extents and axis order of each. `None` if it is
+/// no permutation of axes.
+pub(super) fn as_permutes(source: &[usize]) -> Option<Vec<(Vec<usize>, Vec<usize>)>> {
+    let (mut shape, mut order) = as_permute(source)?;
+    let mut permutes = Vec::new();
+    while shape.len() > 4 {
+        let axes = best_move(&order);
+        let (merged, blocks) = without_neighbours(&shape, &axes);
+        permutes.push((merged, blocks));
+        let moved: Vec<usize> = axes.iter().map(|axis| shape[*axis]).collect();
+        let at = inverse(&axes);
+        let left: Vec<usize> = order.iter().map(|axis| at[*axis]).collect();
+        (shape, order) = without_neighbours(&moved, &left);
+    }
+    permutes.push((shape, order));
+    Some(permutes)
+}
+
+/// The exchange of four blocks of axes after which the fewest axes are left to permute on the way to `order`. One block behind
+/// its predecessor is one axis fewer, so there is always progress.
+fn best_move(order: &[usize]) -> Vec<usize> {
+    let rank = order.len();
+    let mut best = (usize::MAX, Vec::new());
+    for a in 1..rank {
+        for b in a + 1..rank {
+            for c in b + 1..rank {
+                let blocks = [0..a, a..b, b..c, c..rank];
+                for code in 0..256 {
+                    let picks = [code & 3, code >> 2 & 3, code >> 4 & 3, code >> 6];
+                    if (0..4).all(|block| picks.contains(&block)) {
+                        let axes: Vec<usize> =
+                            picks.iter().flat_map(|block| blocks[*block].clone()).collect();
+                        let at = inverse(&axes);
+                        let left = order.windows(2).filter(|pair| at[pair[1]] != at[pair[0]] + 1).count();
+                        if left < best.0 {
+                            best = (left, axes);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    best.1
+}
+
+/// The permutation of axes with those merged that stay neighbours.
+fn without_neighbours(shape: &[usize], order: &[usize]) -> (Vec<usize>, Vec<usize>) {
+    let at = inverse(order);
+    let mut extents: Vec<usize> = Vec::new();
+    let mut firsts = Vec::new();
+    for (axis, extent) in shape.iter().enumerate() {
+        match extents.last_mut() {
+            Some(last) if at[axis] == at[axis - 1] + 1 => *last *= extent,
+            _ => {
+                extents.push(*extent);
+                firsts.push(axis);
+            }
+        }
+    }
+    let merged = order.iter().filter_map(|axis| firsts.iter().position(|first| first == axis)).collect();
+    (extents, merged)
+}
+
 /// The order that undoes `order`.
 pub(super) fn inverse(order: &[usize]) -> Vec<usize> {
     let mut inverse = vec![0; order.len()];
@@ -111,6 +179,25 @@ mod tests {
             let composed: Vec<usize> = inverse(&source).iter().map(|k| source[*k]).collect();
             assert!(composed.is_sorted());
         }
+    }
+
+    #[test]
+    fn permutes_of_four_axes_make_up_any_other() {
+        let mut next = numbers(3);
+        let mut most = 0;
+        for _ in 0..300 {
+            let shape: Vec<usize> = (0..1 + next(8)).map(|_| 1 + next(3)).collect();
+            let source = axis_order(&shape, &shuffled(shape.len(), &mut next));
+            let permutes = as_permutes(&source).expect("permutes axes");
+            let mut moved: Vec<usize> = (0..source.len()).collect();
+            for (extents, axes) in &permutes {
+                assert!(extents.len() <= 4);
+                moved = axis_order(extents, axes).iter().map(|k| moved[*k]).collect();
+            }
+            assert_eq!(moved, source);
+            most = most.max(permutes.len());
+        }
+        assert!((2..=3).contains(&most), "{most}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Removes transposes, or moves them to where they meet.
 
 use super::edit;
+use super::order::axis_order;
 use crate::graph::{Graph, Op, Tensor, Weight};
 
 /// Composes transposes, turns those that only move axes of extent 1 into reshapes, moves the others behind nodes that work on any
@@ -99,7 +100,8 @@ fn absorb_in_columns(graph: &mut Graph, index: usize) -> bool {
     {
         return false;
     }
-    let order = element_order(shape, permutation);
+    // Axis 0 stays: places within one step of it.
+    let order = axis_order(shape, &permutation[1..]);
     let mut moved = Tensor::zeros(weight.shape.clone());
     for (from, to) in weight.data.chunks_exact(columns).zip(moved.data.chunks_exact_mut(columns)) {
         order.iter().zip(from).for_each(|(column, x)| to[*column] = *x);
@@ -122,7 +124,8 @@ fn absorb_in_rows(graph: &mut Graph, index: usize) -> bool {
     if permutation[0] != 0 || graph.shape(graph.nodes[dense].output)[..] != [shape[0], rows] {
         return false;
     }
-    let order = element_order(shape, permutation);
+    // Axis 0 stays: places within one step of it.
+    let order = axis_order(shape, &permutation[1..]);
     let data = order.iter().flat_map(|row| &weight.data[row * columns..][..columns]).copied().collect();
     let moved = Tensor::new(weight.shape.clone(), data);
     let target = graph.shape(node.output).to_vec();
@@ -144,21 +147,4 @@ fn set_weight(op: &mut Op, weight: Tensor) {
     if let Op::Dense(dense) = op {
         dense.weight = Weight::Dense(weight);
     }
-}
-
-/// For each element behind a transpose that keeps axis 0, its place before; both counted within one step of axis 0.
-fn element_order(shape: &[usize], permutation: &[usize]) -> Vec<usize> {
-    let mut strides = vec![1; shape.len()];
-    for axis in (1..shape.len()).rev() {
-        strides[axis - 1] = strides[axis] * shape[axis];
-    }
-    let mut order = vec![0];
-    for axis in &permutation[1..] {
-        order = order
-            .iter()
-            .flat_map(|base| (0..shape[*axis]).map(move |k| (base, k)))
-            .map(|(base, k)| base + k * strides[*axis])
-            .collect();
-    }
-    order
 }
