@@ -247,7 +247,9 @@ fn check_tensors(blob: &Blob<'_>) -> Result<(), Error> {
     let too_many = Error::new(ErrorKind::Section, SectionKind::Tensors as u32);
     let count = u16::try_from(blob.layout().tensors.count).map_err(|_| too_many)?;
     for index in 0..count {
-        let sound = blob.tensor(index).and_then(|tensor| lies_in_memory(blob, &tensor));
+        let sound = blob.tensor(index).and_then(|tensor| {
+            Some(lies_in_memory(blob, &tensor)? && shows_what_it_names(blob, index, &tensor))
+        });
         if sound != Some(true) {
             return Err(Error::new(ErrorKind::Tensor, u32::from(index)));
         }
@@ -274,6 +276,15 @@ fn lies_in_memory(blob: &Blob<'_>, tensor: &TensorRecord) -> Option<bool> {
     };
     let aligned = u32::from(header.align).checked_sub(1).is_some_and(|mask| tensor.offset & mask == 0);
     Some(end <= available as usize && scale && zero_point && aligned && tensor.window_rows == 0)
+}
+
+/// A view names a tensor that stands before it, with the same bytes as elements of the same type. Others name none.
+fn shows_what_it_names(blob: &Blob<'_>, index: u16, tensor: &TensorRecord) -> bool {
+    let Some(viewed) = blob.viewed(index) else { return true };
+    let earlier = u16::try_from(viewed).ok().filter(|&viewed| viewed < index);
+    earlier.and_then(|viewed| blob.tensor(viewed)).is_some_and(|viewed| {
+        viewed.dtype == tensor.dtype && place_of(&viewed).is_some() && place_of(&viewed) == place_of(tensor)
+    })
 }
 
 fn check_weights(blob: &Blob<'_>) -> Result<(), Error> {
@@ -305,9 +316,8 @@ fn check_graph_inputs(blob: &Blob<'_>) -> Result<(), Error> {
 }
 
 /// Whether the bytes of tensor `id` hold elements of its type: it is one of the first `defined`, or a view of one of them.
-fn is_written(blob: &Blob<'_>, id: u16, tensor: &TensorRecord, defined: u16) -> bool {
-    let same = |other: TensorRecord| other.dtype == tensor.dtype && place_of(&other) == place_of(tensor);
-    id < defined || (0..defined).any(|written| blob.tensor(written).is_some_and(same))
+fn is_written(blob: &Blob<'_>, id: u16, defined: u16) -> bool {
+    id < defined || blob.viewed(id).is_some_and(|viewed| viewed < u32::from(defined))
 }
 
 /// A graph output is a tensor in the arena that has been written: one of the first `defined`, or a view.
@@ -316,9 +326,8 @@ fn check_graph_outputs(blob: &Blob<'_>, defined: u16) -> Result<(), Error> {
     for k in 0..header.outputs {
         let place = u32::from(header.inputs).saturating_add(u32::from(k));
         let sound = blob.operand(place).is_some_and(|tensor| {
-            blob.tensor(tensor).is_some_and(|record| {
-                record.space == Space::Arena && is_written(blob, tensor, &record, defined)
-            })
+            blob.tensor(tensor)
+                .is_some_and(|record| record.space == Space::Arena && is_written(blob, tensor, defined))
         });
         if !sound {
             return Err(Error::new(ErrorKind::Terminal, place));
@@ -363,7 +372,7 @@ fn check_step(step: &Step<'_>, defined: &mut u16, in_place: bool) -> Result<(), 
         let unknown = (ErrorKind::Operand, u32::from(id));
         let input = step.input(k).ok_or(unknown)?;
         let read = place_of(&input).ok_or(unknown)?;
-        if input.space != Space::State && !is_written(step.blob, id, &input, *defined) {
+        if input.space != Space::State && !is_written(step.blob, id, *defined) {
             return Err(unknown);
         }
         let allowed = k == 0 && in_place && read == written;

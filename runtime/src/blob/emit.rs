@@ -206,8 +206,11 @@ impl BlobBuilder {
 
         let mut names: String = self.steps.iter().map(|step| one_line(&step.name) + "\n").collect();
         names += &self.model_name;
-        let tensors: Vec<_> =
-            tensors.iter().map(|&(_, declared)| self.tensors[usize::from(declared)].emit()).collect();
+        let viewed = self.views(&tensors);
+        let tensors: Vec<_> = tensors
+            .iter()
+            .map(|&(number, declared)| self.tensors[usize::from(declared)].emit(viewed.get(&number).copied()))
+            .collect();
         let weights: Vec<_> = self.weights.iter().map(WeightRecord::emit).collect();
         let steps: Vec<_> = steps.iter().map(StepRecord::emit).collect();
         let contracts: Vec<_> = self.contracts.iter().map(InputContract::emit).collect();
@@ -316,6 +319,20 @@ impl BlobBuilder {
             }
         }
         Ok(numbers)
+    }
+
+    /// For each view, by number, the first tensor of its place. `tensors`: numbers and declared tensors, in ascending order.
+    fn views(&self, tensors: &[(u16, u16)]) -> HashMap<u16, u16> {
+        let written: Vec<u16> =
+            self.inputs.iter().chain(self.steps.iter().flat_map(|step| &step.outputs)).copied().collect();
+        let state = |tensor: u16| self.tensors[usize::from(tensor)].space == Space::State;
+        let views = tensors.iter().filter(|(_, tensor)| !written.contains(tensor) && !state(*tensor));
+        views
+            .filter_map(|&(number, tensor)| {
+                let first = tensors.iter().find(|(_, other)| self.same_place(tensor, *other))?;
+                (first.0 < number).then_some((number, first.0))
+            })
+            .collect()
     }
 
     /// Whether two declared tensors are views of the same elements.

@@ -52,7 +52,8 @@
 //! the next number. So a step reads an arena tensor only after it was written, and no tensor is written twice. Tensors in
 //! [`Space::State`] stand behind all of them; a step may read one that no step has written: it holds what the last run left.
 //! Last stand *views*: tensors of the same space, offset, bytes and element type as one that was written before, under another
-//! shape. Steps may read them and graph outputs may be views, but no step writes one.
+//! shape. Each names the one that it shows (the first, if several have that place), which stands before it. Steps that come after that one was
+//! written may read the view, and graph outputs may be views, but no step writes one.
 //!
 //! Several tensors may use the same bytes one after the other. A step's output must not overlap its inputs, but for
 //! operators that work in place ([`crate::ops`]): there it may be exactly the bytes of the first input. Its scratch overlaps neither.

@@ -168,8 +168,8 @@ impl<'m> Blob<'m> {
     ///
     /// # Errors
     /// [`ErrorKind::Magic`], [`ErrorKind::Version`], [`ErrorKind::Feature`], [`ErrorKind::Truncated`],
-    /// [`ErrorKind::BlobAlignment`], [`ErrorKind::StructureChecksum`], [`ErrorKind::Header`], [`ErrorKind::Section`],
-    /// [`ErrorKind::UnknownSection`].
+    /// [`ErrorKind::BlobAlignment`], [`ErrorKind::Header`], [`ErrorKind::Section`], [`ErrorKind::UnknownSection`],
+    /// [`ErrorKind::StructureChecksum`].
     pub fn parse(bytes: &'m [u8]) -> Result<Self, Error> {
         let header = Header::parse(bytes)?;
         let short = Error::new(ErrorKind::Truncated, header.length);
@@ -188,12 +188,13 @@ impl<'m> Blob<'m> {
             parameters: empty,
         };
         let mut blob = Self { bytes, layout };
+        header.check(bytes)?;
+        blob.place_sections()?;
+        // Few sections, none on another: the checksum costs one pass over the blob, whatever the table says.
         let computed = blob.structure_crc();
         if computed != header.structure_crc {
             return Err(Error::new(ErrorKind::StructureChecksum, computed));
         }
-        header.check(bytes)?;
-        blob.place_sections()?;
         Ok(blob)
     }
 
@@ -283,6 +284,11 @@ impl<'m> Blob<'m> {
     /// Tensor `index`; `None` if there is none or its record is invalid.
     pub fn tensor(&self, index: u16) -> Option<TensorRecord> {
         TensorRecord::parse(self.layout.tensors.record(self.bytes, u32::from(index))?)
+    }
+
+    /// The number of the tensor that tensor `index` is a view of; `None` if it is no view.
+    pub fn viewed(&self, index: u16) -> Option<u32> {
+        TensorRecord::viewed(self.layout.tensors.record(self.bytes, u32::from(index))?)
     }
 
     /// Weight record `index`; `None` if there is none or it is invalid.

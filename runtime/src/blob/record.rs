@@ -235,7 +235,7 @@ impl Packing {
 /// | 26 | `u16` | slack: bytes behind the tensor that a kernel may read |
 /// | 28 | `u32` | bits of the binary32 scale (1.0 for float tensors) |
 /// | 32 | `i32` | zero point |
-/// | 36 | `u32` | zero |
+/// | 36 | `u32` | 0, or for a view 1 + the number of the tensor whose elements it shows |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TensorRecord {
     /// Memory it lies in.
@@ -263,6 +263,7 @@ impl TensorRecord {
     pub const BYTES: usize = 40;
 
     /// Reads a record. `None`: too short, unknown number of an enumeration, impossible shape, or a reserved byte that is not 0.
+    /// What it is a view of is read by [`TensorRecord::viewed`].
     pub fn parse(record: &[u8]) -> Option<Self> {
         let tensor = Self {
             space: Space::parse(u8_at(record, 0)?)?,
@@ -275,13 +276,18 @@ impl TensorRecord {
             scale_bits: u32_at(record, 28)?,
             zero_point: u32_at(record, 32)?.cast_signed(),
         };
-        let reserved_clear = u8_at(record, 3)? == 0 && u32_at(record, 36)? == 0;
-        (reserved_clear && is_shape(tensor.rank, &tensor.shape)).then_some(tensor)
+        (u8_at(record, 3)? == 0 && is_shape(tensor.rank, &tensor.shape)).then_some(tensor)
     }
 
-    /// The record as bytes.
+    /// The number of the tensor that a record's tensor is a view of; `None` if it is no view.
+    pub fn viewed(record: &[u8]) -> Option<u32> {
+        u32_at(record, 36)?.checked_sub(1)
+    }
+
+    /// The record as bytes. `viewed`: the number of the tensor that it is a view of.
     #[cfg(feature = "host")]
-    pub fn emit(&self) -> [u8; Self::BYTES] {
+    pub fn emit(&self, viewed: Option<u16>) -> [u8; Self::BYTES] {
+        let viewed = viewed.map_or(0, |number| u32::from(number) + 1);
         Writer::new()
             .put(&[self.space as u8, self.dtype as u8, self.rank, 0])
             .shape(self.shape)
@@ -290,6 +296,7 @@ impl TensorRecord {
             .put(&self.slack.to_le_bytes())
             .put(&self.scale_bits.to_le_bytes())
             .put(&self.zero_point.to_le_bytes())
+            .put(&viewed.to_le_bytes())
             .bytes
     }
 
