@@ -65,15 +65,3 @@ fn separable_network_stays_nearly_dense_and_says_why() {
             .all(|layer| ["break-even", "grouped", "ranks"].iter().any(|why| layer.reason.contains(why)))
     );
 }
-
-#[test]
-#[ignore = "about a minute; run it with --release -- --ignored"]
-fn fat_network_loses_most_of_its_parameters() {
-    let options = Options { macs_ratio: Some(1.9), ratio: Some(5.0), ..TUCKER };
-    let Some((graph, outcome, kl)) = compress("trained/vgg_fat.onnx", "data/cifar_f32.npz", options) else {
-        return;
-    };
-    assert!(graph.macs() as f64 / outcome.graph.macs() as f64 >= 1.9);
-    assert!(graph.parameters() as f64 / outcome.graph.parameters() as f64 >= 5.0);
-    assert!(kl <= 0.015, "KL {kl}");
-}
