@@ -74,6 +74,18 @@ impl<'m, O: OpSet, B: Backend> Session<'m, O, B> {
             .ok_or(wrong(mismatch))
     }
 
+    /// The elements of graph input `k`, of type `i16`.
+    ///
+    /// # Errors
+    /// As [`Session::input_mut`]; [`ErrorKind::TerminalType`].
+    pub fn input_i16_mut<'a>(&self, arena: &'a mut [u8], k: u16) -> Result<&'a mut [i16], Error> {
+        let mismatch = of_type(self.model.input(k), DType::I16);
+        bytemuck::try_cast_slice_mut(self.input_mut(arena, k)?)
+            .ok()
+            .filter(|_| mismatch.is_none())
+            .ok_or(wrong(mismatch))
+    }
+
     /// The elements of graph input `k`, of type `f32`.
     ///
     /// # Errors
@@ -102,6 +114,18 @@ impl<'m, O: OpSet, B: Backend> Session<'m, O, B> {
     /// As [`Session::output`]; [`ErrorKind::TerminalType`].
     pub fn output_i8<'a>(&self, arena: &'a [u8], k: u16) -> Result<&'a [i8], Error> {
         let mismatch = of_type(self.model.output(k), DType::I8);
+        bytemuck::try_cast_slice(self.output(arena, k)?)
+            .ok()
+            .filter(|_| mismatch.is_none())
+            .ok_or(wrong(mismatch))
+    }
+
+    /// The elements of graph output `k`, of type `i16`.
+    ///
+    /// # Errors
+    /// As [`Session::output`]; [`ErrorKind::TerminalType`].
+    pub fn output_i16<'a>(&self, arena: &'a [u8], k: u16) -> Result<&'a [i16], Error> {
+        let mismatch = of_type(self.model.output(k), DType::I16);
         bytemuck::try_cast_slice(self.output(arena, k)?)
             .ok()
             .filter(|_| mismatch.is_none())
