@@ -88,5 +88,6 @@ op_set! {
         TableI8, UnaryF32,
         SoftmaxI8, SoftmaxI16, SoftmaxF32,
         PermuteI8, PermuteF32,
+        Mean2dI8,
     }
 }

@@ -119,6 +119,10 @@ fn integer_net() -> Vec<u8> {
     net.then(OpCode::DenseI16, DType::I8, &image, &weights, &I8_BOUNDS);
     net.then(OpCode::MaxPool2dI8, DType::I8, &[1, 3, 3, 4], &[], &pool(2, I8_BOUNDS));
     net.then(OpCode::AveragePool2dI8, DType::I8, &[1, 2, 2, 4], &[], &pool(1, I8_BOUNDS));
+    let (image, mean) = (net.last, net.tensor(DType::I8, &[1, 1, 1, 4], 1.0 / 64.0, 5));
+    let [low, high] = I8_BOUNDS;
+    net.step(OpCode::Mean2dI8, &[image], mean, &[], &[HALF as u32, -1i32 as u32, low, high]);
+    net.last = image;
     net.then(OpCode::PermuteI8, DType::I8, &[1, 4, 2, 2], &[], &[0, 3, 1, 2]);
     let table: Vec<u8> = (0..=255).collect();
     let table = net.builder.weight(DType::I8, Packing::Rows, &table);
@@ -254,7 +258,7 @@ fn every_operator_is_in_the_seeds_and_runs() {
     }
     codes.sort_unstable();
     codes.dedup();
-    assert_eq!(codes.len(), 22, "operation codes: {codes:04x?}");
+    assert_eq!(codes.len(), 23, "operation codes: {codes:04x?}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! One step: operation code, constants and parameter words.
 
 use tucano::blob::DType;
-use tucano::ops::{OpCode, add, conv2d, dense, permute, pool2d, softmax, unary};
+use tucano::ops::{OpCode, add, conv2d, dense, mean, permute, pool2d, softmax, unary};
 use tucano::quant::quantize_multiplier;
 
 use super::{Error, Program, word};
@@ -61,6 +61,7 @@ impl Program<'_> {
             Kind::MaxPool(window) => {
                 self.pooling(step, node, window, [OpCode::MaxPool2dI8, OpCode::MaxPool2dF32])
             }
+            Kind::AveragePool(_) if self.requantises(step, node)? => self.mean(step, node),
             Kind::AveragePool(window) => {
                 self.pooling(step, node, window, [OpCode::AveragePool2dI8, OpCode::AveragePool2dF32])
             }
@@ -211,6 +212,32 @@ impl Program<'_> {
             act_min,
             act_max,
         };
+        Ok(Encoded { op, weights: vec![], parameters: parameters.emit().to_vec() })
+    }
+
+    /// Whether a step is an integer mean whose output is quantised otherwise than its input.
+    fn requantises(&self, step: &Step, node: &Node) -> Result<bool, Error> {
+        if self.quantized.is_none() || !matches!(node.op, Op::Mean { .. }) {
+            return Ok(false);
+        }
+        Ok(self.quantization(step.inputs[0], node)? != self.quantization(step.output, node)?)
+    }
+
+    fn mean(&self, step: &Step, node: &Node) -> Result<Encoded, Error> {
+        let op = self.byte_or_float(step, node, [OpCode::Mean2dI8, OpCode::AveragePool2dF32])?;
+        let [input, output] =
+            [self.quantization(step.inputs[0], node)?, self.quantization(step.output, node)?];
+        let area = self.plan.layout.tensors[step.inputs[0]].shape[1..3].iter().product::<usize>();
+        let factor = f64::from(input.scale) / (f64::from(output.scale) * area as f64);
+        let (multiplier, shift) = quantize_multiplier(factor);
+        let [act_min, act_max] = stored_bounds(ActivationRange::NONE, output);
+        let parameters = mean::Parameters { multiplier, shift, act_min, act_max };
+        if !parameters.fits(word(area)?) {
+            return Err(refuse(
+                node,
+                "the sum that it divides passes 32 bits: its output's scale is too fine",
+            ));
+        }
         Ok(Encoded { op, weights: vec![], parameters: parameters.emit().to_vec() })
     }
 

@@ -170,9 +170,10 @@ impl Quantization {
 /// Quantises `graph`.
 pub fn quantize(graph: &Graph, calibration: Option<&Dataset>, options: &Options) -> Result<Quantized, Error> {
     check_operators(graph)?;
-    let groups = shared_groups(graph);
+    let calibration = calibration.filter(|data| data.samples > 0);
+    let groups = shared_groups(graph, calibration.is_some());
     let fixed = fixed_quantizations(graph, &groups)?;
-    let Some(data) = calibration.filter(|data| data.samples > 0) else {
+    let Some(data) = calibration else {
         let mut open = (0..graph.values.len())
             .filter(|id| is_used(graph, ValueId(*id)) && !fixed.contains_key(&groups[*id]));
         return match open.next() {
@@ -227,14 +228,18 @@ fn check_operators(graph: &Graph) -> Result<(), Error> {
     Ok(())
 }
 
-/// For each value the first value of those that must share its quantisation: what only moves or selects numbers, or means them,
-/// keeps it.
-fn shared_groups(graph: &Graph) -> Vec<usize> {
+/// For each value the first value of those that must share its quantisation: what only moves or selects numbers, or means
+/// windows of them, keeps it. A mean over whole axes may be much smaller than what it is taken of, and has its own, unless nothing was seen of
+/// it.
+fn shared_groups(graph: &Graph, calibrated: bool) -> Vec<usize> {
     let mut group: Vec<usize> = (0..graph.values.len()).collect();
     for node in &graph.nodes {
-        if let Op::Reshape(_) | Op::Transpose(_) | Op::MaxPool(_) | Op::AveragePool(_) | Op::Mean { .. } =
-            node.op
-        {
+        let shares = match node.op {
+            Op::Reshape(_) | Op::Transpose(_) | Op::MaxPool(_) | Op::AveragePool(_) => true,
+            Op::Mean { .. } => !calibrated && graph.value(node.output).quantization.is_none(),
+            _ => false,
+        };
+        if shares {
             group[node.output.0] = group[node.inputs[0].0];
         }
     }

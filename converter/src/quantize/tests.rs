@@ -126,7 +126,7 @@ fn contradicting_or_impossible_pins_are_refused() {
 
 #[test]
 fn what_only_moves_numbers_shares_their_quantisation() {
-    let graph = chain(
+    let mut graph = chain(
         &[1, 2, 4],
         vec![
             Op::Transpose(vec![0, 2, 1]),
@@ -134,10 +134,31 @@ fn what_only_moves_numbers_shares_their_quantisation() {
             dense(2, 2, random(4, 1)),
         ],
     );
-    let quantized = quantize(&graph, Some(&samples(&graph, 9, 3.0)), &Options::default()).unwrap();
+    let data = samples(&graph, 9, 3.0);
+    let quantized = quantize(&graph, Some(&data), &Options::default()).unwrap();
     let of = |id: usize| quantized.graph.values[id].quantization.unwrap();
-    assert_eq!((of(0), of(0)), (of(1), of(2)));
+    assert_eq!(of(0), of(1));
+    assert!(of(2).scale < of(1).scale, "a mean has a range of its own");
     assert_ne!(of(2), of(3));
+
+    // Without data a mean keeps the quantisation of what it is taken of.
+    let pinned = Quantization { scale: 0.5, zero_point: 3, bits: 8 };
+    graph.values[0].quantization = Some(pinned);
+    graph.values[3].quantization = Some(pinned);
+    let quantized = quantize(&graph, None, &Options::default()).unwrap();
+    assert_eq!(quantized.graph.values[2].quantization, Some(pinned));
+}
+
+#[test]
+fn a_mean_much_smaller_than_its_input_keeps_its_precision() {
+    // Most of the input cancels: the mean over 1024 numbers of both signs is far below one of the input's levels.
+    let graph = chain(&[1, 4, 32, 32], vec![Op::Mean { axes: vec![2, 3], keep_axes: false }]);
+    let data = samples(&graph, 20, 3.0);
+    let quantized = quantize(&graph, Some(&data), &Options::default()).unwrap();
+    let expected = evaluate(&graph, &data.inputs, data.samples, &graph.outputs);
+    let given = simulate(&quantized, &data.inputs, data.samples);
+    let error = metrics::relative_rms(&expected[0], &given[0]);
+    assert!(error < 0.05, "relative error {error}");
 }
 
 #[test]
@@ -241,7 +262,7 @@ fn the_choice_is_never_worse_than_plain_extremes() {
         // Few numbers far out.
         data.inputs[0][17] = 40.0;
         let chosen = quantize(&graph, Some(&data), &Options::default()).unwrap();
-        let groups = shared_groups(&graph);
+        let groups = shared_groups(&graph, true);
         let statistics = ranges::collect(&graph, &data);
         let values =
             calibrated(&graph, &groups, &HashMap::new(), &statistics, &Options::default(), false).unwrap();

@@ -10,7 +10,7 @@ mod scalar;
 
 use crate::ops::linear::{Float, Integer};
 use crate::ops::window::Window;
-use crate::ops::{add, permute, softmax, unary};
+use crate::ops::{add, mean, permute, softmax, unary};
 
 /// Elements of one of the two integer types of activations.
 #[derive(Clone, Copy, Debug)]
@@ -163,6 +163,18 @@ pub trait Backend: Copy {
         output: &mut [f32],
     ) -> Option<()> {
         scalar::pool2d::average_pool2d_f32(window, count_padding, bounds, input, output)
+    }
+
+    /// Mean over the window, requantised. Zero points are of input and output.
+    fn mean2d_i8(
+        self,
+        window: &Window,
+        parameters: &mean::Parameters,
+        zero_points: [i32; 2],
+        input: &[i8],
+        output: &mut [i8],
+    ) -> Option<()> {
+        scalar::pool2d::mean2d_i8(window, parameters, zero_points, input, output)
     }
 
     /// Adds `second` to `values`. Zero points are of `values` before, of `second`, and of `values` after.

@@ -41,6 +41,7 @@
 //! | table | i8 | any | 256 bytes: entry `x + 128` is the output for input `x` | yes |
 //! | unary | f32 | any | none | yes |
 //! | softmax | i8 i16 f32 | any (`i8` for the `i16` family); over the last axis | none | yes, but for i16 |
+//! | mean2d | i8 | image; output `[n, 1, 1, c]` | none | no |
 //! | permute | 1-byte, 4-byte elements | any | none | no |
 
 pub mod add;
@@ -48,6 +49,7 @@ pub mod conv2d;
 pub mod dense;
 pub mod depthwise_conv2d;
 pub mod linear;
+pub mod mean;
 pub mod mul;
 mod operands;
 pub mod permute;
@@ -61,6 +63,7 @@ pub use add::{AddF32, AddI8};
 pub use conv2d::{Conv2dF32, Conv2dI8, Conv2dI16};
 pub use dense::{DenseF32, DenseI8, DenseI16};
 pub use depthwise_conv2d::{DepthwiseConv2dF32, DepthwiseConv2dI8, DepthwiseConv2dI16};
+pub use mean::Mean2dI8;
 pub use mul::MulF32;
 pub use permute::{PermuteF32, PermuteI8};
 pub use pool2d::{AveragePool2dF32, AveragePool2dI8, MaxPool2dF32, MaxPool2dI8};
@@ -143,6 +146,8 @@ pub enum OpCode {
     PermuteI8 = 0x0B01,
     /// Axis permutation of four-byte elements.
     PermuteF32 = 0x0B04,
+    /// Mean over an image, requantised, `i8`.
+    Mean2dI8 = 0x0C01,
 }
 
 impl From<OpCode> for u16 {
@@ -153,7 +158,7 @@ impl From<OpCode> for u16 {
 
 impl OpCode {
     /// All codes, in ascending order.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Conv2dI8,
         Self::Conv2dI16,
         Self::Conv2dF32,
@@ -177,6 +182,7 @@ impl OpCode {
         Self::SoftmaxF32,
         Self::PermuteI8,
         Self::PermuteF32,
+        Self::Mean2dI8,
     ];
 
     /// Reads the stored number. The name of each code (its `Debug`) is that of the [`Operator`] that has it.

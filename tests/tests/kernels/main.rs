@@ -8,7 +8,7 @@ mod step;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use step::{Bytes, Random, Step, tensor};
-use tucano::ops::{OpCode, add, conv2d, dense, permute, pool2d, softmax, unary};
+use tucano::ops::{OpCode, add, conv2d, dense, mean, permute, pool2d, softmax, unary};
 use tucano::quant;
 
 /// Shapes of a windowed operator, drawn at random.
@@ -519,6 +519,33 @@ proptest! {
                 let expected = x.iter().map(|&x| f64::from(x)).sum::<f64>() / count as f64;
                 prop_assert!((f64::from(given) - expected).abs() < 1e-5);
             }
+        }
+    }
+
+    #[test]
+    fn mean2d_i8(
+        n in 1..3usize, h in 1..9usize, w in 1..9usize, c in 1..40usize,
+        zeros in prop::array::uniform2(-128..128i32), scales in prop::array::uniform2(0.01..1.0f64), seed: u64,
+    ) {
+        let x: Vec<i8> = Random(seed).integers(n * h * w * c, -128, 127);
+        let (multiplier, shift) = quant::quantize_multiplier(scales[0] / (scales[1] * (h * w) as f64));
+        let step = Step {
+            op: OpCode::Mean2dI8,
+            inputs: vec![(tensor(i8::DTYPE, &[n, h, w, c], zeros[0]), i8::bytes(&x))],
+            output: tensor(i8::DTYPE, &[n, 1, 1, c], zeros[1]),
+            weights: vec![],
+            parameters: mean::Parameters { multiplier, shift, act_min: -120, act_max: 125 }.emit().to_vec(),
+            in_place: false,
+        };
+        let given = i8::values(&step.run().unwrap());
+        prop_assert_eq!(given.len(), n * c);
+        for (at, given) in given.into_iter().enumerate() {
+            let (image, channel) = (at / c, at % c);
+            let sum: i32 =
+                (0..h * w).map(|pixel| i32::from(x[(image * h * w + pixel) * c + channel]) - zeros[0]).sum();
+            let real = f64::from(sum) * scales[0] / (scales[1] * (h * w) as f64);
+            let exact = (real + f64::from(zeros[1])).clamp(-120.0, 125.0);
+            prop_assert!((f64::from(given) - exact).abs() < 0.76, "{} is not {}", given, exact);
         }
     }
 

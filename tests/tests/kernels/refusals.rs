@@ -149,6 +149,33 @@ fn pools() {
 }
 
 #[test]
+fn means() {
+    let good = || Step {
+        op: OpCode::Mean2dI8,
+        inputs: vec![(tensor(DType::I8, &[1, 4, 4, 2], 3), vec![0; 32])],
+        output: tensor(DType::I8, &[1, 1, 1, 2], -7),
+        weights: vec![],
+        parameters: vec![1 << 30, -3i32 as u32, -128i32 as u32, 127],
+        in_place: false,
+    };
+    refuses(
+        good,
+        &[
+            (Shape, |step| step.output.shape[3] = 1),
+            (Shape, |step| step.output.shape[2] = 2),
+            (OperandCount, |step| step.parameters.truncate(3)),
+            (ElementType, |step| step.output.dtype = DType::I16),
+            (Parameter, |step| step.parameters[0] = -1i32 as u32),
+            (Parameter, |step| step.parameters[1] = 31),
+            // 255 * 16 * 2^20 passes 2^31.
+            (Parameter, |step| step.parameters[1] = 20),
+            (Parameter, |step| step.parameters[2] = -129i32 as u32),
+            (Parameter, |step| step.parameters[3] = -129i32 as u32),
+        ],
+    );
+}
+
+#[test]
 fn elementwise() {
     let record = || (tensor(DType::I8, &[2, 3], 0), vec![0; 6]);
     let good = || Step {

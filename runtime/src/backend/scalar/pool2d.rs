@@ -1,7 +1,9 @@
 //! Pools: channels side by side, a block of them at a time.
 
 use super::element::clamp_f32;
+use crate::ops::mean;
 use crate::ops::window::Window;
+use crate::quant::requantize;
 
 /// Channels that are reduced at once: at most 64 bytes of state.
 const BLOCK: usize = 16;
@@ -56,6 +58,23 @@ pub fn average_pool2d_f32(
         Some(clamp_f32(sum / count as u32 as f32, bounds))
     };
     pool(window, input, output, 0.0, |sum, x| sum + x, finish)
+}
+
+#[inline(never)]
+pub fn mean2d_i8(
+    window: &Window,
+    parameters: &mean::Parameters,
+    [zero_in, zero_out]: [i32; 2],
+    input: &[i8],
+    output: &mut [i8],
+) -> Option<()> {
+    let mean::Parameters { multiplier, shift, act_min, act_max } = *parameters;
+    let fold = |sum: i32, x: i8| sum.wrapping_add(i32::from(x).wrapping_sub(zero_in));
+    let finish = |sum: i32, _| {
+        let result = zero_out.wrapping_add(requantize(sum, multiplier, shift));
+        Some(result.max(act_min).min(act_max) as i8)
+    };
+    pool(window, input, output, 0i32, fold, finish)
 }
 
 /// The loops of all pools. `fold` takes in an element, `finish` makes an output of the result and of how many elements there were.
