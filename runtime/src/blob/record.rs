@@ -447,7 +447,7 @@ impl StepRecord {
     }
 }
 
-/// How the source model names and orders the elements of a graph input or output, 40 bytes: what a program needs to feed data in
+/// How the source model orders the elements of a graph input or output, 40 bytes: what a program needs to feed data in
 /// the model's own order.
 ///
 /// | offset | type | field |

@@ -12,6 +12,11 @@
 //! - `i16`: input or output (or both) `i16`, the other may be `i8`: factors' inner values,
 //! - `f32`: all `f32`, and no multipliers.
 //!
+//! A step's parameter words are the fields of the operator's `Parameters`, in declared order; signed fields as two's complement, floats
+//! as bits. The integer linear operators compute `sum((x - zp_in) * w) + bias` in `i32`, requantise, add `zp_out` and clamp to the
+//! bounds; padding has the value `zp_in`, that is real 0. `average_pool2d` sums the stored integers and divides by their number,
+//! halves away from zero; its output has the input's quantisation.
+//!
 //! An operator's file declares its unit structs, their shared `check` and the thin `run` that resolves operands, types them with
 //! [`bytemuck::try_cast_slice`] and hands them to the [`Backend`]:
 //!
@@ -23,8 +28,10 @@
 //!     fn check(step: &Step<'_>) -> Result<(), ErrorKind> { .. }
 //!     fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
 //!         let Views { inputs: [input], output, .. } = step.views(memory)?;
-//!         let table = step.weight_i8(0)?;
-//!         match input { None => backend.table_in_place(..), Some(input) => backend.table(..) }
+//!         let table: &[i8; 256] = step.weight_i8(0)?.try_into().ok()?;
+//!         let values = in_place(&[input], output)?;
+//!         // In place there is no input to view: the output holds it. Else it is copied there first.
+//!         backend.table_i8(table, values);
 //!         Some(())
 //!     }
 //! }
