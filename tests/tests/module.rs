@@ -17,6 +17,9 @@ const LIBRARY: &str = "//! Runs the network.
 
 pub mod integers;
 pub mod floats;
+// Private, as the README shows it: what the program does not use must not warn.
+#[path = \"integers.rs\"]
+mod unused;
 ";
 
 /// Input bytes come in, output bytes go out, the integer network's first.

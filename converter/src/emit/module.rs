@@ -38,7 +38,7 @@ pub fn module(program: &Program, blob: &str) -> Result<String, Error> {
     }
     let _ = writeln!(
         out,
-        "\n/// Bytes of working memory, which must lie at a multiple of {}.",
+        "\n// No program needs all of it.\n#![allow(dead_code)]\n\n/// Bytes of working memory, which must lie at a multiple of {}.",
         crate::plan::ARENA_ALIGN
     );
     let _ = writeln!(out, "pub const ARENA_BYTES: usize = {};", program.plan.arena_bytes);
