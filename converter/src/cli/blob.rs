@@ -11,7 +11,7 @@ enum BlobError {
     #[error("cannot read `{path}`")]
     #[diagnostic(help("give the path of a blob that `convert` wrote"))]
     Read { path: String, source: std::io::Error },
-    #[error("`{path}` is not a sound blob: {source}")]
+    #[error("`{path}` is not a sound blob")]
     #[diagnostic(help("convert the model again; a blob is never edited"))]
     Load { path: String, source: tucano::Error },
     #[error("the blob refuses the data: {0}")]

@@ -406,3 +406,11 @@ fn constant_nodes_and_computed_shapes_fold() {
     let graph = graph(&[1, 2, 3], vec![], nodes);
     assert_eq!(graph.nodes.iter().map(|node| node.op.clone()).collect::<Vec<_>>(), [Op::Reshape(vec![1, 6])]);
 }
+
+#[test]
+fn where_the_bounds_of_a_clip_cross_the_upper_one_wins() {
+    let bounds = vec![tensor("low", &[], &[0.5]), tensor("high", &[], &[-0.5])];
+    let graph = graph(&[1, 3], bounds, vec![node("Clip", &["x", "low", "high"], "y", vec![])]);
+    let outputs = crate::evaluate::evaluate(&graph, &[vec![-1.0, 0.0, 1.0]], 1, &graph.outputs);
+    assert_eq!(outputs, [[-0.5; 3]]);
+}
