@@ -2,7 +2,7 @@
 //! arenas are as small as they can be.
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use tucano::host::Runner;
 use tucano_converter::calibrate::Dataset;
@@ -20,30 +20,6 @@ use tucano_converter::quantize::{self, Quantized, quantize};
 const TOLERANCE: f64 = 1e-4;
 /// SIREN feeds `sin(30 x)` into itself three times, which magnifies the last bit of the first layer.
 const TOLERANCE_SIREN: f64 = 1e-3;
-
-/// The float models of `mlperf`, `trained` and `digits` but for the recurrent nets and the transformer.
-fn models(zoo: &Path) -> Vec<PathBuf> {
-    let wanted = |folder: &str, path: &Path| {
-        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        path.extension().is_some_and(|extension| extension == "onnx")
-            && match folder {
-                "mlperf" => !name.ends_with("_qdq"),
-                "trained" => true,
-                _ => ["tt_mlp", "phm_mlp", "siren_astronaut"].iter().any(|prefix| name.starts_with(prefix)),
-            }
-    };
-    let mut paths = vec![];
-    for folder in ["mlperf", "trained", "digits"] {
-        for entry in std::fs::read_dir(zoo.join(folder)).expect("zoo folder") {
-            let path = entry.expect("zoo file").path();
-            if wanted(folder, &path) {
-                paths.push(path);
-            }
-        }
-    }
-    paths.sort();
-    paths
-}
 
 fn simplified(path: &Path) -> Graph {
     let graph =
@@ -89,7 +65,7 @@ fn run(blob: &[u8], inputs: &[Vec<f32>], samples: usize) -> Vec<Vec<f32>> {
 #[test]
 fn float_blobs_give_the_recorded_outputs_and_move_nothing() {
     let Some(zoo) = tucano_tests::zoo() else { return };
-    let models = models(&zoo);
+    let models = tucano_tests::float_models(&zoo);
     assert!(models.len() >= 50, "only {} models found in {}", models.len(), zoo.display());
     println!("{:<45} {:>5} {:>9} {:>9} {:>9}", "model", "steps", "blob", "arena", "error");
     let mut missed = vec![];

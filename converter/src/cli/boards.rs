@@ -3,16 +3,17 @@
 //! `run` takes float samples and quantises them by the blob's input contract on the host, so that the board gets exactly the bytes
 //! that `tucano run` would.
 
+use super::blob::refused;
+use super::data::Selection;
 use crate::boards::firmware::OptLevel;
 use crate::boards::{self, BOARDS, Board, Report};
 use crate::evaluate::metrics;
-use crate::import::npz::{Archive, Data};
+use crate::report;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use indicatif::ProgressBar;
 use miette::{IntoDiagnostic, Result, WrapErr, miette};
 use std::path::{Path, PathBuf};
-use tucano::host::Runner;
 
 /// Runs blobs on emulated boards.
 #[derive(Debug, Subcommand)]
@@ -114,28 +115,23 @@ fn build(args: &BuildArgs) -> Result<()> {
 
 fn run_samples(args: &RunArgs) -> Result<()> {
     let board = boards::find(&args.build.board)?;
-    let blob = read(&args.build.blob)?;
-    let runner =
-        Runner::new(&blob).into_diagnostic().wrap_err_with(|| args.build.blob.display().to_string())?;
+    let runner = super::blob::open(&args.build.blob)?;
+    let blob = runner.model().blob().bytes().to_vec();
     let [terminal] = runner.inputs() else {
         return Err(miette!(
             "the model has {} inputs; this program feeds models of one",
             runner.inputs().len()
         ));
     };
-    let archive = Archive::open(&args.data).into_diagnostic()?;
-    let shape = terminal.shape();
-    let item_shape = shape.strip_prefix(&[1]).unwrap_or(&shape);
-    let array = archive.input(args.input.as_deref(), item_shape).into_diagnostic()?;
-    let given = array.shape.first().copied().unwrap_or(0);
-    if args.samples == 0 || args.samples > given {
-        return Err(miette!("--samples {}: `{}` holds {given} samples", args.samples, array.name));
+    if args.samples == 0 {
+        return Err(miette!("--samples 0: a run needs at least one sample"));
     }
-    let labels = archive.labels(args.labels.as_deref(), given).into_diagnostic()?;
-    let Data::F32(data) = array.data else { return Err(miette!("`{}` holds no real numbers", array.name)) };
+    let selection =
+        Selection { input: args.input.clone(), samples: Some(0..args.samples), labels: args.labels.clone() };
+    let data = selection.read(&args.data, &[terminal.shape()])?;
     let mut inputs = Vec::new();
-    for sample in data.chunks_exact(terminal.elements()).take(args.samples) {
-        inputs.extend(runner.quantise(&[sample]).into_diagnostic()?.concat());
+    for sample in 0..data.samples {
+        inputs.extend(runner.quantise(&data.sample(sample)).map_err(refused)?.concat());
     }
 
     let bar = spinner(format!("building for {}", board.name));
@@ -143,20 +139,17 @@ fn run_samples(args: &RunArgs) -> Result<()> {
     let ran = boards::run(&blob, board, &inputs, args.samples, args.build.opt_level, &progress);
     bar.finish_and_clear();
     let (mut report, outputs) = ran?;
-    if let (Some(labels), [terminal]) = (labels, runner.outputs()) {
+    if let (Some(labels), [terminal]) = (data.labels, runner.outputs()) {
         let stored = terminal.elements() * terminal.tensor.dtype.bytes();
         let mut values = Vec::new();
         for sample in outputs.chunks_exact(stored) {
             values.extend(terminal.fetch(sample).into_diagnostic()?);
         }
-        report.accuracy = Some(metrics::accuracy(&values, &labels[..args.samples], terminal.elements()));
+        report.accuracy = Some(metrics::accuracy(&values, &labels, terminal.elements()));
     }
     print(&report);
     if let Some(path) = &args.json {
-        let text = serde_json::to_string_pretty(&report).into_diagnostic()?;
-        std::fs::write(path, text + "\n")
-            .into_diagnostic()
-            .wrap_err_with(|| format!("cannot write {}", path.display()))?;
+        report::write_json(path, &report)?;
     }
     Ok(())
 }
