@@ -7,6 +7,7 @@
 //! shorter than its shape says. Where an operator may work in place its kernel takes the one buffer that is input and output.
 
 mod scalar;
+pub mod spec;
 
 use crate::ops::linear::{Float, Integer};
 use crate::ops::window::Window;

@@ -1,0 +1,162 @@
+//! What each core family's kernels cost: constant data for the converter, which asks this table and never a kernel.
+//!
+//! A kernel's instructions are modelled as a sum over the units that its loops count ([`Work`]), each at a fixed rate ([`Rates`]). The rates
+//! are least-squares fits to instruction counts of the emulated boards (code at opt-level 3); the test `cost` of the workspace measures
+//! anew and prints other rates where a kernel has changed. They are counts of executed instructions, not cycles: wait states and
+//! the double beats of a multiplication or division are not in them.
+//!
+//! All kernels today are scalar, take one packing ([`Packing::Rows`](crate::blob::Packing::Rows)), want no scratch and read nothing past their operands.
+
+mod rates;
+
+use crate::ops::OpCode;
+
+/// A family of cores that runs the same code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Core {
+    /// Armv6-M, without a floating-point unit.
+    CortexM0,
+    /// Armv7-M, without a floating-point unit.
+    CortexM3,
+    /// Armv7E-M with single-precision floats.
+    CortexM4,
+    /// Armv7E-M with single-precision floats.
+    CortexM7,
+    /// Armv8-M with single-precision floats.
+    CortexM33,
+    /// Armv8.1-M with Helium.
+    CortexM55,
+    /// Hosts.
+    X86_64,
+}
+
+impl Core {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::CortexM0,
+        Self::CortexM3,
+        Self::CortexM4,
+        Self::CortexM7,
+        Self::CortexM33,
+        Self::CortexM55,
+        Self::X86_64,
+    ];
+
+    /// The name on command lines and in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::CortexM0 => "cortex-m0",
+            Self::CortexM3 => "cortex-m3",
+            Self::CortexM4 => "cortex-m4",
+            Self::CortexM7 => "cortex-m7",
+            Self::CortexM33 => "cortex-m33",
+            Self::CortexM55 => "cortex-m55",
+            Self::X86_64 => "x86-64",
+        }
+    }
+
+    /// What is known of its kernel for `op`; `None` where nothing was measured.
+    pub fn kernel(self, op: OpCode) -> Option<&'static Kernel> {
+        self.kernels().iter().find(|kernel| kernel.op == op)
+    }
+
+    /// All that was measured: every operation, or none.
+    pub fn kernels(self) -> &'static [Kernel] {
+        match self {
+            Self::CortexM0 => rates::ARMV6_M,
+            Self::CortexM3 => rates::ARMV7_M,
+            // The same target of the compiler, the same code.
+            Self::CortexM4 | Self::CortexM7 => rates::ARMV7E_M,
+            Self::CortexM33 | Self::CortexM55 => rates::ARMV8_M,
+            Self::X86_64 => &[],
+        }
+    }
+}
+
+/// A kernel's shape and price.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kernel {
+    /// The operation.
+    pub op: OpCode,
+    /// Products (or channels of a block) that the inner loop takes at once; what is left over is [`Work::tail`].
+    pub lanes: u16,
+    /// The price.
+    pub rates: Rates,
+}
+
+/// What a step does, in the units that loops count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Windows, rows of a dense layer or of a softmax.
+    pub positions: u64,
+    /// Elements written, each with its requantisation or activation.
+    pub outputs: u64,
+    /// Inner loops: an inner product, or a block of channels under one tap.
+    pub runs: u64,
+    /// Multiply-adds, or elements that a window reads.
+    pub products: u64,
+    /// Those among `products` that fill no lanes.
+    pub tail: u64,
+}
+
+/// Prices in hundredths of an instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rates {
+    /// Of a step: dispatch and set-up.
+    pub step: u32,
+    /// Of one of [`Work::positions`].
+    pub position: u32,
+    /// Of one of [`Work::outputs`].
+    pub output: u32,
+    /// Of one of [`Work::runs`].
+    pub run: u32,
+    /// Of one of [`Work::products`].
+    pub product: u32,
+    /// Of one of [`Work::tail`], besides its product.
+    pub tail: u32,
+}
+
+impl Rates {
+    /// In the order of the fields.
+    pub const fn new([step, position, output, run, product, tail]: [u32; 6]) -> Self {
+        Self { step, position, output, run, product, tail }
+    }
+
+    /// Instructions of a step.
+    pub fn instructions(&self, work: &Work) -> u64 {
+        let terms = [
+            (1, self.step),
+            (work.positions, self.position),
+            (work.outputs, self.output),
+            (work.runs, self.run),
+            (work.products, self.product),
+            (work.tail, self.tail),
+        ];
+        let sum = terms
+            .iter()
+            .fold(0u64, |sum, &(units, rate)| sum.saturating_add(units.saturating_mul(u64::from(rate))));
+        sum.div_ceil(100)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_core_has_all_prices_or_none() {
+        for core in Core::ALL {
+            let priced = OpCode::ALL.iter().filter(|op| core.kernel(**op).is_some()).count();
+            assert_eq!(priced, if core == Core::X86_64 { 0 } else { OpCode::ALL.len() });
+            assert_eq!(priced, core.kernels().len());
+        }
+    }
+
+    #[test]
+    fn instructions_round_up_and_never_wrap() {
+        let rates = Rates::new([150, 1, 10, 0, 100, 7]);
+        let work = Work { positions: 3, outputs: 4, runs: 9, products: 5, tail: 2 };
+        assert_eq!(rates.instructions(&work), 8);
+        assert_eq!(rates.instructions(&Work { products: u64::MAX, ..work }), u64::MAX.div_ceil(100));
+    }
+}
