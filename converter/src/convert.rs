@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
+use tucano::backend::spec::Core;
 use tucano::host::Runner;
 
 use crate::calibrate::Dataset;
@@ -14,7 +15,7 @@ use crate::report::{self, Accuracy, Fidelity, Holder, Layer, Peak, Samples, Size
 use crate::search::{self, Progress};
 use crate::{emit, lower, passes, plan};
 
-pub use crate::search::Method;
+pub use crate::search::{Budget, Method};
 
 /// What to make of a model.
 #[derive(Clone, Debug)]
@@ -27,12 +28,16 @@ pub struct Options {
     pub rank_bits: u8,
     /// Budget: relative RMS error of the output on held-out calibration samples.
     pub max_error: Option<f64>,
+    /// Budget: percentage points of accuracy on labelled calibration samples.
+    pub max_drop: Option<f64>,
     /// Budget: times fewer parameters.
     pub ratio: Option<f64>,
     /// Budget: times fewer multiply-adds.
     pub macs_ratio: Option<f64>,
-    /// Name of the core, for the report.
-    pub target: String,
+    /// Figures that the blob must keep.
+    pub budget: Budget,
+    /// The core that the blob is meant for.
+    pub target: Core,
 }
 
 impl Default for Options {
@@ -43,9 +48,11 @@ impl Default for Options {
             int8: false,
             rank_bits: 8,
             max_error: None,
+            max_drop: None,
             ratio: None,
             macs_ratio: None,
-            target: "cortex-m4".into(),
+            budget: Budget::default(),
+            target: Core::CortexM4,
         }
     }
 }
@@ -103,6 +110,17 @@ pub enum Error {
         /// What the blob reaches.
         reached: f64,
     },
+    /// The blob is larger than allowed.
+    #[error("the blob needs {what}={reached}, more than the budget's {wanted}")]
+    #[diagnostic(help("raise --budget {what} to {reached}, or allow more formats (--auto)"))]
+    OverBudget {
+        /// Key of the budget.
+        what: &'static str,
+        /// The limit.
+        wanted: u64,
+        /// What the blob needs.
+        reached: u64,
+    },
     /// The blob does not do what its graph does: a defect of the converter.
     #[error("the blob is not what was meant: {0}")]
     #[diagnostic(help("this is a defect of the converter; nothing was written"))]
@@ -116,6 +134,8 @@ pub struct Converted {
     pub blob: Vec<u8>,
     /// What happened.
     pub report: report::Conversion,
+    /// The compressed network as ordinary layers, in floating point.
+    pub lowered: Graph,
     graph: Graph,
     plan: Plan,
     quantized: Option<Quantized>,
@@ -160,14 +180,19 @@ pub fn convert(
     }
     progress.expect(3);
     progress.step("simplifying");
-    let dense = passes::simplify(model);
+    let simple = passes::simplify(model);
+    let dense = match options.method {
+        Method::TensorTrain | Method::Auto => passes::compose::compose(&simple),
+        _ => simple.clone(),
+    };
     if dense.nodes.is_empty() {
         return Err(Error::Empty);
     }
     let synthetic = synthetic(model);
     let data = calibration.unwrap_or(&synthetic);
     refuse_overflow(&dense, data)?;
-    let outcome = search::search(&dense, calibration, &search_options(options), progress)?;
+    let others = other_instructions(&dense, calibration, options)?;
+    let outcome = search::search(&dense, calibration, &search_options(options, others), progress)?;
     let lowered = passes::legalize(&lower::lower(&outcome.graph)?)?;
 
     progress.step("quantising and planning");
@@ -228,26 +253,42 @@ pub fn convert(
         after: metrics::accuracy(&outputs[0], labels, scores.classes),
         samples: data.samples,
     });
-    let before_plan = plan_of(&passes::legalize(&dense)?, None)?;
-    let report = report::Conversion {
+    let dense_steps = passes::legalize(&simple)?;
+    let before_plan = plan_of(&dense_steps, None)?;
+    let program = emit::Program { graph: &dense_steps, plan: &before_plan, quantized: None, labels: &[] };
+    let before = Runner::new(&emit::emit(&program)?).map_err(broken)?;
+    let instructions = [&before, &runner]
+        .map(|runner| plan::cost::instructions(&runner.model(), options.target).unwrap_or_default());
+    let total = |steps: &[u64]| (!steps.is_empty()).then(|| steps.iter().sum::<u64>());
+    let after = Size {
+        parameters: lowered.parameters(),
+        weight_bytes: runner.model().blob().constant_bytes() as usize,
+        macs: lowered.macs(),
+        arena_bytes: plan.arena_bytes,
+        blob_bytes: Some(blob.len()),
+        instructions: total(&instructions[1]),
+    };
+    keep_budget(&options.budget, &after)?;
+    let float = options.int8.then(|| {
+        let outputs = evaluate(&lowered, &data.inputs, data.samples, &lowered.outputs);
+        Fidelity::of_outputs(&reference, &outputs, classes, 0.0)
+    });
+    let width = if options.int8 { 1 } else { 4 };
+    let tradeoff = report::points(&outcome, width, &after, &verify, accuracy.as_ref());
+    let mut report = report::Conversion {
         schema: "tucano.convert/1",
         model: model.name.clone(),
-        target: options.target.clone(),
+        target: options.target.name().to_owned(),
         dtype: if options.int8 { "int8" } else { "f32" },
         before: Size {
-            parameters: dense.parameters(),
-            weight_bytes: 4 * dense.parameters(),
-            macs: dense.macs(),
+            parameters: simple.parameters(),
+            weight_bytes: 4 * simple.parameters(),
+            macs: simple.macs(),
             arena_bytes: before_plan.arena_bytes,
             blob_bytes: None,
+            instructions: total(&instructions[0]),
         },
-        after: Size {
-            parameters: lowered.parameters(),
-            weight_bytes: runner.model().blob().constant_bytes() as usize,
-            macs: lowered.macs(),
-            arena_bytes: plan.arena_bytes,
-            blob_bytes: Some(blob.len()),
-        },
+        after,
         accuracy,
         verify,
         emitted,
@@ -256,24 +297,77 @@ pub fn convert(
             source: if calibration.is_some() { "calibration" } else { "synthetic" },
         },
         seconds: start.elapsed().as_secs_f64(),
-        layers: layers(&outcome.layers, &runner),
+        layers: layers(&outcome.layers, [&before, &runner], &instructions),
         peak: peak(&graph, &plan),
-        notes: outcome.notes.into_iter().chain(notes(calibration)).collect(),
+        peak_before: peak(&dense_steps, &before_plan),
+        notes: outcome.notes,
+        warnings: Vec::new(),
+        loss: outcome.tradeoff.measure.name(),
+        tradeoff,
+        float,
+        command: None,
     };
-    Ok(Converted { blob, report, graph, plan, quantized })
+    report.warnings = report::warnings(&report);
+    Ok(Converted { blob, report, lowered, graph, plan, quantized })
 }
 
-fn search_options(options: &Options) -> search::Options {
+fn search_options(options: &Options, other_instructions: u64) -> search::Options {
     search::Options {
         method: options.method,
+        int8: options.int8.then_some(options.rank_bits),
         max_error: options.max_error,
+        max_drop: options.max_drop,
         ratio: options.ratio,
         macs_ratio: options.macs_ratio,
+        budget: options.budget,
+        core: options.target,
+        other_instructions,
     }
 }
 
+/// Modelled instructions of the dense network's steps that are no linear layers, if a budget asks for them.
+fn other_instructions(dense: &Graph, calibration: Option<&Dataset>, options: &Options) -> Result<u64, Error> {
+    if options.budget.instructions.is_none() {
+        return Ok(0);
+    }
+    let legal = passes::legalize(dense)?;
+    let quantized = match options.int8 {
+        true => Some(quantize::quantize(&legal, calibration, &quantize_options(options))?),
+        false => None,
+    };
+    let graph = quantized.as_ref().map_or(&legal, |quantized| &quantized.graph);
+    let plan = plan_of(graph, quantized.as_ref())?;
+    let program = emit::Program { graph, plan: &plan, quantized: quantized.as_ref(), labels: &[] };
+    let runner = Runner::new(&emit::emit(&program)?).map_err(|error| Error::Broken(error.to_string()))?;
+    let model = runner.model();
+    let is_layer = |step: &tucano::Step<'_>| {
+        dense.nodes.iter().any(|node| node.op.weight().is_some() && step.name() == Some(&*node.name))
+    };
+    let prices = plan::cost::instructions(&model, options.target).unwrap_or_default();
+    Ok(model.steps().zip(prices).filter(|(step, _)| !is_layer(step)).map(|(_, price)| price).sum())
+}
+
+/// The last word on a budget: the blob's own figures.
+fn keep_budget(budget: &Budget, size: &Size) -> Result<(), Error> {
+    let bytes = |limit: Option<usize>| limit.map(|limit| limit as u64);
+    let limits = [
+        ("flash", bytes(budget.flash), size.blob_bytes.map(|bytes| bytes as u64)),
+        ("ram", bytes(budget.ram), Some(size.arena_bytes as u64)),
+        ("macs", budget.macs, Some(size.macs)),
+        ("instructions", budget.instructions, size.instructions),
+    ];
+    for (what, wanted, reached) in limits {
+        if let (Some(wanted), Some(reached)) = (wanted, reached)
+            && reached > wanted
+        {
+            return Err(Error::OverBudget { what, wanted, reached });
+        }
+    }
+    Ok(())
+}
+
 fn quantize_options(options: &Options) -> quantize::Options {
-    quantize::Options { rank_bits: options.rank_bits, ..quantize::Options::default() }
+    quantize::Options { rank_bits: options.rank_bits, fit: true, ..quantize::Options::default() }
 }
 
 fn refuse_overflow(graph: &Graph, data: &Dataset) -> Result<(), Error> {
@@ -306,22 +400,30 @@ fn synthetic(graph: &Graph) -> Dataset {
     Dataset { inputs: inputs.collect(), samples: SYNTHETIC, labels: None }
 }
 
-/// Bytes of a layer after conversion are those of its steps in the blob: steps are named after the layer.
-fn layers(found: &[search::LayerReport], runner: &Runner) -> Vec<Layer> {
-    let model = runner.model();
+/// Bytes and instructions of a layer are those of its steps in the blob: steps are named after the layer. The runners are of the dense f32
+/// network and of the blob.
+fn layers(found: &[search::LayerReport], runners: [&Runner; 2], instructions: &[Vec<u64>; 2]) -> Vec<Layer> {
+    let [before, after] = runners.map(Runner::model);
+    // `lower` names the stages of a factorised layer `layer/format_k`, the last one like the layer.
+    let of_layer = |layer: &search::LayerReport, step: &tucano::Step<'_>| {
+        let stage = step.name().unwrap_or_default().strip_prefix(layer.name.as_str());
+        let number =
+            stage.and_then(|rest| rest.strip_prefix('/')?.strip_prefix(&*layer.format)?.strip_prefix('_'));
+        stage == Some("") || number.is_some_and(|k| k.parse::<usize>().is_ok())
+    };
+    let bytes = |step: tucano::Step<'_>| -> usize {
+        let (_, _, weights) = step.counts();
+        (0..weights).filter_map(|k| step.weight(k)).map(|w| w.elements as usize * w.dtype.bytes()).sum()
+    };
     let constants = |layer: &search::LayerReport| -> usize {
-        // `lower` names the stages of a factorised layer `layer/format_k`, the last one like the layer.
-        let of_layer = |step: &tucano::Step<'_>| {
-            let stage = step.name().unwrap_or_default().strip_prefix(layer.name.as_str());
-            let number = stage
-                .and_then(|rest| rest.strip_prefix('/')?.strip_prefix(&*layer.format)?.strip_prefix('_'));
-            stage == Some("") || number.is_some_and(|k| k.parse::<usize>().is_ok())
+        after.steps().filter(|step| of_layer(layer, step)).map(bytes).sum()
+    };
+    let price = |layer: &search::LayerReport| {
+        let sum = |k: usize| -> u64 {
+            let steps = [&before, &after][k].steps().zip(&instructions[k]);
+            steps.filter(|(step, _)| of_layer(layer, step)).map(|(_, price)| price).sum()
         };
-        let bytes = |step: tucano::Step<'_>| -> usize {
-            let (_, _, weights) = step.counts();
-            (0..weights).filter_map(|k| step.weight(k)).map(|w| w.elements as usize * w.dtype.bytes()).sum()
-        };
-        model.steps().filter(of_layer).map(bytes).sum()
+        instructions.iter().all(|steps| !steps.is_empty()).then(|| [sum(0), sum(1)])
     };
     found
         .iter()
@@ -333,7 +435,10 @@ fn layers(found: &[search::LayerReport], runner: &Runner) -> Vec<Layer> {
             error: layer.error,
             weight_bytes: [4 * layer.parameters[0], constants(layer)],
             macs: layer.macs,
+            instructions: price(layer),
             reason: layer.reason.clone(),
+            output_rank: layer.output_rank,
+            spectrum: layer.spectrum.clone(),
         })
         .collect()
 }
@@ -342,14 +447,4 @@ fn peak(graph: &Graph, plan: &Plan) -> Peak {
     let holder =
         |(id, bytes): &(ValueId, usize)| Holder { name: graph.value(*id).name.clone(), bytes: *bytes };
     Peak { step: plan.peak.step.clone(), live: plan.peak.live.iter().map(holder).collect() }
-}
-
-fn notes(calibration: Option<&Dataset>) -> Vec<String> {
-    match calibration {
-        Some(data) if data.samples < 100 => vec![format!(
-            "only {} calibration samples: 100 or more give steadier ranges and ranks",
-            data.samples
-        )],
-        _ => Vec::new(),
-    }
 }

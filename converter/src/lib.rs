@@ -17,7 +17,7 @@
 //! | [`plan`] | the final graph | order, lifetimes, arena offsets |
 //! | [`emit`] | all of it | blob bytes, `model.rs` |
 //! | [`convert`](mod@convert) | a model, options | all of the above, in order |
-//! | [`report`] | what happened | tables and JSON |
+//! | [`report`] | what happened | tables, JSON, a page |
 //! | [`boards`] | a blob, samples | firmware, what it measured |
 //! | [`cli`] | command lines | calls of the above |
 

@@ -57,7 +57,7 @@ fn json(path: &Path) -> serde_json::Value {
 fn the_main_job_end_to_end() {
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name).display().to_string();
-    let (blob, report) = (at("net.tuc"), at("net.json"));
+    let (blob, report, page) = (at("net.tuc"), at("net.json"), at("net.html"));
     let shown = accepted(&convert(&[
         &model(MODEL),
         "--tucker",
@@ -68,9 +68,11 @@ fn the_main_job_end_to_end() {
         &blob,
         "--json",
         &report,
+        "--report",
+        &page,
     ]));
     assert!(shown.contains("net.tuc") && shown.contains("MACs"), "{shown}");
-    assert_eq!(files(folder.path()), ["net.json", "net.rs", "net.tuc"]);
+    assert_eq!(files(folder.path()), ["net.html", "net.json", "net.rs", "net.tuc"]);
     let report = json(Path::new(&report));
     for key in
         ["schema", "model", "target", "dtype", "before", "after", "accuracy", "verify", "seconds", "layers"]
@@ -86,6 +88,13 @@ fn the_main_job_end_to_end() {
     for key in ["name", "op", "format", "ranks", "error", "weight_bytes", "macs", "reason"] {
         assert!(layer.get(key).is_some(), "layers[].{key} is missing");
     }
+    let tradeoff = report["tradeoff"].as_array().expect("a list");
+    assert_eq!(tradeoff.iter().filter(|point| point["chosen"] == true).count(), 1);
+    let page = std::fs::read_to_string(&page).expect("the page was written");
+    for layer in report["layers"].as_array().expect("a list") {
+        assert!(page.contains(layer["name"].as_str().expect("a name")), "{layer}");
+    }
+    assert!(page.contains("chosen: ") && page.contains("--report"));
 
     let shown = accepted(&tucano(&["inspect", &blob]));
     assert!(shown.contains("scalar") && shown.contains("arena"), "{shown}");
@@ -171,8 +180,12 @@ fn no_file_of_a_command_overwrites_another() {
         (at("net.tuc"), at("net.rs")),
         (at("net.tuc"), at("net.onnx")),
     ] {
-        refused(&convert(&[&at("net.onnx"), "-o", &output, "--json", &json]), 2, &["overwrite"]);
+        for flag in ["--json", "--report"] {
+            refused(&convert(&[&at("net.onnx"), "-o", &output, flag, &json]), 2, &["overwrite"]);
+        }
     }
+    let one = at("net.html");
+    refused(&convert(&[&at("net.onnx"), "--json", &one, "--report", &one]), 2, &["overwrite"]);
     // All files or none.
     refused(
         &convert(&[&at("net.onnx"), "-o", &at("net.tuc"), "--json", &at("absent/x.json")]),

@@ -9,7 +9,7 @@ use tucano_converter::lower::lower;
 use tucano_converter::search::loss::Loss;
 use tucano_converter::search::{Method, Options, Outcome, Silent, search};
 
-const TUCKER: Options = Options { method: Method::Tucker, max_error: None, ratio: None, macs_ratio: None };
+const TUCKER: Options = Options::of(Method::Tucker);
 
 /// A search on one model, and the mean divergence (nats) from the dense network on samples that it has not seen.
 fn compress(model: &str, data: &str, options: Options) -> Option<(Graph, Outcome, f64)> {

@@ -69,6 +69,15 @@ impl Geometry {
         }
     }
 
+    /// Shapes of input and output of a layer whose weight has so many axes.
+    pub fn shapes(&self, axes: usize) -> (Vec<usize>, Vec<usize>) {
+        let of = |[c, h, w]: [usize; 3]| match axes {
+            2 => vec![self.images, c],
+            _ => vec![self.images, c, h, w],
+        };
+        (of(self.input), of(self.output))
+    }
+
     /// Length of one row: `i / groups * kh * kw`.
     pub fn row_len(&self) -> usize {
         self.input[0] / self.groups * self.kernel[0] * self.kernel[1]

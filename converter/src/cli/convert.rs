@@ -2,13 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use miette::Diagnostic;
+use tucano::backend::spec::Core;
 
 use super::data::Selection;
-use super::model;
 use super::progress::Bar;
-use crate::convert::{Method, Options, convert};
+use super::{budget, model};
+use crate::convert::{Budget, Method, Options, convert};
 use crate::{emit, report};
 
 /// Flags of `convert`.
@@ -19,9 +21,9 @@ pub struct Arguments {
     model: PathBuf,
     #[command(flatten)]
     format: Format,
-    /// Core that the blob is meant for; named in the report, since all cores share one form of the blob so far
-    #[arg(long, value_enum, default_value_t = Target::CortexM4)]
-    target: Target,
+    /// Core that the blob is meant for: prices its instructions
+    #[arg(long, value_name = "CORE", default_value = Core::CortexM4.name(), value_parser = cores())]
+    target: Core,
     /// Store weights and activations as 8-bit integers; needs --calibrate
     #[arg(long)]
     int8: bool,
@@ -36,12 +38,19 @@ pub struct Arguments {
     /// Largest relative RMS error of the network's output on held-out calibration samples
     #[arg(long, value_name = "E", value_parser = positive)]
     max_error: Option<f64>,
+    /// Largest drop of accuracy in percentage points; needs labels beside the calibration samples
+    #[arg(long, value_name = "POINTS", value_parser = positive, conflicts_with_all = ["max_error", "ratio", "macs_ratio"])]
+    max_drop: Option<f64>,
     /// Times fewer parameters
     #[arg(long, value_name = "R", value_parser = at_least_one, conflicts_with = "max_error")]
     ratio: Option<f64>,
     /// Times fewer multiply-adds
     #[arg(long, value_name = "R", value_parser = at_least_one, conflicts_with = "max_error")]
     macs_ratio: Option<f64>,
+    /// Largest figures on the target, any of flash=64k,ram=32k,macs=1M,instructions=20M: flash is the blob's bytes (not the runtime's code), ram the arena's;
+    /// k, M and G are powers of 1024 for bytes, of 1000 for counts
+    #[arg(long, value_name = "KEY=NUMBER,...", value_parser = budget::parse)]
+    budget: Option<Budget>,
     /// Extent of a symbolic batch axis
     #[arg(long, default_value_t = 1)]
     batch: usize,
@@ -51,6 +60,9 @@ pub struct Arguments {
     /// Write the result as JSON
     #[arg(long, value_name = "R.json")]
     json: Option<PathBuf>,
+    /// Write a page with tables and figures
+    #[arg(long, value_name = "R.html")]
+    report: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -65,31 +77,59 @@ struct Format {
     /// Tucker-2 for other convolutions too
     #[arg(long)]
     tucker: bool,
+    /// Canonical polyadic for convolutions: 1x1, a window for each channel, 1x1
+    #[arg(long)]
+    cp: bool,
+    /// Separable windows for convolutions: kx1, then 1xk
+    #[arg(long)]
+    one_way: bool,
+    /// Windows for each channel of a convolution, then 1x1
+    #[arg(long)]
+    depthwise_pointwise: bool,
+    /// Tensor trains for dense layers
+    #[arg(long)]
+    tensor_train: bool,
+    /// Kronecker sums (complex, quaternion, any N blocks): found where a network was trained so
+    #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true)]
+    hypercomplex: Option<Option<usize>>,
+    /// Fewer channels, the others refitted
+    #[arg(long)]
+    prune: bool,
+    /// Whatever suits each layer best
+    #[arg(long)]
+    auto: bool,
 }
 
-/// Cores by their command-line names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Target {
-    CortexM0,
-    CortexM3,
-    CortexM4,
-    CortexM7,
-    CortexM33,
-    CortexM55,
-    #[value(name = "x86-64")]
-    X86_64,
+impl Format {
+    fn method(&self) -> Method {
+        match self {
+            Self { low_rank: true, .. } => Method::LowRank,
+            Self { tucker: true, .. } => Method::Tucker,
+            Self { cp: true, .. } => Method::Cp,
+            Self { one_way: true, .. } => Method::OneWay,
+            Self { depthwise_pointwise: true, .. } => Method::DepthwisePointwise,
+            Self { tensor_train: true, .. } => Method::TensorTrain,
+            Self { hypercomplex: Some(blocks), .. } => Method::Hypercomplex(*blocks),
+            Self { prune: true, .. } => Method::Prune,
+            Self { auto: true, .. } => Method::Auto,
+            _ => Method::None,
+        }
+    }
 }
 
 #[derive(Debug, Diagnostic, thiserror::Error)]
 enum UsageError {
     #[error("a budget needs a format to spend it on")]
-    #[diagnostic(help("add --tucker or --low-rank"))]
+    #[diagnostic(help("add --auto, or one format such as --tucker"))]
     BudgetWithoutFormat,
+    #[error("instructions of {0} are not modelled, so a budget on them cannot be kept")]
+    #[diagnostic(help("choose another --target, or a budget on macs"))]
+    NoModel(&'static str),
     #[error("--samples, --input and --labels choose from --calibrate, which is missing")]
     SelectionWithoutData,
     #[error("`{0}` would overwrite a file of this very command")]
     #[diagnostic(help(
-        "model, data, blob, module (the blob's path with .rs) and JSON need five different paths: see -o and --json"
+        "model, data, blob, module (the blob's path with .rs), JSON and report need different paths: see -o, --json and --report"
     ))]
     Overwrite(String),
 }
@@ -108,6 +148,28 @@ fn place(path: &Path) -> PathBuf {
     path.canonicalize().or_else(|_| folder.canonicalize().map(whole)).unwrap_or_else(|_| path.to_path_buf())
 }
 
+/// The words of a command as a shell takes them, the program by its bare name.
+fn command_line(words: impl Iterator<Item = String>) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=+.,/:@%".contains(c);
+    let quoted = |(index, word): (usize, String)| {
+        let word = match Path::new(&word).file_name() {
+            Some(name) if index == 0 => name.to_string_lossy().into_owned(),
+            _ => word,
+        };
+        match !word.is_empty() && word.chars().all(plain) {
+            true => word,
+            false => format!("'{}'", word.replace('\'', r"'\''")),
+        }
+    };
+    words.enumerate().map(quoted).collect::<Vec<_>>().join(" ")
+}
+
+/// Cores by their names.
+fn cores() -> impl TypedValueParser<Value = Core> {
+    PossibleValuesParser::new(Core::ALL.map(Core::name))
+        .map(|name| Core::ALL.into_iter().find(|core| core.name() == name).unwrap_or(Core::CortexM4))
+}
+
 fn number(text: &str) -> Result<f64, String> {
     text.parse().map_err(|_| format!("`{text}` is no number"))
 }
@@ -124,9 +186,14 @@ fn at_least_one(text: &str) -> Result<f64, String> {
 
 impl Arguments {
     fn check_usage(&self) -> Result<(), UsageError> {
-        let budget = self.max_error.or(self.ratio).or(self.macs_ratio).is_some();
-        if budget && !self.format.tucker && !self.format.low_rank {
+        let limits = [self.max_error, self.max_drop, self.ratio, self.macs_ratio];
+        let budget = limits.iter().any(Option::is_some) || self.budget.is_some();
+        if budget && self.format.method() == Method::None {
             return Err(UsageError::BudgetWithoutFormat);
+        }
+        let counted = self.budget.is_some_and(|budget| budget.instructions.is_some());
+        if counted && self.target.kernels().is_empty() {
+            return Err(UsageError::NoModel(self.target.name()));
         }
         let selection = &self.selection;
         let chosen = selection.samples.is_some() || selection.input.is_some() || selection.labels.is_some();
@@ -135,7 +202,7 @@ impl Arguments {
         }
         let (blob, module) = (self.blob_path(), self.module_path());
         let inputs = [Some(&self.model), self.calibrate.as_ref()];
-        let outputs = [Some(&blob), Some(&module), self.json.as_ref()];
+        let outputs = [Some(&blob), Some(&module), self.json.as_ref(), self.report.as_ref()];
         let mut taken: Vec<PathBuf> = inputs.into_iter().flatten().map(|path| place(path)).collect();
         for path in outputs.into_iter().flatten() {
             if taken.contains(&place(path)) {
@@ -161,17 +228,15 @@ impl Arguments {
             std::process::exit(2);
         }
         let options = Options {
-            method: match (self.format.tucker, self.format.low_rank) {
-                (true, _) => Method::Tucker,
-                (_, true) => Method::LowRank,
-                _ => Method::None,
-            },
+            method: self.format.method(),
             int8: self.int8,
             rank_bits: if self.rank_bits == "16" { 16 } else { 8 },
             max_error: self.max_error,
+            max_drop: self.max_drop,
             ratio: self.ratio,
             macs_ratio: self.macs_ratio,
-            target: self.target.to_possible_value().map_or_else(String::new, |v| v.get_name().to_string()),
+            budget: self.budget.unwrap_or_default(),
+            target: self.target,
         };
         let graph = model::open(&self.model, self.batch)?;
         let shapes: Vec<Vec<usize>> = graph.inputs.iter().map(|id| graph.shape(*id).to_vec()).collect();
@@ -181,14 +246,18 @@ impl Arguments {
         };
         let blob_path = self.blob_path();
         let bar = Bar::new();
-        let converted = convert(&graph, data.as_ref(), &options, &bar)?;
+        let mut converted = convert(&graph, data.as_ref(), &options, &bar)?;
         drop(bar);
         let module = converted.module(&blob_path)?;
         let module_path = self.module_path();
+        converted.report.command =
+            Some(command_line(std::env::args_os().map(|word| word.to_string_lossy().into_owned())));
         let json = report::json(&converted.report);
+        let page = self.report.as_ref().map(|_| report::page(&converted.report));
         let mut files: Vec<(&Path, &[u8])> =
             vec![(&blob_path, &converted.blob), (&module_path, module.as_bytes())];
         files.extend(self.json.as_deref().map(|path| (path, json.as_bytes())));
+        files.extend(self.report.as_deref().zip(page.as_ref()).map(|(path, page)| (path, page.as_bytes())));
         emit::write::write(&files)?;
         let (table, reasons) = report::layer_table(&converted.report.layers);
         println!("{table}\n\n{}", reasons.join("\n"));
@@ -197,20 +266,37 @@ impl Arguments {
         }
         println!();
         println!("{}\n", report::conversion_table(&converted.report));
-        let peak = &converted.report.peak;
-        let live: Vec<String> = peak
-            .live
-            .iter()
-            .map(|held| format!("`{}` {}", held.name, report::human_bytes(held.bytes)))
-            .collect();
-        println!("Arena at its fullest, in `{}`: {}.\n", peak.step, live.join(", "));
+        if let Some(table) = report::tradeoff_table(&converted.report) {
+            println!("{table}\n");
+        }
+        for (when, peak) in [("before", &converted.report.peak_before), ("after", &converted.report.peak)] {
+            let held = |held: &report::Holder| format!("`{}` {}", held.name, report::human_bytes(held.bytes));
+            let live: Vec<String> = peak.live.iter().map(held).collect();
+            println!("Arena at its fullest {when}, in `{}`: {}.", peak.step, live.join(", "));
+        }
+        println!();
         let samples = &converted.report.samples;
         println!("Blob against the model, {} {} samples:", samples.count, samples.source);
         println!("{}", report::fidelity_table(&converted.report.verify, samples.count));
+        for warning in &converted.report.warnings {
+            println!("warning: {warning}");
+        }
         for note in &converted.report.notes {
             println!("note: {note}");
         }
-        println!("\nWrote {} and {}.", blob_path.display(), module_path.display());
+        let written: Vec<String> = files.iter().map(|(path, _)| path.display().to_string()).collect();
+        println!("\nWrote {}.", written.join(", "));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_quoted_for_the_shell() {
+        let words = ["/usr/bin/convert", "a net.onnx", "--auto", "it's", "", "$(x)"].map(String::from);
+        assert_eq!(command_line(words.into_iter()), r"convert 'a net.onnx' --auto 'it'\''s' '' '$(x)'");
     }
 }

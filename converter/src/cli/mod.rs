@@ -5,6 +5,7 @@
 
 mod blob;
 pub mod boards;
+mod budget;
 pub mod check;
 pub mod convert;
 mod data;

@@ -70,7 +70,7 @@ mod tests {
     fn full_rank_reproduces_and_error_falls_with_rank() {
         let (m, c) = (matrix(8, 12, 1), covariance(12, 2));
         for shape in [vec![8, 12], vec![8, 12, 1, 1], vec![8, 3, 2, 2]] {
-            let target = Target { shape: &shape, matrix: &m, covariance: &c };
+            let target = Target::new(&shape, &m, &c);
             let all = LowRank::new(target).unwrap();
             let predicted = all.squared_errors();
             for rank in 1..=8 {
@@ -89,7 +89,7 @@ mod tests {
         let (m, c) = (matrix(10, 10, 3), covariance(10, 4));
         let plain = Matrix::identity(10, 10);
         let shape = [10, 10];
-        let aware = Target { shape: &shape, matrix: &m, covariance: &c };
+        let aware = Target::new(&shape, &m, &c);
         let blind = Target { covariance: &plain, ..aware };
         for rank in 1..8 {
             let of =
@@ -102,7 +102,7 @@ mod tests {
     fn zero_and_deficient_weights_stay_finite() {
         let c = covariance(6, 5);
         for m in [Matrix::zeros(4, 6), Matrix::from_fn(4, 6, |i, j| ((i + 1) * (j + 1)) as f64 * 1e-30)] {
-            let all = LowRank::new(Target { shape: &[4, 6], matrix: &m, covariance: &c }).unwrap();
+            let all = LowRank::new(Target::new(&[4, 6], &m, &c)).unwrap();
             assert!(all.squared_errors()[1] <= 1e-9 * all.squared_errors()[0] + f64::MIN_POSITIVE);
             assert!(reconstruct(&all.network(4)).unwrap().data.iter().all(|x| x.is_finite()));
         }

@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn full_rank_reproduces_and_predicted_errors_hold() {
         let (m, c, shape) = (matrix(6, 5 * 9, 7), covariance(5 * 9, 8), [6, 5, 3, 3]);
-        let target = Target { shape: &shape, matrix: &m, covariance: &c };
+        let target = Target::new(&shape, &m, &c);
         let basis = InputBasis::new(target).unwrap();
         let power = basis.project(5).unwrap().squared_errors()[0];
         let mut last = f64::INFINITY;
@@ -281,7 +281,7 @@ mod tests {
     #[test]
     fn refinement_lowers_the_error_and_predicts_it() {
         let (m, c, shape) = (matrix(6, 6 * 4, 9), covariance(24, 10), [6, 6, 2, 2]);
-        let target = Target { shape: &shape, matrix: &m, covariance: &c };
+        let target = Target::new(&shape, &m, &c);
         let basis = InputBasis::new(target).unwrap();
         for output in [None, Some(2), Some(4)] {
             let errors = |projected: &Projected<'_>| projected.squared_errors()[output.unwrap_or(6)];
@@ -296,7 +296,7 @@ mod tests {
     fn whitening_beats_plain_truncation_in_output_error() {
         let (m, c, shape) = (matrix(6, 6 * 4, 9), covariance(24, 10), [6, 6, 2, 2]);
         let plain = Matrix::identity(24, 24);
-        let aware = Target { shape: &shape, matrix: &m, covariance: &c };
+        let aware = Target::new(&shape, &m, &c);
         let blind = Target { covariance: &plain, ..aware };
         let of = |target| {
             let network = InputBasis::new(target).unwrap().project(3).unwrap().network(Some(3));
@@ -308,7 +308,7 @@ mod tests {
     #[test]
     fn zero_weight_gives_zeros() {
         let (m, c, shape) = (Matrix::zeros(4, 12), covariance(12, 1), [4, 3, 2, 2]);
-        let target = Target { shape: &shape, matrix: &m, covariance: &c };
+        let target = Target::new(&shape, &m, &c);
         let network = InputBasis::new(target).unwrap().project(2).unwrap().network(Some(2));
         assert!(reconstruct(&network).unwrap().data.iter().all(|x| *x == 0.0));
     }

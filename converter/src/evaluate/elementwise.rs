@@ -52,6 +52,32 @@ pub fn softmax(axis: usize, x: Operand) -> Vec<f32> {
     out
 }
 
+/// The gradient of the input of [`affine`].
+pub fn affine_gradient(affine: &Affine, gradient: Operand) -> Vec<f32> {
+    let inner: usize = gradient.shape[2..].iter().product();
+    let mut out = gradient.data.to_vec();
+    for (plane, scale) in out.chunks_exact_mut(inner.max(1)).zip(affine.scale.iter().cycle()) {
+        plane.iter_mut().for_each(|g| *g *= scale);
+    }
+    out
+}
+
+/// The gradient of the input of [`softmax`], whose output is `y`: `y * (g - sum of y g)`.
+pub fn softmax_gradient(axis: usize, y: Operand, gradient: &[f32]) -> Vec<f32> {
+    let extent = y.shape[axis];
+    let inner: usize = y.shape[axis + 1..].iter().product();
+    let block = (extent * inner).max(1);
+    let mut out = gradient.to_vec();
+    for (out, y) in out.chunks_exact_mut(block).zip(y.data.chunks_exact(block)) {
+        for lane in 0..inner {
+            let lane = |k: usize| k * inner + lane;
+            let mean: f32 = (0..extent).map(|k| y[lane(k)] * out[lane(k)]).sum();
+            (0..extent).for_each(|k| out[lane(k)] = y[lane(k)] * (out[lane(k)] - mean));
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -51,23 +51,12 @@ struct Geometry {
 
 /// `shape` is that of one sample's output.
 pub fn conv(conv: &Conv, weight: &Tensor, x: Operand, shape: &[usize], samples: usize) -> Vec<f32> {
-    let (Ok([n, c, h, w]), Ok([_, o, oh, ow])) = (image_shape(x.shape), image_shape(shape)) else {
-        unreachable!("a checked graph gives a convolution an image");
-    };
-    let geometry = Geometry {
-        images: n * samples,
-        input: [c, h, w],
-        output: [o, oh, ow],
-        window: [weight.shape[1], weight.shape[2], weight.shape[3]],
-        strides: conv.strides,
-        dilations: conv.dilations,
-        pads: [conv.pads[0], conv.pads[1]],
-    };
+    let geometry = Geometry::new(conv, weight, x.shape, shape, samples);
     let zeros;
     let bias = match &conv.bias {
         Some(bias) => bias,
         None => {
-            zeros = vec![0.0; o];
+            zeros = vec![0.0; geometry.output[0]];
             &zeros
         }
     };
@@ -78,7 +67,55 @@ pub fn conv(conv: &Conv, weight: &Tensor, x: Operand, shape: &[usize], samples: 
     }
 }
 
+/// `gradient [rows, o] * weight [o, i]`: the gradient of [`dense`]'s input for that of its output before the activation.
+pub fn dense_gradient(weight: &Tensor, gradient: &[f32]) -> Vec<f32> {
+    let [o, i] = [weight.shape[0], weight.shape[1]];
+    let rows = gradient.len() / o.max(1);
+    let mut out = vec![0.0; rows * i];
+    matmul(
+        MatMut::from_row_major_slice_mut(&mut out, rows, i),
+        Accum::Replace,
+        MatRef::from_row_major_slice(gradient, rows, o),
+        MatRef::from_row_major_slice(&weight.data, o, i),
+        1.0,
+        Par::Seq,
+    );
+    out
+}
+
+/// The gradient of [`conv`]'s input, of shape `input`, for that of its output before the activation.
+pub fn conv_gradient(
+    conv: &Conv,
+    weight: &Tensor,
+    gradient: Operand,
+    input: &[usize],
+    samples: usize,
+) -> Vec<f32> {
+    let geometry = Geometry::new(conv, weight, input, gradient.shape, samples);
+    if conv.groups > 1 && weight.shape[1] == 1 {
+        geometry.depthwise_gradient(&weight.data, gradient.data)
+    } else {
+        geometry.multiply_and_scatter(&weight.data, conv.groups, gradient.data)
+    }
+}
+
 impl Geometry {
+    /// `input` and `output` are the shapes of one sample.
+    fn new(conv: &Conv, weight: &Tensor, input: &[usize], output: &[usize], samples: usize) -> Self {
+        let (Ok([n, c, h, w]), Ok([_, o, oh, ow])) = (image_shape(input), image_shape(output)) else {
+            unreachable!("a checked graph gives a convolution an image");
+        };
+        Self {
+            images: n * samples,
+            input: [c, h, w],
+            output: [o, oh, ow],
+            window: [weight.shape[1], weight.shape[2], weight.shape[3]],
+            strides: conv.strides,
+            dilations: conv.dilations,
+            pads: [conv.pads[0], conv.pads[1]],
+        }
+    }
+
     /// The input row under kernel row `ky` of output row `oy`, unless it is padding.
     fn input_row(&self, oy: usize, ky: usize) -> Option<usize> {
         let row = (oy * self.strides[0] + ky * self.dilations[0]).checked_sub(self.pads[0])?;
@@ -173,6 +210,94 @@ impl Geometry {
             }
         }
         out
+    }
+
+    /// The transpose of [`Geometry::depthwise`].
+    fn depthwise_gradient(&self, weight: &[f32], gradient: &[f32]) -> Vec<f32> {
+        let ([c, h, w], [o, oh, ow], [_, kh, kw]) = (self.input, self.output, self.window);
+        let columns: Vec<_> = (0..kw).map(|kx| self.output_columns(kx)).collect();
+        let mut out = vec![0.0; self.images * c * h * w];
+        for (plane, gradient) in gradient.chunks_exact((oh * ow).max(1)).enumerate() {
+            let (image, channel) = (plane / o, plane % o);
+            let target = &mut out[(image * c + channel * c / o) * h * w..][..h * w];
+            let kernel = &weight[channel * kh * kw..][..kh * kw];
+            for (oy, gradient) in gradient.chunks_exact(ow).enumerate() {
+                for ky in 0..kh {
+                    let Some(iy) = self.input_row(oy, ky) else { continue };
+                    let row = &mut target[iy * w..][..w];
+                    for (kx, (columns, first)) in columns.iter().enumerate() {
+                        let factor = kernel[ky * kw + kx];
+                        let row = row[*first..].iter_mut().step_by(self.strides[1]);
+                        row.zip(&gradient[columns.clone()]).for_each(|(x, y)| *x += factor * y);
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    /// The transpose of [`Geometry::gather_and_multiply`].
+    fn multiply_and_scatter(&self, weight: &[f32], groups: usize, gradient: &[f32]) -> Vec<f32> {
+        let ([o, oh, ow], [i, kh, kw]) = (self.output, self.window);
+        let (depth, group_outputs) = (i * kh * kw, o / groups);
+        let rows = self.images * oh;
+        let block = (COLUMNS / ow.max(1)).max(1);
+        let mut columns_of = vec![0.0; depth * block * ow];
+        let mut given = vec![0.0; group_outputs * block * ow];
+        let mut out = vec![0.0; self.images * self.input.iter().product::<usize>()];
+        for start in (0..rows).step_by(block) {
+            let rows = start..(start + block).min(rows);
+            let columns = rows.len() * ow;
+            for group in 0..groups {
+                let given = &mut given[..group_outputs * columns];
+                for (k, given) in given.chunks_exact_mut(columns.max(1)).enumerate() {
+                    let channel = group * group_outputs + k;
+                    for (row, given) in rows.clone().zip(given.chunks_exact_mut(ow)) {
+                        let (image, oy) = (row / oh, row % oh);
+                        given.copy_from_slice(&gradient[((image * o + channel) * oh + oy) * ow..][..ow]);
+                    }
+                }
+                let columns_of = &mut columns_of[..depth * columns];
+                let weight = &weight[group * group_outputs * depth..][..group_outputs * depth];
+                matmul(
+                    MatMut::from_row_major_slice_mut(&mut *columns_of, depth, columns),
+                    Accum::Replace,
+                    MatRef::from_row_major_slice(weight, group_outputs, depth).transpose(),
+                    MatRef::from_row_major_slice(&*given, group_outputs, columns),
+                    1.0,
+                    Par::Seq,
+                );
+                self.scatter(group * i, rows.clone(), columns_of, &mut out);
+            }
+        }
+        out
+    }
+
+    /// Adds columns as [`Geometry::gather`] writes them to the windows that they come from.
+    fn scatter(
+        &self,
+        first_channel: usize,
+        rows: std::ops::Range<usize>,
+        columns_of: &[f32],
+        out: &mut [f32],
+    ) {
+        let ([c, h, w], [_, oh, ow], [_, kh, kw]) = (self.input, self.output, self.window);
+        for (tap, line) in columns_of.chunks_exact((rows.len() * ow).max(1)).enumerate() {
+            let (i, ky, kx) = (tap / (kh * kw), tap / kw % kh, tap % kw);
+            let (columns, first) = self.output_columns(kx);
+            for (row, line) in rows.clone().zip(line.chunks_exact(ow)) {
+                let (image, oy) = (row / oh, row % oh);
+                let Some(iy) = self.input_row(oy, ky) else { continue };
+                let target = &mut out[((image * c + first_channel + i) * h + iy) * w..][..w];
+                let line = &line[columns.clone()];
+                if self.strides[1] == 1 {
+                    target[first..][..line.len()].iter_mut().zip(line).for_each(|(x, y)| *x += y);
+                } else {
+                    let target = target[first..].iter_mut().step_by(self.strides[1]);
+                    target.zip(line).for_each(|(x, y)| *x += y);
+                }
+            }
+        }
     }
 
     /// Writes the windows of some output rows (counted over all images) as columns `[i * kh * kw, rows * ow]`.

@@ -57,7 +57,7 @@ pub fn max_abs(reference: &[f32], other: &[f32]) -> f64 {
 }
 
 /// Place of the largest element, the first of equal ones.
-fn top(row: &[f32]) -> usize {
+pub fn top(row: &[f32]) -> usize {
     let mut best = 0;
     for (k, x) in row.iter().enumerate() {
         if *x > row[best] {

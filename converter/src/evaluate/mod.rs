@@ -8,6 +8,7 @@
 
 mod classes;
 mod elementwise;
+pub mod gradient;
 mod linear;
 pub mod metrics;
 mod spatial;

@@ -1,5 +1,7 @@
 //! Pooling, reduction and movement of elements.
 
+use std::ops::Range;
+
 use super::Operand;
 use crate::graph::{Pool, image_shape};
 
@@ -34,20 +36,12 @@ fn windows(
     let (Ok([n, c, h, w]), Ok([_, _, oh, ow])) = (image_shape(x.shape), image_shape(shape)) else {
         unreachable!("a checked graph gives a pooling an image");
     };
-    // Start and end of a window, cut to the image; and its extent in the padded image.
-    let span = |position: usize, axis: usize, extent: usize| {
-        let (before, after) = (pool.pads[axis], pool.pads[axis + 2]);
-        let start = position * pool.strides[axis];
-        let end = start + pool.kernel[axis];
-        let clip = |edge: usize| edge.saturating_sub(before).min(extent);
-        (clip(start)..clip(end), end.min(extent + before + after) - start)
-    };
     let mut out = Vec::with_capacity(samples * n * c * oh * ow);
     for plane in x.data.chunks_exact((h * w).max(1)) {
         for oy in 0..oh {
-            let (rows, padded_rows) = span(oy, 0, h);
+            let (rows, padded_rows) = span(pool, oy, 0, h);
             for ox in 0..ow {
-                let (columns, padded_columns) = span(ox, 1, w);
+                let (columns, padded_columns) = span(pool, ox, 1, w);
                 let mut window = rows.clone().flat_map(|y| plane[y * w..][columns.clone()].iter().copied());
                 out.push(reduce(&mut window, padded_rows * padded_columns));
             }
@@ -56,15 +50,62 @@ fn windows(
     out
 }
 
+/// One axis of a window: the part that lies in the image of this extent, and how much lies in the padded image.
+fn span(pool: &Pool, position: usize, axis: usize, extent: usize) -> (Range<usize>, usize) {
+    let (before, after) = (pool.pads[axis], pool.pads[axis + 2]);
+    let start = position * pool.strides[axis];
+    let end = start + pool.kernel[axis];
+    let clip = |edge: usize| edge.saturating_sub(before).min(extent);
+    (clip(start)..clip(end), end.min(extent + before + after) - start)
+}
+
+/// The gradient of [`max_pool`]'s input `x`: each window hands its own to its first largest element.
+pub fn max_pool_gradient(pool: &Pool, x: Operand, gradient: Operand) -> Vec<f32> {
+    windows_gradient(pool, x, gradient, |out, plane, window, _, gradient| {
+        let larger = |best: usize, k: &usize| if plane[*k] > plane[best] { *k } else { best };
+        if let Some(first) = window.first() {
+            out[window.iter().fold(*first, larger)] += gradient;
+        }
+    })
+}
+
+/// The gradient of [`average_pool`]'s input.
+pub fn average_pool_gradient(pool: &Pool, x: Operand, gradient: Operand) -> Vec<f32> {
+    windows_gradient(pool, x, gradient, |out, _, window, padded, gradient| {
+        let share = gradient / (if pool.count_include_pad { padded } else { window.len() }) as f32;
+        window.iter().for_each(|k| out[*k] += share);
+    })
+}
+
+/// Calls `hand_out` for each window with the plane of the result, the plane of `x`, the indices of its elements in them, the number of elements
+/// in the padded image, and its gradient.
+fn windows_gradient(
+    pool: &Pool,
+    x: Operand,
+    gradient: Operand,
+    hand_out: impl Fn(&mut [f32], &[f32], &[usize], usize, f32),
+) -> Vec<f32> {
+    let (Ok([_, _, h, w]), Ok([_, _, oh, ow])) = (image_shape(x.shape), image_shape(gradient.shape)) else {
+        unreachable!("a checked graph gives a pooling an image");
+    };
+    let mut out = vec![0.0; x.data.len()];
+    let mut window = Vec::new();
+    let planes = x.data.chunks_exact((h * w).max(1)).zip(gradient.data.chunks_exact((oh * ow).max(1)));
+    for (out, (plane, gradient)) in out.chunks_exact_mut((h * w).max(1)).zip(planes) {
+        for (position, gradient) in gradient.iter().enumerate() {
+            let (rows, padded_rows) = span(pool, position / ow, 0, h);
+            let (columns, padded_columns) = span(pool, position % ow, 1, w);
+            window.clear();
+            window.extend(rows.flat_map(|y| columns.clone().map(move |column| y * w + column)));
+            hand_out(out, plane, &window, padded_rows * padded_columns, *gradient);
+        }
+    }
+    out
+}
+
 /// Mean over `axes`, summed in f64.
 pub fn mean(axes: &[usize], x: Operand, samples: usize) -> Vec<f32> {
-    let kept: Vec<bool> = (0..x.shape.len()).map(|axis| !axes.contains(&axis)).collect();
-    let mut strides = vec![0; x.shape.len()];
-    let mut len = 1;
-    for axis in (0..x.shape.len()).rev().filter(|axis| kept[*axis]) {
-        strides[axis] = len;
-        len *= x.shape[axis];
-    }
+    let (strides, len) = reduced_strides(axes, x.shape);
     let sample_len: usize = x.shape.iter().product();
     let count = sample_len / len.max(1);
     let mut out = Vec::with_capacity(samples * len);
@@ -79,6 +120,29 @@ pub fn mean(axes: &[usize], x: Operand, samples: usize) -> Vec<f32> {
         out.extend(sums.iter().map(|sum| (sum / count as f64) as f32));
     }
     out
+}
+
+/// The gradient of the input of [`mean`], which has this shape.
+pub fn mean_gradient(axes: &[usize], shape: &[usize], gradient: &[f32]) -> Vec<f32> {
+    let (strides, len) = reduced_strides(axes, shape);
+    let sample_len: usize = shape.iter().product();
+    let count = (sample_len / len.max(1)) as f32;
+    let mut out = Vec::with_capacity(gradient.len() / len.max(1) * sample_len);
+    for gradient in gradient.chunks_exact(len.max(1)) {
+        for_each_offset(shape, &strides, |offset| out.push(gradient[offset] / count));
+    }
+    out
+}
+
+/// For each axis of `shape` its stride in the array that is left after reducing `axes` (0 for those), and the length of that array.
+fn reduced_strides(axes: &[usize], shape: &[usize]) -> (Vec<usize>, usize) {
+    let mut strides = vec![0; shape.len()];
+    let mut len = 1;
+    for axis in (0..shape.len()).rev().filter(|axis| !axes.contains(axis)) {
+        strides[axis] = len;
+        len *= shape[axis];
+    }
+    (strides, len)
 }
 
 /// Output axis `k` is input axis `permutation[k]`.
@@ -107,6 +171,18 @@ pub fn pad(before: &[usize], value: f32, x: Operand, shape: &[usize], samples: u
                 out[start + offset] = *x;
             }
         });
+    }
+    out
+}
+
+/// The gradient of the input of [`pad`], which has the shape `input`: what stands in its place in `gradient`.
+pub fn pad_gradient(before: &[usize], input: &[usize], gradient: Operand) -> Vec<f32> {
+    let strides = row_major_strides(gradient.shape);
+    let start: usize = before.iter().zip(&strides).map(|(before, stride)| before * stride).sum();
+    let len: usize = gradient.shape.iter().product();
+    let mut out = Vec::new();
+    for sample in gradient.data.chunks_exact(len.max(1)) {
+        for_each_offset(input, &strides, |offset| out.push(sample[start + offset]));
     }
     out
 }

@@ -47,6 +47,17 @@ pub struct Quantization {
     pub bits: u8,
 }
 
+impl Quantization {
+    /// Least and greatest stored integer.
+    pub fn limits(self) -> [i32; 2] {
+        match (self.bits, self.zero_point) {
+            (16, 0) => [-32767, 32767],
+            (16, _) => [-32768, 32767],
+            _ => [-128, 127],
+        }
+    }
+}
+
 /// A network of nodes in topological order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Graph {

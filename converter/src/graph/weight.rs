@@ -59,14 +59,11 @@ impl Weight {
         }
     }
 
-    /// Stored numbers.
+    /// Numbers as they will be stored; of a factorised weight by its stages.
     pub fn parameters(&self) -> usize {
         match self {
             Self::Dense(tensor) => tensor.len(),
-            Self::Network(network) => {
-                let cores: usize = network.cores.iter().map(|core| core.tensor.len()).sum();
-                cores + network.row_scale.as_ref().map_or(0, Vec::len)
-            }
+            Self::Network(network) => crate::lower::network_parameters(network),
         }
     }
 }

@@ -6,6 +6,8 @@
 
 use faer::linalg::matmul::matmul;
 use faer::linalg::solvers::Solve;
+use faer::traits::RealField;
+use faer::traits::math_utils::one;
 use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
 
 /// A dense matrix.
@@ -16,10 +18,10 @@ pub type Matrix = Mat<f64>;
 #[error("the eigenvalues of a {0} x {0} matrix did not converge")]
 pub struct NotConverged(pub usize);
 
-/// `a * b`.
-pub fn product(a: MatRef<'_, f64>, b: MatRef<'_, f64>) -> Matrix {
-    let mut out = Matrix::zeros(a.nrows(), b.ncols());
-    matmul(out.as_mut(), Accum::Replace, a, b, 1.0, Par::Seq);
+/// `a * b`, in single or double precision.
+pub fn product<T: RealField>(a: MatRef<'_, T>, b: MatRef<'_, T>) -> Mat<T> {
+    let mut out = Mat::zeros(a.nrows(), b.ncols());
+    matmul(out.as_mut(), Accum::Replace, a, b, one::<T>(), Par::Seq);
     out
 }
 
@@ -104,6 +106,18 @@ pub fn solve(a: MatRef<'_, f64>, b: MatRef<'_, f64>) -> Matrix {
     Matrix::zeros(n, b.ncols())
 }
 
+/// The lower triangular `l` with `l l' = a` for a symmetric positive definite `a`; `None` where rounding leaves no such factor.
+pub fn cholesky(a: MatRef<'_, f64>) -> Option<Matrix> {
+    let scale = a.norm_max();
+    if !(scale > 0.0 && scale.is_finite()) {
+        return None;
+    }
+    faer::set_global_parallelism(Par::Seq);
+    let scaled = Matrix::from_fn(a.nrows(), a.ncols(), |i, j| a[(i, j)] / scale);
+    let root = scale.sqrt();
+    scaled.llt(Side::Lower).ok().map(|factor| factor.L() * faer::Scale(root))
+}
+
 /// Adds `left' * right` to `sum`, where `left` (`rows x sum.nrows()`) and `right` (`rows x sum.ncols()`) are row-major `f32`:
 /// one block of a streamed Gram matrix, multiplied in single and summed in double precision.
 pub fn add_gram(mut sum: MatMut<'_, f64>, left: &[f32], right: &[f32], rows: usize) {
@@ -166,6 +180,20 @@ mod tests {
         let b = Matrix::from_fn(3, 1, |_, _| 6.0);
         close(&product(singular.as_ref(), solve(singular.as_ref(), b.as_ref()).as_ref()), &b, 1e-6);
         assert_eq!(solve(Matrix::zeros(2, 2).as_ref(), Matrix::zeros(2, 1).as_ref()).norm_max(), 0.0);
+    }
+
+    #[test]
+    fn cholesky_squares_to_the_matrix_or_says_no() {
+        for scale in [1e-60, 1.0, 1e60] {
+            let mut a = spd(5);
+            (0..5).for_each(|i| a[(i, i)] += 1.0);
+            let a = Matrix::from_fn(5, 5, |i, j| a[(i, j)] * scale);
+            let l = cholesky(a.as_ref()).unwrap();
+            close(&product(l.as_ref(), l.transpose()), &a, 1e-12);
+            assert_eq!(l[(0, 1)], 0.0);
+        }
+        assert!(cholesky(Matrix::from_fn(3, 3, |_, _| -1.0).as_ref()).is_none());
+        assert!(cholesky(Matrix::zeros(3, 3).as_ref()).is_none());
     }
 
     #[test]

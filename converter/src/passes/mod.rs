@@ -5,6 +5,7 @@
 
 mod activation;
 mod affine;
+pub mod compose;
 mod dead_code;
 mod edit;
 pub mod layout;

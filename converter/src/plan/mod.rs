@@ -6,6 +6,9 @@
 //! Graph inputs live from the start (the caller writes them before the first step), graph outputs to the end.
 
 mod arena;
+pub mod cost;
+pub mod flash;
+pub mod memory;
 
 pub use arena::{Block, Placement, place};
 
@@ -39,11 +42,20 @@ pub struct Peak {
     pub live: Vec<(ValueId, usize)>,
 }
 
-/// Plans the arena; `element_bytes` is the width of the elements of a value.
-pub fn plan(mut layout: Layout, element_bytes: impl Fn(ValueId) -> usize) -> Plan {
+/// Which memory is needed when. Time 0 is before the first step, time `s + 1` is step `s`, the time behind the last step is the end.
+struct Lifetimes {
+    /// What is placed as a whole: buffers, joined with those that are written over them in place.
+    blocks: Vec<Block>,
+    /// For each block the value of its first buffer.
+    values: Vec<ValueId>,
+    /// For each buffer its block.
+    of_buffer: Vec<usize>,
+}
+
+/// Finds the lifetimes; the operands of sums and products may change places.
+fn lifetimes(layout: &mut Layout, element_bytes: impl Fn(ValueId) -> usize) -> Lifetimes {
     let buffers = layout.tensors.iter().map(|tensor| tensor.buffer + 1).max().unwrap_or(0);
     let end = layout.steps.len() + 1;
-    // Time 0 is before the first step, time s + 1 is step s.
     let mut blocks = vec![Block { bytes: 0, first: end, last: 0 }; buffers];
     let mut values = vec![ValueId(0); buffers];
     for tensor in layout.tensors.iter().rev() {
@@ -84,11 +96,21 @@ pub fn plan(mut layout: Layout, element_bytes: impl Fn(ValueId) -> usize) -> Pla
         }
     }
     let roots: Vec<usize> = (0..buffers).filter(|buffer| block_of[*buffer] == *buffer).collect();
-    let live: Vec<Block> = roots.iter().map(|root| blocks[*root]).collect();
+    let of_buffer =
+        block_of.iter().map(|block| roots.iter().position(|root| root == block).unwrap_or(0)).collect();
+    Lifetimes {
+        blocks: roots.iter().map(|root| blocks[*root]).collect(),
+        values: roots.iter().map(|root| values[*root]).collect(),
+        of_buffer,
+    }
+}
+
+/// Plans the arena; `element_bytes` is the width of the elements of a value.
+pub fn plan(mut layout: Layout, element_bytes: impl Fn(ValueId) -> usize) -> Plan {
+    let end = layout.steps.len() + 1;
+    let Lifetimes { blocks: live, values, of_buffer } = lifetimes(&mut layout, element_bytes);
     let placement = place(&live, ARENA_ALIGN);
-    let offset_of = |buffer: usize| {
-        roots.iter().position(|root| *root == block_of[buffer]).map_or(0, |k| placement.offsets[k])
-    };
+    let offset_of = |buffer: usize| placement.offsets.get(of_buffer[buffer]).copied().unwrap_or(0);
     let offsets = layout.tensors.iter().map(|tensor| offset_of(tensor.buffer)).collect();
 
     let load = |time: usize| {
@@ -100,11 +122,11 @@ pub fn plan(mut layout: Layout, element_bytes: impl Fn(ValueId) -> usize) -> Pla
         0 => "input".to_owned(),
         _ => layout.steps.get(time - 1).map_or_else(|| "output".to_owned(), |step| step.name.clone()),
     };
-    let mut holders: Vec<(ValueId, usize)> = roots
+    let mut holders: Vec<(ValueId, usize)> = values
         .iter()
         .zip(&live)
         .filter(|(_, block)| block.lives_at(time))
-        .map(|(root, block)| (values[*root], block.bytes))
+        .map(|(value, block)| (*value, block.bytes))
         .collect();
     holders.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
     Plan {

@@ -26,6 +26,7 @@ pub struct Layer {
 }
 
 /// What a [`Layer`] is made of.
+#[derive(Clone)]
 pub struct LayerInput<'a> {
     pub node: &'a str,
     pub weight: &'a Tensor,
@@ -165,7 +166,7 @@ impl LayerInput<'_> {
     }
 
     /// Greatest weight / 127; coarser where the bias would need more bits than it has.
-    fn scale_of(&self, weights: &[f32], bias: f32) -> f32 {
+    pub fn scale_of(&self, weights: &[f32], bias: f32) -> f32 {
         let greatest = weights.iter().fold(0.0f32, |max, weight| max.max(weight.abs()));
         let for_bias = f64::from(bias.abs()) / (f64::from(self.input.scale) * BIAS_LIMIT);
         let scale = f64::from(greatest / 127.0).max(for_bias) as f32;

@@ -6,7 +6,8 @@
 //! output channel; biases 32 bits in units of input scale times weight scale.
 //!
 //! Values that the graph pins keep their quantisation; the others get a range from calibration. Two rules are tried, the extremes and
-//! the range of least squared error (`range`), each with and without bias correction (Nagel et al. 2019, arXiv 1906.04721); the one whose simulated outputs come
+//! the range of least squared error (`range`), each with and without bias correction (Nagel et al. 2019, arXiv 1906.04721), and on request the better rule with
+//! layers fitted to what the rounded layers before them give (`refit`, `rounding`); the one whose simulated outputs come
 //! nearest to the float outputs on the calibration samples wins, so no choice is worse there than plain extremes. Rank channels are
 //! equalised first (`gauge`).
 //!
@@ -16,6 +17,8 @@
 mod gauge;
 mod layer;
 mod range;
+mod refit;
+mod rounding;
 mod simulate;
 
 pub use layer::Layer;
@@ -27,9 +30,10 @@ use tucano::blob::DType;
 use tucano::ops::softmax::MAX_ROW;
 
 use crate::calibrate::Dataset;
+use crate::calibrate::covariance::Geometry;
 use crate::calibrate::ranges::{self, Statistics};
 use crate::evaluate::{evaluate, metrics};
-use crate::graph::{ActivationRange, Graph, Op, Quantization, ValueId};
+use crate::graph::{ActivationRange, Graph, Op, Quantization, Tensor, ValueId};
 use layer::LayerInput;
 
 /// How to quantise.
@@ -39,11 +43,13 @@ pub struct Options {
     pub rank_bits: u8,
     /// Weight scales that the source model fixes, by node name, one for each output channel; other layers use the greatest magnitude / 127.
     pub weight_scales: BTreeMap<String, Vec<f32>>,
+    /// Whether rounding with layers fitted one after the other competes too: it takes seconds, where the other ways take none.
+    pub fit: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { rank_bits: 8, weight_scales: BTreeMap::new() }
+        Self { rank_bits: 8, weight_scales: BTreeMap::new(), fit: false }
     }
 }
 
@@ -135,6 +141,8 @@ pub struct Choice {
     pub clipped: bool,
     /// Biases make up for the mean error of the rounded weights.
     pub bias_corrected: bool,
+    /// Layers are fitted to what the rounded layers before them give.
+    pub fitted: bool,
     /// Relative RMS error of the outputs on the calibration samples; `None` without samples.
     pub error: Option<f64>,
 }
@@ -156,17 +164,6 @@ pub fn stored_bounds(range: ActivationRange, quantization: Quantization) -> [i32
     [stored(range.low).clamp(least, greatest), stored(range.high).clamp(least, greatest)]
 }
 
-impl Quantization {
-    /// Least and greatest stored integer.
-    pub fn limits(self) -> [i32; 2] {
-        match (self.bits, self.zero_point) {
-            (16, 0) => [-32767, 32767],
-            (16, _) => [-32768, 32767],
-            _ => [-128, 127],
-        }
-    }
-}
-
 /// Quantises `graph`.
 pub fn quantize(graph: &Graph, calibration: Option<&Dataset>, options: &Options) -> Result<Quantized, Error> {
     check_operators(graph)?;
@@ -180,30 +177,44 @@ pub fn quantize(graph: &Graph, calibration: Option<&Dataset>, options: &Options)
             Some(id) => {
                 Err(Error::Uncalibrated { value: graph.values[id].name.clone(), others: open.count() })
             }
-            None => with_values(graph, &groups, &fixed, options, None),
+            None => with_values(graph, &groups, &fixed, options, Rounding::Nearest),
         };
     };
     let graph = &gauge::equalized(graph, data);
     let statistics = ranges::collect(graph, data);
     let reference = evaluate(graph, &data.inputs, data.samples, &graph.outputs);
-    let mut best: Option<Quantized> = None;
-    for clipped in [false, true] {
+    let judged = |clipped: bool, rounding: Rounding<'_>| -> Result<(f64, Quantized), Error> {
         let values = calibrated(graph, &groups, &fixed, &statistics, options, clipped)?;
-        for corrected in [None, Some(&statistics)] {
-            let mut quantized = with_values(graph, &groups, &values, options, corrected)?;
-            let outputs = simulate(&quantized, &data.inputs, data.samples);
-            let error =
-                reference.iter().zip(&outputs).map(|(a, b)| metrics::relative_rms(a, b)).fold(0.0, f64::max);
-            quantized.choice = Choice { clipped, bias_corrected: corrected.is_some(), error: Some(error) };
-            if best.as_ref().and_then(|best| best.choice.error).is_none_or(|least| error < least) {
-                best = Some(quantized);
-            }
+        let mut quantized = with_values(graph, &groups, &values, options, rounding)?;
+        let outputs = simulate(&quantized, &data.inputs, data.samples);
+        let error =
+            reference.iter().zip(&outputs).map(|(a, b)| metrics::relative_rms(a, b)).fold(0.0, f64::max);
+        quantized.choice = Choice {
+            clipped,
+            bias_corrected: !matches!(rounding, Rounding::Nearest),
+            fitted: matches!(rounding, Rounding::Fitted(_)),
+            error: Some(error),
+        };
+        Ok((error, quantized))
+    };
+    let mut best = judged(false, Rounding::Nearest)?;
+    for (clipped, rounding) in [
+        (false, Rounding::Corrected(&statistics)),
+        (true, Rounding::Nearest),
+        (true, Rounding::Corrected(&statistics)),
+    ] {
+        let next = judged(clipped, rounding)?;
+        if next.0 < best.0 {
+            best = next;
         }
     }
-    match best {
-        Some(best) => Ok(best),
-        None => with_values(graph, &groups, &fixed, options, None),
+    if options.fit {
+        let next = judged(best.1.choice.clipped, Rounding::Fitted(data))?;
+        if next.0 < best.0 {
+            best = next;
+        }
     }
+    Ok(best.1)
 }
 
 fn is_used(graph: &Graph, id: ValueId) -> bool {
@@ -344,64 +355,120 @@ fn levels(graph: &Graph, id: ValueId) -> i32 {
     }
 }
 
-/// Integer constants for given quantisations; `means` asks for bias correction.
+/// How weights and biases become integers.
+#[derive(Clone, Copy)]
+enum Rounding<'a> {
+    /// Each to its nearest level.
+    Nearest,
+    /// Biases make up for the mean error of the rounded weights.
+    Corrected(&'a HashMap<ValueId, Statistics>),
+    /// Fitted layer by layer to what the rounded layers before give on these samples.
+    Fitted(&'a Dataset),
+}
+
+/// Numbers of one value that are held at most by [`Rounding::Fitted`]; fewer samples are used for larger networks.
+const MOST_HELD: usize = 1 << 28;
+
+/// Integer constants for given quantisations.
 fn with_values(
     graph: &Graph,
     groups: &[usize],
     values: &HashMap<usize, Quantization>,
     options: &Options,
-    means: Option<&HashMap<ValueId, Statistics>>,
+    rounding: Rounding<'_>,
 ) -> Result<Quantized, Error> {
     let mut result = graph.clone();
     for (value, group) in result.values.iter_mut().zip(groups) {
         value.quantization = values.get(group).copied();
     }
-    let mut layers = Vec::with_capacity(graph.nodes.len());
+    let mut beside = match rounding {
+        Rounding::Fitted(data) => {
+            let largest = graph.values.iter().map(|value| value.shape.iter().product::<usize>()).max();
+            let some = data.slice(0..(MOST_HELD / largest.unwrap_or(1).max(1)).max(1));
+            Some((refit::SideBySide::new(&result, &some.inputs, some.samples), some.samples))
+        }
+        _ => None,
+    };
+    let mut layers: Vec<Option<Layer>> = Vec::with_capacity(graph.nodes.len());
     for (index, node) in graph.nodes.iter().enumerate() {
-        let (Some(weight), Some(input), Some(output)) = (
+        let linear = match (
             node.op.dense_weight(),
             values.get(&groups[node.inputs[0].0]),
             values.get(&groups[node.output.0]),
-        ) else {
-            layers.push(None);
-            continue;
-        };
-        let (bias, activation) = match &node.op {
-            Op::Conv(conv) => (conv.bias.as_ref(), conv.activation),
-            Op::Dense(dense) => (dense.bias.as_ref(), dense.activation),
-            _ => (None, ActivationRange::NONE),
-        };
-        let mut linear = LayerInput {
-            node: &node.name,
-            weight,
-            bias: bias.map_or_else(|| vec![0.0; weight.shape[0]], Clone::clone),
-            input: *input,
-            output: *output,
-            input_levels: levels(graph, node.inputs[0]),
-            output_levels: levels(graph, node.output),
-            scales: options.weight_scales.get(&node.name).map(Vec::as_slice),
-            activation,
-        };
-        let mut layer = Layer::new(&linear)?;
-        if let Some(statistics) = means.and_then(|all| all.get(&node.inputs[0])) {
-            linear.bias = layer.corrected_bias(graph, index, &statistics.mean, &linear.bias);
-            layer = Layer::new(&linear)?;
-        }
-        let (real_weight, real_bias) = layer.real(input.scale);
-        match &mut result.nodes[index].op {
-            Op::Conv(conv) => {
-                conv.weight = crate::graph::Weight::Dense(real_weight);
-                conv.bias = Some(real_bias);
+        ) {
+            (Some(weight), Some(input), Some(output)) => {
+                Some(layer_input(graph, index, weight, [*input, *output], options))
             }
-            Op::Dense(dense) => {
-                dense.weight = crate::graph::Weight::Dense(real_weight);
-                dense.bias = Some(real_bias);
+            _ => None,
+        };
+        let layer = match &linear {
+            None => None,
+            Some(linear) => {
+                let fit = beside.as_ref().and_then(|(beside, samples)| {
+                    let geometry = Geometry::of(graph, node)?;
+                    let (input, goal) = beside.task(index);
+                    refit::fitted(linear, &geometry, input, &goal, *samples)
+                });
+                Some(match (fit, rounding) {
+                    // A fit may need more than the accumulator has, where the nearest levels do not.
+                    (Some(Ok(layer)), _) => layer,
+                    (_, Rounding::Corrected(means)) if means.contains_key(&node.inputs[0]) => {
+                        let layer = Layer::new(linear)?;
+                        let mean = &means[&node.inputs[0]].mean;
+                        let bias = layer.corrected_bias(graph, index, mean, &linear.bias);
+                        Layer::new(&LayerInput { bias, ..linear.clone() })?
+                    }
+                    _ => Layer::new(linear)?,
+                })
             }
-            _ => {}
+        };
+        if let (Some(layer), Some(linear)) = (&layer, &linear) {
+            let (real_weight, real_bias) = layer.real(linear.input.scale);
+            match &mut result.nodes[index].op {
+                Op::Conv(conv) => {
+                    conv.weight = crate::graph::Weight::Dense(real_weight);
+                    conv.bias = Some(real_bias);
+                }
+                Op::Dense(dense) => {
+                    dense.weight = crate::graph::Weight::Dense(real_weight);
+                    dense.bias = Some(real_bias);
+                }
+                _ => {}
+            }
         }
-        layers.push(Some(layer));
+        if let Some((beside, _)) = &mut beside {
+            beside.step(graph, &result, index, layer.as_ref().map(|layer| layer.bounds));
+        }
+        layers.push(layer);
     }
     Ok(Quantized { graph: result, layers, choice: Choice::default() })
+}
+
+/// What linear node `index` is made of, with the quantisations of its input and output.
+fn layer_input<'a>(
+    graph: &'a Graph,
+    index: usize,
+    weight: &'a Tensor,
+    [input, output]: [Quantization; 2],
+    options: &'a Options,
+) -> LayerInput<'a> {
+    let node = &graph.nodes[index];
+    let (bias, activation) = match &node.op {
+        Op::Conv(conv) => (conv.bias.as_ref(), conv.activation),
+        Op::Dense(dense) => (dense.bias.as_ref(), dense.activation),
+        _ => (None, ActivationRange::NONE),
+    };
+    LayerInput {
+        node: &node.name,
+        weight,
+        bias: bias.map_or_else(|| vec![0.0; weight.shape[0]], Clone::clone),
+        input,
+        output,
+        input_levels: levels(graph, node.inputs[0]),
+        output_levels: levels(graph, node.output),
+        scales: options.weight_scales.get(&node.name).map(Vec::as_slice),
+        activation,
+    }
 }
 
 #[cfg(test)]

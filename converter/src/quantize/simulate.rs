@@ -63,7 +63,8 @@ fn run(quantized: &Quantized, inputs: Vec<Vec<f32>>, samples: usize) -> Vec<Vec<
     graph.outputs.iter().map(|id| values.get(id).cloned().unwrap_or_default()).collect()
 }
 
-fn round(data: &mut [f32], quantization: Quantization, [least, greatest]: [i32; 2]) {
+/// Rounds numbers to levels within the stored bounds.
+pub(super) fn round(data: &mut [f32], quantization: Quantization, [least, greatest]: [i32; 2]) {
     let zero = quantization.zero_point as f32;
     let (least, greatest) = (least as f32 - zero, greatest as f32 - zero);
     for x in data {

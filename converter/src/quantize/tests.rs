@@ -266,10 +266,62 @@ fn the_choice_is_never_worse_than_plain_extremes() {
         let statistics = ranges::collect(&graph, &data);
         let values =
             calibrated(&graph, &groups, &HashMap::new(), &statistics, &Options::default(), false).unwrap();
-        let plain = with_values(&graph, &groups, &values, &Options::default(), None).unwrap();
+        let plain = with_values(&graph, &groups, &values, &Options::default(), Rounding::Nearest).unwrap();
         assert!(error_on(&graph, &chosen, &data) <= error_on(&graph, &plain, &data));
         assert_eq!(chosen.choice.error, Some(error_on(&graph, &chosen, &data)));
     }
+}
+
+/// conv -> depthwise -> conv with a skip around the last -> mean, on correlated images.
+fn branching() -> (Graph, Dataset, Dataset) {
+    let mut graph = chain(
+        &[1, 3, 6, 6],
+        vec![conv([8, 3, 3, 3], 1, 1), conv([8, 1, 1, 1], 8, 2), conv([8, 8, 1, 1], 1, 3)],
+    );
+    let (skip, last) = (graph.nodes[1].output, graph.nodes[2].output);
+    let sum = graph.add_value("sum", graph.shape(last).to_vec());
+    let op = Op::Add(ActivationRange::RELU);
+    graph.nodes.push(Node { name: "add".into(), op, inputs: vec![skip, last], output: sum });
+    graph.outputs = vec![sum];
+    graph.check().unwrap();
+    let smooth = |seed| {
+        let raw = random(64 * 108, seed);
+        let inputs = vec![(0..raw.len()).map(|k| raw[k] * 0.2 + raw[k / 9] + raw[k / 36]).collect()];
+        Dataset { inputs, samples: 64, labels: None }
+    };
+    (graph, smooth(5), smooth(6))
+}
+
+#[test]
+fn fitted_layers_come_nearer_on_unseen_samples_and_stay_on_their_grids() {
+    let (graph, seen, unseen) = branching();
+    let run = |fit| quantize(&graph, Some(&seen), &Options { fit, ..Options::default() }).unwrap();
+    let (plain, fitted) = (run(false), run(true));
+    assert!(fitted.choice.fitted && fitted.choice.error < plain.choice.error);
+    assert!(error_on(&graph, &fitted, &unseen) < error_on(&graph, &plain, &unseen));
+    for (node, layer) in fitted.graph.nodes.iter().zip(&fitted.layers) {
+        let (Some(layer), Some(weight)) = (layer, node.op.dense_weight()) else { continue };
+        let row = weight.len() / weight.shape[0];
+        for (k, (real, level)) in weight.data.iter().zip(&layer.weights).enumerate() {
+            assert_eq!(*real, f32::from(*level) * layer.scales[k / row]);
+        }
+    }
+    assert_eq!(fitted, run(true));
+}
+
+#[test]
+fn one_sample_and_zero_weights_can_be_fitted() {
+    let (mut graph, seen, _) = branching();
+    let options = Options { fit: true, ..Options::default() };
+    let one = quantize(&graph, Some(&seen.slice(0..1)), &options).unwrap();
+    assert!(one.choice.error.unwrap().is_finite());
+    for node in &mut graph.nodes {
+        if let Op::Conv(Conv { weight: Weight::Dense(tensor), .. }) = &mut node.op {
+            tensor.data.fill(0.0);
+        }
+    }
+    let zero = quantize(&graph, Some(&seen), &options).unwrap();
+    assert!(zero.choice.error.unwrap().is_finite());
 }
 
 #[test]

@@ -1,16 +1,25 @@
-//! What a conversion did, for people (a table) and for programs (JSON).
+//! What a conversion did, for people (tables, a page) and for programs (JSON).
 //!
 //! The JSON documents are contracts: keys may be added, never renamed; `null` means unknown.
 
 mod fidelity;
+mod html;
+mod plot;
 mod table;
+mod tradeoff;
+mod warnings;
 
 use std::path::Path;
 
 use serde::Serialize;
 
 pub use fidelity::{resolution, run_blob};
-pub use table::{conversion_table, fidelity_table, human_bytes, key_value_table, layer_table, plain_table};
+pub use html::page;
+pub use table::{
+    conversion_table, fidelity_table, human_bytes, key_value_table, layer_table, plain_table, tradeoff_table,
+};
+pub use tradeoff::{Basis, Point, points};
+pub use warnings::warnings;
 
 /// `tucano.convert/1`: written by `convert --json`.
 #[derive(Clone, Debug, Serialize)]
@@ -41,8 +50,21 @@ pub struct Conversion {
     pub layers: Vec<Layer>,
     /// The moment that decides the size of the arena.
     pub peak: Peak,
+    /// The same of the imported model.
+    pub peak_before: Peak,
     /// What the user ought to know, in sentences.
     pub notes: Vec<String>,
+    /// What may make the blob worse than it looks, in sentences.
+    pub warnings: Vec<String>,
+    /// What `tradeoff[].loss` is: `divergence` (nats), `squares` (squared relative RMS error of the outputs) or `weights` (sum of the
+    /// layers' squared relative weight errors).
+    pub loss: &'static str,
+    /// The networks that the search looked at, by falling size, and last the chosen one; empty where nothing was searched.
+    pub tradeoff: Vec<Point>,
+    /// The compressed network before its numbers became integers, against the imported model; `null` for f32 blobs.
+    pub float: Option<Fidelity>,
+    /// The command line that did it; `null` where there was none.
+    pub command: Option<String>,
 }
 
 /// Sizes of a network.
@@ -59,6 +81,8 @@ pub struct Size {
     /// Size of the blob; `null` for the model before conversion.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blob_bytes: Option<usize>,
+    /// Instructions of one inference on the target, as modelled; `null` where the target has no model.
+    pub instructions: Option<u64>,
 }
 
 /// Top-1 accuracy before and after, on the same samples.
@@ -113,8 +137,15 @@ pub struct Layer {
     pub weight_bytes: [usize; 2],
     /// Multiply-adds before and after.
     pub macs: [u64; 2],
+    /// Instructions on the target before and after, as modelled; `null` where the target has no model.
+    pub instructions: Option<[u64; 2]>,
     /// Why this format.
     pub reason: String,
+    /// Rank that the last factor limits the layer's output to; `null` where it limits nothing.
+    pub output_rank: Option<usize>,
+    /// `[rank, share of the energy of the layer's output that no approximation of that rank can hold]`, at some ranks; empty where
+    /// that was not looked at.
+    pub spectrum: Vec<(usize, f64)>,
 }
 
 /// The moment when the arena is fullest.
@@ -182,3 +213,6 @@ pub fn json(document: &impl Serialize) -> String {
 pub fn write_json(path: &Path, document: &impl Serialize) -> Result<(), crate::emit::write::Error> {
     crate::emit::write::write(&[(path, json(document).as_bytes())])
 }
+
+#[cfg(test)]
+mod tests;

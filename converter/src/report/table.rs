@@ -2,7 +2,7 @@
 
 use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement, Table, TableComponent, presets};
 
-use super::{Conversion, Fidelity, Layer};
+use super::{Basis, Conversion, Fidelity, Layer};
 
 /// A table for lists: a rule below a bold header.
 pub fn plain_table(header: &[&str]) -> Table {
@@ -36,41 +36,101 @@ pub fn human_bytes(bytes: usize) -> String {
     }
 }
 
-fn human_macs(macs: u64) -> String {
-    match macs {
-        0..10_000 => macs.to_string(),
-        10_000..1_000_000 => format!("{:.1} k", macs as f64 / 1e3),
-        _ => format!("{:.2} M", macs as f64 / 1e6),
+/// `1234567` as `1.23 M`, small figures as they are.
+pub(super) fn human_count(count: u64) -> String {
+    match count {
+        0..10_000 => count.to_string(),
+        10_000..1_000_000 => format!("{:.1} k", count as f64 / 1e3),
+        _ => format!("{:.2} M", count as f64 / 1e6),
     }
 }
 
-fn ratio(before: f64, after: f64) -> String {
+/// A small number: four decimals where they tell something.
+pub(super) fn decimals(value: f64) -> String {
+    if value == 0.0 || (1e-3..1e4).contains(&value.abs()) {
+        format!("{value:.4}")
+    } else {
+        format!("{value:.2e}")
+    }
+}
+
+/// Ranks with commas.
+pub(super) fn ranks(layer: &Layer) -> String {
+    layer.ranks.iter().map(usize::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// Times smaller.
+pub(super) fn ratio(before: f64, after: f64) -> String {
     if after > 0.0 { format!("{:.2}x", before / after) } else { "-".into() }
 }
 
 /// `before > after`, or one figure where nothing changed.
-fn change([before, after]: [String; 2]) -> String {
+pub(super) fn change([before, after]: [String; 2]) -> String {
     if before == after { before } else { format!("{before} > {after}") }
+}
+
+/// Each reason once, and for each layer the index of its own.
+pub(super) fn numbered_reasons(layers: &[Layer]) -> (Vec<usize>, Vec<&str>) {
+    let mut reasons: Vec<&str> = Vec::new();
+    let numbers = layers.iter().map(|layer| {
+        reasons.iter().position(|reason| *reason == layer.reason).unwrap_or_else(|| {
+            reasons.push(&layer.reason);
+            reasons.len() - 1
+        })
+    });
+    (numbers.collect(), reasons)
+}
+
+/// What losses on the trade-off curve are, in words.
+pub(super) fn measure(conversion: &Conversion) -> &'static str {
+    match conversion.loss {
+        "divergence" => "KL divergence (nats)",
+        "weights" => "squared weight errors, summed",
+        _ => "squared relative error",
+    }
+}
+
+/// Predicted points that the table of the curve shows.
+const PREDICTED: usize = 6;
+
+/// The trade-off curve: some predictions, the networks that were run, and the chosen one; `None` where nothing was searched.
+pub fn tradeoff_table(conversion: &Conversion) -> Option<Table> {
+    let points = &conversion.tradeoff;
+    let predicted = points.iter().filter(|point| point.basis == Basis::Predicted && !point.chosen).count();
+    let every = predicted.div_ceil(PREDICTED).max(1);
+    let mut table =
+        plain_table(&["", "network", "weights", "MACs", measure(conversion), "relative error", "accuracy"]);
+    for (index, point) in points.iter().enumerate() {
+        if point.basis == Basis::Predicted && !point.chosen && index % every != 0 {
+            continue;
+        }
+        table.add_row([
+            if point.chosen { ">" } else { "" }.to_string(),
+            point.label.clone(),
+            human_bytes(point.weight_bytes),
+            human_count(point.macs),
+            decimals(point.loss),
+            point.error.map_or_else(String::new, decimals),
+            point.accuracy.map_or_else(String::new, |accuracy| format!("{accuracy:.4}")),
+        ]);
+    }
+    right(&mut table, 2..7);
+    (!points.is_empty()).then_some(table)
 }
 
 /// One line for each linear layer, and the numbered reasons that the last column points to.
 pub fn layer_table(layers: &[Layer]) -> (Table, Vec<String>) {
     let mut table = plain_table(&["layer", "operator", "format", "ranks", "error", "weights", "MACs", "why"]);
-    let mut reasons: Vec<String> = Vec::new();
-    for layer in layers {
-        let number = reasons.iter().position(|reason| *reason == layer.reason).unwrap_or_else(|| {
-            reasons.push(layer.reason.clone());
-            reasons.len() - 1
-        });
-        let ranks: Vec<String> = layer.ranks.iter().map(usize::to_string).collect();
+    let (numbers, reasons) = numbered_reasons(layers);
+    for (layer, number) in layers.iter().zip(numbers) {
         table.add_row([
             layer.name.clone(),
             layer.op.clone(),
             layer.format.clone(),
-            ranks.join(","),
+            ranks(layer),
             layer.error.map_or_else(String::new, |error| format!("{error:.3}")),
             change(layer.weight_bytes.map(human_bytes)),
-            change(layer.macs.map(human_macs)),
+            change(layer.macs.map(human_count)),
             format!("[{}]", number + 1),
         ]);
     }
@@ -101,8 +161,8 @@ pub fn conversion_table(conversion: &Conversion) -> Table {
     );
     row(
         "MACs",
-        human_macs(before.macs),
-        human_macs(after.macs),
+        human_count(before.macs),
+        human_count(after.macs),
         ratio(before.macs as f64, after.macs as f64),
     );
     row(

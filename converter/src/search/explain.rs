@@ -3,9 +3,10 @@
 //! Takes the graph before and after, and what the search knew; gives one [`LayerReport`] for each linear layer.
 
 use crate::calibrate::covariance::Geometry;
+use crate::compress::Choice;
 use crate::graph::{Graph, Mode, Network, Weight};
 
-use super::candidates::break_even;
+use super::candidates::{Candidate, break_even};
 use super::sensitivity::Sensitivity;
 
 /// One row of the report.
@@ -29,6 +30,10 @@ pub struct LayerReport {
     pub macs: [u64; 2],
     /// Why, in words.
     pub reason: String,
+    /// Rank that the last stage limits the output to; `None` where it limits nothing, or is not a plain factor.
+    pub output_rank: Option<usize>,
+    /// Share of the output's energy that is left after each rank; see [`super::tradeoff::spectrum`].
+    pub spectrum: Vec<(usize, f64)>,
 }
 
 /// One row for each linear layer; `stayed` says why a layer with candidates stays dense.
@@ -45,11 +50,21 @@ pub fn report(
         .map(|(index, (old, new))| {
             let layer = found.iter().find(|layer| layer.node == index);
             let macs = [before.node_macs(old), after.node_macs(new)];
-            let (format, ranks) = match new.op.weight() {
-                Some(Weight::Network(network)) => (network.format, ranks(network)),
-                _ => ("dense", Vec::new()),
+            let (format, ranks, output_rank) = match new.op.weight() {
+                Some(Weight::Network(network)) => (network.format, ranks(network), output_rank(network)),
+                _ => ("dense", Vec::new(), None),
+            };
+            let found = |layer: &Sensitivity| {
+                let given = |candidate: &Candidate| match (&candidate.network, new.op.weight()) {
+                    (Some(network), Some(Weight::Network(chosen))) => {
+                        candidate.choice == Choice::Given && **network == *chosen
+                    }
+                    _ => false,
+                };
+                layer.candidates.iter().any(given)
             };
             let reason = match (format, layer) {
+                (_, Some(layer)) if found(layer) => "trained in this form".into(),
                 ("dense", Some(layer)) => {
                     let refitted = if old.op != new.op { "; refitted" } else { "" };
                     why_dense(before, layer, stayed) + refitted
@@ -66,6 +81,8 @@ pub fn report(
                 parameters: [old.op.parameters(), new.op.parameters()],
                 macs,
                 reason,
+                output_rank,
+                spectrum: layer.map_or_else(Vec::new, |layer| layer.spectrum.clone()),
             }
         })
         .collect()
@@ -82,6 +99,22 @@ fn ranks(network: &Network) -> Vec<usize> {
         }
     }
     seen.into_iter().map(|(_, extent)| extent).collect()
+}
+
+/// The extent of the bonds into the core of the outputs, where that core has nothing else.
+fn output_rank(network: &Network) -> Option<usize> {
+    let mut last =
+        network.cores.iter().filter(|core| core.modes.iter().any(|mode| matches!(mode, Mode::Output(_))));
+    let (core, None) = (last.next()?, last.next()) else { return None };
+    let mut rank = 1;
+    for (mode, extent) in core.modes.iter().zip(&core.tensor.shape) {
+        match mode {
+            Mode::Bond(_) => rank *= extent,
+            Mode::Output(_) => {}
+            _ => return None,
+        }
+    }
+    network.shape.first().is_some_and(|outputs| rank < *outputs).then_some(rank)
 }
 
 /// Why a layer that was looked at is dense.

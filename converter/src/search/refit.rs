@@ -15,9 +15,10 @@ use rayon::prelude::*;
 use crate::calibrate::covariance::{Covariance, Geometry, Moments, moments};
 use crate::compress::{self, Choice, Target};
 use crate::evaluate::evaluate;
-use crate::graph::{ActivationRange, Graph, Node, Op, Tensor, ValueId, Weight};
+use crate::graph::{ActivationRange, Graph, Network, Node, Op, Tensor, ValueId, Weight};
 use crate::linalg::{Matrix, product, solve};
 
+use super::fisher::Metric;
 use super::{Error, Progress};
 
 /// What a layer became.
@@ -52,13 +53,14 @@ const WIDE: [Trust; 6] =
 pub type Trusted = HashMap<usize, Trust>;
 
 /// Values of one graph while it is evaluated node by node.
-type Values = Vec<Option<Arc<Vec<f32>>>>;
+pub(super) type Values = Vec<Option<Arc<Vec<f32>>>>;
 
 /// Compresses every layer that `plan` names (`plan[k]` for node `k`, `None` for nodes that are no layer) on `samples` calibration samples. Gives the
 /// graph, and for each node that was fitted the relative RMS error of its output (of the sum that it is a branch of, if it repairs one).
 pub fn refit(
     graph: &Graph,
-    plan: &[Option<Choice>],
+    plan: &[Option<Form<'_>>],
+    metrics: &[Option<Metric>],
     inputs: &[Vec<f32>],
     samples: usize,
     trusted: &mut Trusted,
@@ -74,11 +76,11 @@ pub fn refit(
     for (index, node) in graph.nodes.iter().enumerate() {
         let linear = run(graph, &without_activation(node), &dense, samples);
         let mut own = node.clone();
-        if let (Some(choice), Some(geometry)) = (plan[index], Geometry::of(graph, node)) {
+        if let (Some(Form { choice, start }), Some(geometry)) = (plan[index], Geometry::of(graph, node)) {
             progress.step(&format!("fitting {}", node.name));
             let target = target(graph, index, &linear, &dense, &compressed);
             let unchanged = same(&dense, &compressed, node.inputs[0]) && matches!(target, Goal::Own(_));
-            if choice != Choice::Dense || !unchanged {
+            if !matches!(choice, Choice::Dense | Choice::Given) || !unchanged {
                 let goal: &[f32] = match &target {
                     Goal::Own(values) => values,
                     Goal::Corrected { own, .. } => own,
@@ -86,7 +88,8 @@ pub fn refit(
                 let input = value(&compressed, node.inputs[0]);
                 let fail = |reason| Error::Fit { node: node.name.clone(), op: node.op.name(), reason };
                 let known = trusted.get(&index).copied();
-                let fitted = fit(&own.op, &geometry, choice, input, goal, samples, known).map_err(fail)?;
+                let task = Task { choice, start, metric: metrics.get(index).and_then(Option::as_ref) };
+                let fitted = fit(&own.op, &geometry, task, input, goal, samples, known).map_err(fail)?;
                 let whole = if let Goal::Corrected { sum, .. } = &target { sum } else { goal };
                 errors[index] = Some(relative(&fitted, goal, whole, geometry.output));
                 if let (Some(trust), true) = (fitted.trust, choice != Choice::Dense) {
@@ -191,7 +194,7 @@ fn value(values: &Values, id: ValueId) -> &[f32] {
 }
 
 /// Runs one node of `graph` on values that are known.
-fn run(graph: &Graph, node: &Node, values: &Values, samples: usize) -> Vec<f32> {
+pub(super) fn run(graph: &Graph, node: &Node, values: &Values, samples: usize) -> Vec<f32> {
     let mut distinct = node.inputs.clone();
     distinct.dedup();
     let single = Graph {
@@ -206,7 +209,7 @@ fn run(graph: &Graph, node: &Node, values: &Values, samples: usize) -> Vec<f32> 
 }
 
 /// The activation fused into a linear layer; none for other nodes.
-fn activation(op: &Op) -> ActivationRange {
+pub(super) fn activation(op: &Op) -> ActivationRange {
     match op {
         Op::Conv(conv) => conv.activation,
         Op::Dense(dense) => dense.activation,
@@ -214,7 +217,8 @@ fn activation(op: &Op) -> ActivationRange {
     }
 }
 
-fn without_activation(node: &Node) -> Node {
+/// The same node, giving its sums.
+pub(super) fn without_activation(node: &Node) -> Node {
     let mut node = node.clone();
     match &mut node.op {
         Op::Conv(conv) => conv.activation = ActivationRange::NONE,
@@ -264,7 +268,7 @@ pub fn missing_bias(graph: &Graph, index: usize) -> usize {
 pub fn fit(
     op: &Op,
     geometry: &Geometry,
-    choice: Choice,
+    task: Task<'_>,
     input: &[f32],
     goal: &[f32],
     samples: usize,
@@ -285,7 +289,7 @@ pub fn fit(
             shape: &shape,
             weight: weight.get(range.clone(), ..).to_owned(),
             bias: bias[range].to_vec(),
-            choice,
+            task,
         };
         let folds = moments(geometry, group, input, goal, samples, 2)
             .ok_or("its input or output is not finite on the calibration data")?;
@@ -310,12 +314,38 @@ pub fn fit(
     Ok(Fitted { weight, bias: new_bias, error, trust })
 }
 
+/// What becomes of a layer.
+#[derive(Clone, Copy, Debug)]
+pub struct Form<'a> {
+    /// Format and ranks.
+    pub choice: Choice,
+    /// The same for the layer as it was trained, if that is known.
+    pub start: Option<&'a Network>,
+}
+
+impl From<Choice> for Form<'_> {
+    fn from(choice: Choice) -> Self {
+        Self { choice, start: None }
+    }
+}
+
+/// What to fit a layer as.
+#[derive(Clone, Copy, Debug)]
+pub struct Task<'a> {
+    /// The form.
+    pub choice: Choice,
+    /// Factors that an iterative fit may start from.
+    pub start: Option<&'a Network>,
+    /// Which errors of the output count how much; all the same without.
+    pub metric: Option<&'a Metric>,
+}
+
 /// One channel group of a layer, and what it should become.
 struct Layer<'a> {
     shape: &'a [usize],
     weight: Matrix,
     bias: Vec<f64>,
-    choice: Choice,
+    task: Task<'a>,
 }
 
 impl Layer<'_> {
@@ -326,7 +356,13 @@ impl Layer<'_> {
         all: &Moments,
         known: Option<Trust>,
     ) -> Result<(Weight, Vec<f64>, Option<Trust>), String> {
-        if let Some(trust) = known.filter(|_| self.choice != Choice::Dense) {
+        if self.task.choice == Choice::Given {
+            // The weight stays; the bias makes up for what the layers before lose.
+            let trust = (None, 1.0);
+            let (weight, bias) = self.fit(&all.covariance(), trust)?;
+            return Ok((weight, bias, None));
+        }
+        if let Some(trust) = known.filter(|_| self.task.choice != Choice::Dense) {
             let (weight, bias) = self.fit(&all.covariance(), trust)?;
             return Ok((weight, bias, known));
         }
@@ -337,23 +373,24 @@ impl Layer<'_> {
             1.0.. => &SCARCE,
             _ => &WIDE,
         };
-        let mut best = if self.choice == Choice::Dense {
+        let mut best = if self.task.choice == Choice::Dense {
             let kept = |fold: &Moments| fold.squared_error(&self.weight, &self.bias);
             (folds.iter().map(kept).sum::<f64>(), None)
         } else {
             // Without a second half nothing can be judged: keep the weight, and trust the covariance little.
             (f64::INFINITY, Some((None, 1.0)))
         };
-        let compete = unseen && (options.len() > 1 || self.choice == Choice::Dense);
+        let stand_in = self.stand_in();
+        let compete = unseen && (options.len() > 1 || self.task.choice == Choice::Dense);
         if compete {
-            let fitted = |trust: Trust| self.choice != Choice::Dense || trust.0.is_some();
+            let fitted = |trust: Trust| self.task.choice != Choice::Dense || trust.0.is_some();
             let judged: Result<Vec<(f64, Trust)>, String> = options
                 .par_iter()
                 .filter(|trust| fitted(**trust))
                 .map(|&trust| {
                     let mut loss = 0.0;
                     for (seen, other) in [(0, 1), (1, 0)] {
-                        let (weight, bias) = self.fit(&folds[seen].covariance(), trust)?;
+                        let (weight, bias) = self.fit_as(stand_in, &folds[seen].covariance(), trust)?;
                         let dense = compress::dense(&weight).map_err(|error| error.to_string())?;
                         loss += folds[other].squared_error(&compress::to_matrix(&dense), &bias);
                     }
@@ -380,8 +417,31 @@ impl Layer<'_> {
         }
     }
 
+    /// What trusts are judged with: how far samples are to be trusted depends little on the format, so one that takes long to fit is
+    /// stood in for by low rank with as many numbers.
+    fn stand_in(&self) -> Choice {
+        match (self.task.choice, self.task.start) {
+            (choice @ (Choice::LowRank(_) | Choice::Tucker(..)), _) | (choice, None) => choice,
+            (_, Some(network)) => {
+                let numbers: usize = network.cores.iter().map(|core| core.tensor.len()).sum();
+                let (o, d) = (self.weight.nrows(), self.weight.ncols());
+                Choice::LowRank((numbers / (o + d).max(1)).clamp(1, o.min(d).max(1)))
+            }
+        }
+    }
+
     /// Weight and bias from the moments of some rows.
-    fn fit(&self, seen: &Covariance, (ridge, metric): Trust) -> Result<(Weight, Vec<f64>), String> {
+    fn fit(&self, seen: &Covariance, trust: Trust) -> Result<(Weight, Vec<f64>), String> {
+        self.fit_as(self.task.choice, seen, trust)
+    }
+
+    /// The same in another format.
+    fn fit_as(
+        &self,
+        choice: Choice,
+        seen: &Covariance,
+        (ridge, metric): Trust,
+    ) -> Result<(Weight, Vec<f64>), String> {
         let matrix = match ridge {
             Some(lambda) => {
                 // min |Y - M X|^2 + l |M - W|^2, solved for the difference to W.
@@ -392,8 +452,13 @@ impl Layer<'_> {
             None => self.weight.clone(),
         };
         let covariance = seen.damped(metric);
-        let target = Target { shape: self.shape, matrix: &matrix, covariance: &covariance };
-        let weight = compress::build(self.choice, target).map_err(|error| error.to_string())?;
+        let start = self.task.start.filter(|_| choice == self.task.choice);
+        let target = Target { start, ..Target::new(self.shape, &matrix, &covariance) };
+        let weight = match self.task.metric {
+            Some(metric) => metric.build(choice, target),
+            None => compress::build(choice, target),
+        }
+        .map_err(|error| error.to_string())?;
         let effective = compress::to_matrix(&compress::dense(&weight).map_err(|error| error.to_string())?);
         Ok((weight, centred_bias(&effective, &seen.mean_x, &seen.mean_y)))
     }
@@ -460,6 +525,7 @@ pub(crate) mod tests {
         crate::evaluate::metrics::relative_rms(&run(graph)[0], &run(&lowered)[0])
     }
 
+    const DENSE: Task<'_> = Task { choice: Choice::Dense, start: None, metric: None };
     const PLAN: [Option<Choice>; 5] =
         [Some(Choice::LowRank(3)), Some(Choice::Tucker(3, Some(3))), None, None, Some(Choice::Dense)];
 
@@ -467,7 +533,16 @@ pub(crate) mod tests {
     fn dense_plan_changes_nothing() {
         let graph = network();
         let plan = [Some(Choice::Dense), Some(Choice::Dense), None, None, Some(Choice::Dense)];
-        let (result, errors) = refit(&graph, &plan, &images(6, 1), 6, &mut Trusted::new(), &Silent).unwrap();
+        let (result, errors) = refit(
+            &graph,
+            &plan.map(|choice| choice.map(Form::from)),
+            &[],
+            &images(6, 1),
+            6,
+            &mut Trusted::new(),
+            &Silent,
+        )
+        .unwrap();
         assert_eq!(result, graph);
         assert!(errors.iter().all(Option::is_none));
     }
@@ -476,14 +551,23 @@ pub(crate) mod tests {
     fn sequential_refit_beats_separate_truncation_on_unseen_samples() {
         let graph = network();
         let (seen, unseen) = (images(300, 1), images(40, 2));
-        let (refitted, errors) = refit(&graph, &PLAN, &seen, 300, &mut Trusted::new(), &Silent).unwrap();
+        let (refitted, errors) = refit(
+            &graph,
+            &PLAN.map(|choice| choice.map(Form::from)),
+            &[],
+            &seen,
+            300,
+            &mut Trusted::new(),
+            &Silent,
+        )
+        .unwrap();
         assert!(errors[0].unwrap() > 0.01 && errors[4].is_some());
         let mut separate = graph.clone();
         for (node, choice) in separate.nodes.iter_mut().zip(PLAN) {
             let (Some(tensor), Some(choice)) = (node.op.dense_weight(), choice) else { continue };
             let (matrix, shape) = (compress::to_matrix(tensor), tensor.shape.clone());
             let plain = Matrix::identity(matrix.ncols(), matrix.ncols());
-            let target = Target { shape: &shape, matrix: &matrix, covariance: &plain };
+            let target = Target::new(&shape, &matrix, &plain);
             let own: Vec<f32> = bias(&node.op, shape[0]).iter().map(|b| *b as f32).collect();
             set(&mut node.op, compress::build(choice, target).unwrap(), &own);
         }
@@ -505,7 +589,7 @@ pub(crate) mod tests {
             goal.iter_mut().zip(noise(20 * 144, seed)).for_each(|(y, e)| *y += disturbance * e);
             let before = moments(&geometry, 0, &input, &goal, 20, 1).unwrap()[0]
                 .squared_error(&compress::to_matrix(node.op.dense_weight().unwrap()), &bias(&node.op, 4));
-            let fitted = fit(&node.op, &geometry, Choice::Dense, &input, &goal, 20, None).unwrap();
+            let fitted = fit(&node.op, &geometry, DENSE, &input, &goal, 20, None).unwrap();
             let dense = compress::to_matrix(&compress::dense(&fitted.weight).unwrap());
             let new_bias: Vec<f64> = fitted.bias.iter().map(|b| f64::from(*b)).collect();
             let after =
@@ -523,8 +607,16 @@ pub(crate) mod tests {
                     tensor.data.iter_mut().for_each(|x| *x *= scale);
                 }
             }
-            let (result, errors) =
-                refit(&graph, &PLAN, &images(samples, 9), samples, &mut Trusted::new(), &Silent).unwrap();
+            let (result, errors) = refit(
+                &graph,
+                &PLAN.map(|choice| choice.map(Form::from)),
+                &[],
+                &images(samples, 9),
+                samples,
+                &mut Trusted::new(),
+                &Silent,
+            )
+            .unwrap();
             assert!(errors.iter().flatten().all(|error| error.is_finite()));
             for node in &result.nodes {
                 if let Some(weight) = node.op.weight() {

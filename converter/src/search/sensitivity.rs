@@ -7,14 +7,16 @@
 use rayon::prelude::*;
 
 use crate::calibrate::covariance::{Geometry, moments};
-use crate::compress::{self, Choice, Target, build};
+use crate::compress::{self, Choice, Target, build, low_rank::LowRank};
 use crate::evaluate::{Values, evaluate, evaluate_from};
 use crate::graph::{Graph, ValueId, Weight};
-use crate::linalg::{Matrix, product};
+use crate::linalg::{Matrix, NotConverged, product};
 
 use super::candidates::{Candidate, candidates};
+use super::fisher::Metric;
 use super::loss::Loss;
 use super::refit::{bias, set};
+use super::tradeoff::spectrum;
 use super::{Error, Method, Progress};
 
 /// Samples that are evaluated for each measured candidate.
@@ -35,6 +37,8 @@ pub struct Sensitivity {
     pub candidates: Vec<Candidate>,
     /// Loss of the network with each candidate.
     pub losses: Vec<f64>,
+    /// Share of the output's energy that is left after each rank.
+    pub spectrum: Vec<(usize, f64)>,
 }
 
 /// Every linear layer with a dense weight, measured on calibration inputs.
@@ -42,6 +46,7 @@ pub fn measured(
     graph: &Graph,
     method: Method,
     loss: Loss,
+    metrics: &[Option<Metric>],
     inputs: &[Vec<f32>],
     samples: usize,
     progress: &dyn Progress,
@@ -56,19 +61,22 @@ pub fn measured(
     let (seen_values, seen_samples) = (run(&parts[0]), parts[0].1);
     let (values, samples) = (run(&parts[1]), parts[1].1);
     let reference: Vec<Vec<f32>> = graph.outputs.iter().map(|id| values[id].clone()).collect();
-    let mut found = Vec::new();
-    for index in linear_layers(graph) {
+    let measured = |index: usize| -> Result<Option<Sensitivity>, Error> {
         let node = &graph.nodes[index];
         progress.step(&format!("measuring {}", node.name));
         let (Some(geometry), Some(tensor)) = (Geometry::of(graph, node), node.op.dense_weight()) else {
-            continue;
+            return Ok(None);
         };
         let fail = |reason: String| Error::Fit { node: node.name.clone(), op: node.op.name(), reason };
         let matrix = compress::to_matrix(tensor);
         if geometry.groups > 1 {
-            let candidates = vec![dense_only(&geometry)];
-            found.push(Sensitivity { node: index, candidates, losses: vec![0.0] });
-            continue;
+            let candidates = vec![Candidate::dense(&geometry)];
+            return Ok(Some(Sensitivity {
+                node: index,
+                candidates,
+                losses: vec![0.0],
+                spectrum: Vec::new(),
+            }));
         }
         let (input, output) = (&seen_values[&node.inputs[0]], &seen_values[&node.output]);
         let seen = moments(&geometry, 0, input, output, seen_samples, 1)
@@ -81,13 +89,23 @@ pub fn measured(
             1.0..20.0 => 0.1,
             _ => 1e-3,
         });
-        let target = Target { shape: &tensor.shape, matrix: &matrix, covariance: &damped };
-        let candidates = candidates(method, &geometry, target).map_err(|error| fail(error.to_string()))?;
+        let target = Target::new(&tensor.shape, &matrix, &damped);
+        let metric = metrics.get(index).and_then(Option::as_ref);
+        let candidates =
+            candidates(method, &geometry, target, metric).map_err(|error| fail(error.to_string()))?;
+        let all_ranks = LowRank::new(target).map_err(|error| fail(error.to_string()))?;
 
         let cut = Cut::new(graph, index, &values);
         let own_bias = bias(&node.op, matrix.nrows());
         let measure = |choice: usize| -> Result<(f64, f64), Error> {
-            let weight = build(candidates[choice].choice, target).map_err(|error| fail(error.to_string()))?;
+            let weight = match &candidates[choice].network {
+                Some(network) => Weight::Network(network.as_ref().clone()),
+                None => match metric {
+                    Some(metric) => metric.build(candidates[choice].choice, target),
+                    None => build(candidates[choice].choice, target),
+                }
+                .map_err(|error| fail(error.to_string()))?,
+            };
             let effective = compress::dense(&weight).map_err(|error| fail(error.to_string()))?;
             let lost = &matrix - compress::to_matrix(&effective);
             let mean = Matrix::from_fn(matrix.ncols(), 1, |j, _| covariance.mean_x[j]);
@@ -100,10 +118,18 @@ pub fn measured(
             Ok((candidates[choice].error, loss.measure(&reference, &outputs, samples)))
         };
         let points = spread(&candidates).into_par_iter().map(measure).collect::<Result<Vec<_>, Error>>()?;
-        let losses = candidates.iter().map(|candidate| interpolate(&points, candidate.error)).collect();
-        found.push(Sensitivity { node: index, candidates, losses });
-    }
-    Ok(found)
+        // What was found in the weight loses nothing.
+        let loss = |candidate: &Candidate| match candidate.choice {
+            Choice::Given => 0.0,
+            _ => interpolate(&points, candidate.error),
+        };
+        let losses = candidates.iter().map(loss).collect();
+        let spectrum = spectrum(&all_ranks.squared_errors());
+        Ok(Some(Sensitivity { node: index, candidates, losses, spectrum }))
+    };
+    let layers: Vec<usize> = linear_layers(graph).collect();
+    let found: Result<Vec<_>, Error> = layers.into_par_iter().map(measured).collect();
+    Ok(found?.into_iter().flatten().collect())
 }
 
 /// Every linear layer with a dense weight, by the weights alone: the loss is the squared relative error of the weight.
@@ -116,19 +142,24 @@ pub fn by_weight(graph: &Graph, method: Method, progress: &dyn Progress) -> Resu
             continue;
         };
         let matrix = compress::to_matrix(tensor);
-        let candidates = if geometry.groups > 1 {
-            vec![dense_only(&geometry)]
+        let (candidates, spectrum) = if geometry.groups > 1 {
+            (vec![Candidate::dense(&geometry)], Vec::new())
         } else {
             let plain = Matrix::identity(matrix.ncols(), matrix.ncols());
-            let target = Target { shape: &tensor.shape, matrix: &matrix, covariance: &plain };
-            candidates(method, &geometry, target).map_err(|error| Error::Fit {
+            let target = Target::new(&tensor.shape, &matrix, &plain);
+            let fail = |error: NotConverged| Error::Fit {
                 node: node.name.clone(),
                 op: node.op.name(),
                 reason: error.to_string(),
-            })?
+            };
+            let all_ranks = LowRank::new(target).map_err(fail)?;
+            (
+                candidates(method, &geometry, target, None).map_err(fail)?,
+                spectrum(&all_ranks.squared_errors()),
+            )
         };
         let losses = candidates.iter().map(|candidate| candidate.error.powi(2)).collect();
-        found.push(Sensitivity { node: index, candidates, losses });
+        found.push(Sensitivity { node: index, candidates, losses, spectrum });
     }
     Ok(found)
 }
@@ -136,11 +167,6 @@ pub fn by_weight(graph: &Graph, method: Method, progress: &dyn Progress) -> Resu
 /// Nodes that are linear layers with a dense weight.
 pub fn linear_layers(graph: &Graph) -> impl Iterator<Item = usize> {
     (0..graph.nodes.len()).filter(|index| graph.nodes[*index].op.dense_weight().is_some())
-}
-
-fn dense_only(geometry: &Geometry) -> Candidate {
-    let (macs, weights) = super::candidates::cost(geometry, Choice::Dense);
-    Candidate { choice: Choice::Dense, macs, weights, error: 0.0 }
 }
 
 /// Evenly spread samples for covariances and others for losses; the same for both if there is only one.
@@ -187,7 +213,8 @@ impl Cut {
 
 /// Indices of the candidates to measure: evenly spread in the logarithm of their error, with both ends.
 fn spread(candidates: &[Candidate]) -> Vec<usize> {
-    let mut order: Vec<usize> = (1..candidates.len()).collect();
+    let mut order: Vec<usize> =
+        (1..candidates.len()).filter(|index| candidates[*index].choice != Choice::Given).collect();
     order.sort_by(|a, b| candidates[*a].error.total_cmp(&candidates[*b].error));
     let (Some(&first), Some(&last)) = (order.first(), order.last()) else { return Vec::new() };
     let log = |index: usize| candidates[index].error.max(1e-6).ln();
@@ -203,7 +230,7 @@ fn spread(candidates: &[Candidate]) -> Vec<usize> {
 
 /// Loss at `error` from measured `(error, loss)` pairs in rising error: monotone, log-log linear between them, quadratic outside (loss grows
 /// as the square of a small error).
-fn interpolate(points: &[(f64, f64)], error: f64) -> f64 {
+pub(super) fn interpolate(points: &[(f64, f64)], error: f64) -> f64 {
     const TINY: f64 = 1e-12;
     if error <= 0.0 {
         return 0.0;

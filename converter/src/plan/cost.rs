@@ -1,0 +1,288 @@
+//! Instructions of steps on a core, as modelled by [`tucano::backend::spec`].
+//!
+//! Takes the steps of a blob ([`instructions`]), or the shapes of the stages that a candidate of the search would become
+//! ([`candidate_instructions`]): the same units of work are counted for both, padding left out as the kernels leave it out. Gives counts of executed
+//! instructions, requantisation of every intermediate value included; `None` where the core or one of its kernels has not been measured.
+
+use tucano::backend::spec::{Core, Kernel, Work};
+use tucano::blob::TensorRecord;
+use tucano::host::Runner;
+use tucano::ops::OpCode;
+use tucano::ops::window::{Axis, Window};
+use tucano::ops::{conv2d, pool2d, unary};
+use tucano::{Model, OpSet, Step};
+
+use super::plan;
+use crate::calibrate::covariance::Geometry;
+use crate::emit;
+use crate::graph::{Graph, Op};
+use crate::passes::{layout, legalize};
+
+/// Modelled instructions of each step of a blob.
+pub fn instructions<O: OpSet>(model: &Model<'_, O>, core: Core) -> Option<Vec<u64>> {
+    let price = |step: Step<'_>| {
+        let kernel = core.kernel(OpCode::parse(step.op())?)?;
+        Some(kernel.rates.instructions(&work(&step, kernel)?))
+    };
+    model.steps().map(price).collect()
+}
+
+/// Modelled instructions of a layer that is lowered to `stages`, one after the other. `int8`: the width of integers between two stages, `None` for floats.
+pub fn candidate_instructions(core: Core, int8: Option<u8>, stages: &[Geometry]) -> Option<u64> {
+    let price = |stage: &Geometry| {
+        let kernel = core.kernel(operation(stage, int8.map(|bits| bits == 16 && stages.len() > 1)))?;
+        Some(kernel.rates.instructions(&linear_work(stage, kernel)))
+    };
+    stages.iter().map(price).sum()
+}
+
+/// Modelled instructions of a dense network's steps besides its linear layers, which candidates may replace; `int8`: as integers. `None`
+/// also for a graph that no blob can hold.
+pub fn fixed_instructions(graph: &Graph, core: Core, int8: bool) -> Option<u64> {
+    let legal = legalize(graph).ok()?;
+    let plan = plan(layout(&legal).ok()?, |_| 4);
+    let program = emit::Program { graph: &legal, plan: &plan, quantized: None, labels: &[] };
+    let runner = Runner::new(&emit::emit(&program).ok()?).ok()?;
+    let model = runner.model();
+    let is_layer = |step: &layout::Step| {
+        let output = legal.nodes[step.node].output;
+        let layer = graph.nodes.iter().any(|node| node.output == output && node.op.weight().is_some());
+        layer && !matches!(step.kind, layout::Kind::Permute(_))
+    };
+    let steps = model.steps().zip(&plan.layout.steps).filter(|(_, planned)| !is_layer(planned));
+    let price = |(step, planned): (Step<'_>, &layout::Step)| {
+        let float = OpCode::parse(step.op())?;
+        let whole = matches!(legal.nodes[planned.node].op, Op::Mean { .. });
+        let op = if int8 { integer_twin(float, whole) } else { float };
+        Some(core.kernel(op)?.rates.instructions(&work(&step, core.kernel(float)?)?))
+    };
+    steps.map(price).sum()
+}
+
+/// What an integer model has in place of a float step; `whole`: a mean over the whole image.
+fn integer_twin(float: OpCode, whole: bool) -> OpCode {
+    match float {
+        OpCode::Conv2dF32 => OpCode::Conv2dI8,
+        OpCode::DepthwiseConv2dF32 => OpCode::DepthwiseConv2dI8,
+        OpCode::DenseF32 => OpCode::DenseI8,
+        OpCode::MaxPool2dF32 => OpCode::MaxPool2dI8,
+        OpCode::AveragePool2dF32 if whole => OpCode::Mean2dI8,
+        OpCode::AveragePool2dF32 => OpCode::AveragePool2dI8,
+        OpCode::AddF32 => OpCode::AddI8,
+        OpCode::UnaryF32 => OpCode::TableI8,
+        OpCode::SoftmaxF32 => OpCode::SoftmaxI8,
+        OpCode::PermuteF32 => OpCode::PermuteI8,
+        other => other,
+    }
+}
+
+/// The operation of a stage; `wide`: whether it reads or writes 16-bit integers, `None` for floats.
+fn operation(stage: &Geometry, wide: Option<bool>) -> OpCode {
+    // A dense layer's geometry is that of a 1x1 convolution of a 1x1 image: so is the cost of such a convolution.
+    let dense = stage.kernel == [1, 1] && stage.input[1..] == [1, 1] && stage.groups == 1;
+    let depthwise = is_depthwise(stage);
+    let [float, byte, word] = if dense {
+        [OpCode::DenseF32, OpCode::DenseI8, OpCode::DenseI16]
+    } else if depthwise {
+        [OpCode::DepthwiseConv2dF32, OpCode::DepthwiseConv2dI8, OpCode::DepthwiseConv2dI16]
+    } else {
+        [OpCode::Conv2dF32, OpCode::Conv2dI8, OpCode::Conv2dI16]
+    };
+    match wide {
+        None => float,
+        Some(false) => byte,
+        Some(true) => word,
+    }
+}
+
+fn is_depthwise(stage: &Geometry) -> bool {
+    stage.groups > 1 && stage.groups == stage.input[0]
+}
+
+fn linear_work(stage: &Geometry, kernel: &Kernel) -> Work {
+    let axis = |k: usize| Axis {
+        input: stage.input[k + 1],
+        output: stage.output[k + 1],
+        kernel: stage.kernel[k],
+        stride: stage.strides[k],
+        dilation: stage.dilations[k],
+        pad: stage.pads[k],
+    };
+    let window = Window {
+        batch: stage.images,
+        rows: axis(0),
+        columns: axis(1),
+        inputs: stage.input[0],
+        outputs: stage.output[0],
+    };
+    match operation(stage, None) {
+        OpCode::DenseF32 => dense_work(stage.images as u64, stage.input[0], stage.output[0], kernel),
+        OpCode::DepthwiseConv2dF32 => block_work(&window, kernel),
+        _ => conv_work(&window, stage.groups, kernel),
+    }
+}
+
+/// What a step does; `None` for a step that no operator accepts.
+pub fn work(step: &Step<'_>, kernel: &Kernel) -> Option<Work> {
+    let (input, output) = (step.input(0)?, step.output(0)?);
+    let elements = elements(&output);
+    let rows_of = |extent: usize| elements.checked_div(extent).map(|rows| rows as u64);
+    let plain = Work { outputs: elements as u64, ..Work::default() };
+    Some(match kernel.op {
+        OpCode::Conv2dI8 | OpCode::Conv2dI16 | OpCode::Conv2dF32 => {
+            let (window, groups) = convolution(step, &input, &output)?;
+            conv_work(&window, groups, kernel)
+        }
+        OpCode::DepthwiseConv2dI8 | OpCode::DepthwiseConv2dI16 | OpCode::DepthwiseConv2dF32 => {
+            block_work(&convolution(step, &input, &output)?.0, kernel)
+        }
+        OpCode::DenseI8 | OpCode::DenseI16 | OpCode::DenseF32 => {
+            let (inputs, outputs) = (last_extent(&input), last_extent(&output));
+            dense_work(rows_of(outputs)?, inputs, outputs, kernel)
+        }
+        OpCode::MaxPool2dI8 | OpCode::MaxPool2dF32 | OpCode::AveragePool2dI8 | OpCode::AveragePool2dF32 => {
+            let p = pool2d::Parameters::parse(step.parameters())?;
+            let (kernel_size, strides) = ([p.kernel_h, p.kernel_w], [p.stride_h, p.stride_w]);
+            let pads = [p.pad_top, p.pad_left, p.pad_bottom, p.pad_right];
+            block_work(&Window::new(&input, &output, kernel_size, strides, [1, 1], pads).ok()?, kernel)
+        }
+        OpCode::Mean2dI8 => {
+            let [_, rows, columns, _] = input.shape;
+            let window = Window::new(&input, &output, [rows, columns], [1, 1], [1, 1], [0; 4]);
+            block_work(&window.ok()?, kernel)
+        }
+        OpCode::PermuteI8
+        | OpCode::PermuteF32
+        | OpCode::SoftmaxI8
+        | OpCode::SoftmaxI16
+        | OpCode::SoftmaxF32 => Work { positions: rows_of(last_extent(&output))?, ..plain },
+        // A function counts as a product (two of them share the exponential), or as a run.
+        OpCode::UnaryF32 => match unary::Parameters::parse(step.parameters())?.kind {
+            unary::Kind::Clamp => plain,
+            unary::Kind::Sin => Work { runs: plain.outputs, ..plain },
+            unary::Kind::Sigmoid | unary::Kind::Tanh => Work { products: plain.outputs, ..plain },
+        },
+        OpCode::AddI8 | OpCode::AddF32 | OpCode::MulF32 | OpCode::TableI8 => plain,
+    })
+}
+
+fn elements(record: &TensorRecord) -> usize {
+    record.shape.iter().map(|extent| *extent as usize).product()
+}
+
+/// Extent of the innermost axis.
+fn last_extent(record: &TensorRecord) -> usize {
+    let last = usize::from(record.rank).checked_sub(1).and_then(|axis| record.shape.get(axis));
+    last.map_or(1, |extent| *extent as usize)
+}
+
+fn convolution(step: &Step<'_>, input: &TensorRecord, output: &TensorRecord) -> Option<(Window, usize)> {
+    let p = conv2d::Parameters::parse(step.parameters())?;
+    let (kernel, strides) = ([p.kernel_h, p.kernel_w], [p.stride_h, p.stride_w]);
+    let pads = [p.pad_top, p.pad_left, p.pad_bottom, p.pad_right];
+    let window = Window::new(input, output, kernel, strides, [p.dilation_h, p.dilation_w], pads);
+    Some((window.ok()?, p.groups as usize))
+}
+
+/// Taps on the input of each window along an axis.
+fn taps(axis: &Axis) -> impl Iterator<Item = u64> {
+    (0..axis.output)
+        .map(|window| (0..axis.kernel).filter(|tap| axis.position(window, *tap).is_some()).count() as u64)
+}
+
+/// One inner product for each output and kernel row; for each tap where the taps of a row do not lie side by side.
+fn conv_work(window: &Window, groups: usize, kernel: &Kernel) -> Work {
+    let groups = groups.max(1);
+    let (batch, outputs) = (window.batch as u64, window.outputs as u64);
+    let group_inputs = (window.inputs / groups) as u64;
+    let lanes = u64::from(kernel.lanes).max(1);
+    let rows: u64 = taps(&window.rows).sum();
+    // Inner products of one kernel row of one output channel: how many, how long in all, and what fills no lanes.
+    let side_by_side = groups == 1 && window.columns.dilation == 1;
+    let (mut runs, mut products, mut tail) = (0, 0, 0);
+    for taps in taps(&window.columns).filter(|taps| *taps > 0) {
+        let (count, length) = if side_by_side { (1, taps * group_inputs) } else { (taps, group_inputs) };
+        runs += count;
+        products += count * length;
+        tail += count * (length % lanes);
+    }
+    let rows = batch * rows * outputs;
+    let positions = batch * (window.rows.output * window.columns.output) as u64;
+    Work {
+        positions,
+        outputs: positions * outputs,
+        runs: rows * runs,
+        products: rows * products,
+        tail: rows * tail,
+    }
+}
+
+/// Blocks of channels under each tap of each window.
+fn block_work(window: &Window, kernel: &Kernel) -> Work {
+    let (batch, channels) = (window.batch as u64, window.outputs as u64);
+    let lanes = u64::from(kernel.lanes).max(1);
+    let taps = batch * taps(&window.rows).sum::<u64>() * taps(&window.columns).sum::<u64>();
+    let positions = batch * (window.rows.output * window.columns.output) as u64;
+    // Several outputs of one input channel fill no lanes.
+    let tail = if window.inputs == window.outputs { channels % lanes } else { channels };
+    Work {
+        positions,
+        outputs: positions * channels,
+        runs: taps * channels.div_ceil(lanes),
+        products: taps * channels,
+        tail: taps * tail,
+    }
+}
+
+fn dense_work(rows: u64, inputs: usize, outputs: usize, kernel: &Kernel) -> Work {
+    let (inputs, written) = (inputs as u64, rows * outputs as u64);
+    Work {
+        positions: rows,
+        outputs: written,
+        runs: 0,
+        products: written * inputs,
+        tail: written * (inputs % u64::from(kernel.lanes).max(1)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::calibrate::Dataset;
+    use crate::{passes, quantize};
+    use std::path::Path;
+
+    /// Stage by stage and as a whole, the estimate before there is a blob is what the blob's steps say.
+    #[test]
+    fn candidates_and_blobs_are_priced_alike() {
+        for file in ["resnet8.onnx", "phm_mlp_dense.onnx"] {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/models").join(file);
+            let graph = crate::import::import(&path, &crate::import::Options { batch: 1 }).unwrap();
+            let graph = legalize(&passes::simplify(&graph)).unwrap();
+            let elements: usize = graph.shape(graph.inputs[0]).iter().product();
+            let inputs = vec![(0..2 * elements).map(|k| (k % 17) as f32 / 9.0 - 1.0).collect()];
+            let data = Dataset { inputs, samples: 2, labels: None };
+            for int8 in [None, Some(8)] {
+                let quantized = int8
+                    .map(|_| quantize::quantize(&graph, Some(&data), &quantize::Options::default()).unwrap());
+                let stored = quantized.as_ref().map_or(&graph, |quantized| &quantized.graph);
+                let bytes = |id| quantized.as_ref().map_or(4, |quantized| quantized.dtype(id).bytes());
+                let plan = plan(layout(stored).unwrap(), bytes);
+                let program =
+                    emit::Program { graph: stored, plan: &plan, quantized: quantized.as_ref(), labels: &[] };
+                let runner = Runner::new(emit::emit(&program).unwrap()).unwrap();
+                for core in [Core::CortexM0, Core::CortexM4] {
+                    let whole: u64 = instructions(&runner.model(), core).unwrap().iter().sum();
+                    let layers = graph.nodes.iter().filter_map(|node| {
+                        let stage = Geometry::of(&graph, node)?;
+                        candidate_instructions(core, int8, &[stage])
+                    });
+                    let sum = layers.sum::<u64>() + fixed_instructions(&graph, core, int8.is_some()).unwrap();
+                    let apart = sum.abs_diff(whole) as f64 / whole as f64;
+                    assert!(apart < 0.01, "{file} {int8:?} {core:?}: {sum} {whole}");
+                }
+                assert_eq!(instructions(&runner.model(), Core::X86_64), None);
+            }
+        }
+    }
+}

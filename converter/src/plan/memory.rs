@@ -1,0 +1,445 @@
+//! How much working memory a choice of formats needs, without lowering or laying out the network for each.
+//!
+//! Takes the dense graph once; then, for each linear layer, the stages that a candidate would become. A layer that is replaced by a chain
+//! holds its input during the first stage only, its output during the last, and one value between each two; what else lives at that time
+//! (a branch that waits for its sum) does not depend on the candidate. So the memory that the planner cannot go below is the greatest of
+//! one number a layer ([`Memory::load`]) and of what no layer can change ([`Memory::fixed`]): a limit holds for a network if it holds for
+//! each layer alone, and what cannot reach it is known before the search. Only the planner's rounding to places may add to that:
+//! [`Memory::arena`] places an assignment exactly, [`Memory::fit`] repairs one.
+//!
+//! Formats that change what layers give to each other (pruned channels) are measured by [`arena_bytes_of`], which plans the graph as it is.
+
+use super::{ARENA_ALIGN, Block, Lifetimes, Plan, lifetimes, place, plan};
+use crate::calibrate::covariance::Geometry;
+use crate::graph::{Graph, Op, ValueId};
+use crate::lower;
+use crate::passes::layout::Kind;
+use crate::passes::{self, layout, legalize};
+
+/// Why the memory of a graph is unknown.
+#[derive(Clone, Debug, PartialEq, thiserror::Error, miette::Diagnostic)]
+pub enum Error {
+    /// A factorised weight that is no chain of layers.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Lower(#[from] lower::Error),
+    /// An operator that the runtime has no step for.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Legalize(#[from] passes::legalize::Error),
+    /// No order of elements.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Layout(#[from] layout::Error),
+}
+
+/// The plan of a graph, its networks lowered, as it would be quantised: `int8` is the width of integers between the stages of a layer, `None`
+/// stands for floats. Needs no calibration.
+pub fn plan_of(graph: &Graph, int8: Option<u8>) -> Result<Plan, Error> {
+    let graph = legalize(&lower::lower(graph)?)?;
+    Ok(plan(layout(&graph)?, |id| element_bytes(&graph, id, int8)))
+}
+
+/// Bytes of the arena of [`plan_of`].
+pub fn arena_bytes_of(graph: &Graph, int8: Option<u8>) -> Result<usize, Error> {
+    Ok(plan_of(graph, int8)?.arena_bytes)
+}
+
+/// Width that `quantize` gives the elements of a value.
+fn element_bytes(graph: &Graph, id: ValueId, int8: Option<u8>) -> usize {
+    let Some(rank_bits) = int8 else { return 4 };
+    let value = graph.value(id);
+    let wide = match value.quantization {
+        Some(pinned) => pinned.bits == 16,
+        None if value.rank_space => rank_bits == 16,
+        // Probabilities that leave the graph.
+        None => {
+            let softmax = |node: usize| matches!(graph.nodes[node].op, Op::Softmax { .. });
+            graph.outputs.contains(&id)
+                && graph.consumers(id).is_empty()
+                && graph.producer(id).is_some_and(softmax)
+        }
+    };
+    if wide { 2 } else { 1 }
+}
+
+/// A linear layer's step.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    node: usize,
+    time: usize,
+    input: usize,
+    output: usize,
+}
+
+/// Lifetimes of a dense network's memory.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    blocks: Vec<Block>,
+    spans: Vec<Span>,
+    end: usize,
+    /// Width of elements between two stages.
+    inner_bytes: usize,
+}
+
+/// A linear layer's candidates.
+#[derive(Clone, Copy, Debug)]
+pub struct Layer<'a> {
+    /// Index of its node.
+    pub node: usize,
+    /// The stages of each candidate.
+    pub candidates: &'a [Vec<Geometry>],
+    /// What each candidate costs in accuracy.
+    pub losses: &'a [f64],
+}
+
+/// The memory of an assignment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arena {
+    /// Bytes of the arena, placed.
+    pub bytes: usize,
+    /// What lives at its fullest moment.
+    pub load: usize,
+    /// Node of the linear layer that runs then; `None` for another step.
+    pub peak: Option<usize>,
+}
+
+/// A limit that no assignment keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unreachable {
+    /// The least number of bytes that was reached.
+    pub nearest: usize,
+    /// Node of the linear layer that stands in the way; `None` for another step.
+    pub peak: Option<usize>,
+}
+
+impl Memory {
+    /// The lifetimes of a graph whose weights are dense; `int8` as in [`plan_of`].
+    pub fn of(graph: &Graph, int8: Option<u8>) -> Result<Self, Error> {
+        let legal = legalize(graph)?;
+        let mut layout = layout(&legal)?;
+        let Lifetimes { blocks, of_buffer, .. } =
+            lifetimes(&mut layout, |id| element_bytes(&legal, id, int8));
+        let block = |tensor: usize| of_buffer[layout.tensors[tensor].buffer];
+        let span = |(time, step): (usize, &layout::Step)| {
+            let linear = matches!(step.kind, Kind::Conv(..) | Kind::DepthwiseConv(..) | Kind::Dense(_));
+            let value = legal.nodes[step.node].output;
+            let node = graph.nodes.iter().position(|node| node.output == value)?;
+            let (input, output) = (block(step.inputs[0]), block(step.output));
+            (linear && graph.nodes[node].op.weight().is_some()).then_some(Span { node, time, input, output })
+        };
+        let spans = (1..).zip(&layout.steps).filter_map(span).collect();
+        let inner_bytes = int8.map_or(4, |rank_bits| usize::from(rank_bits / 8));
+        Ok(Self { blocks, spans, end: layout.steps.len() + 1, inner_bytes })
+    }
+
+    /// Bytes that live at once, at worst, while the layer of `node` runs as `stages`; 0 for a node that is no linear layer.
+    pub fn load(&self, node: usize, stages: &[Geometry]) -> usize {
+        let Some(span) = self.span(node) else { return 0 };
+        let (inner, time) = (self.inner(stages), span.time);
+        let (input, output) = (self.blocks[span.input], self.blocks[span.output]);
+        let moments = (0..=inner.len()).map(|stage| {
+            let others = self.blocks.iter().enumerate().filter(|(index, block)| {
+                block.lives_at(time)
+                    && !(*index == span.input && input.last == time && stage > 0)
+                    && !(*index == span.output && output.first == time && stage < inner.len())
+            });
+            let between = [stage.checked_sub(1), Some(stage)].into_iter().flatten();
+            let between = between.filter_map(|index| inner.get(index).copied());
+            together(others.map(|(_, block)| block.bytes).chain(between))
+        });
+        moments.max().unwrap_or(0)
+    }
+
+    /// Bytes that live at once, at worst, while no linear layer runs.
+    pub fn fixed(&self) -> usize {
+        let times = (0..=self.end).filter(|time| self.spans.iter().all(|span| span.time != *time));
+        let load = |time: usize| {
+            together(self.blocks.iter().filter(|block| block.lives_at(time)).map(|block| block.bytes))
+        };
+        times.map(load).max().unwrap_or(0)
+    }
+
+    /// The least load that any assignment reaches.
+    pub fn least(&self, layers: &[Layer<'_>]) -> Unreachable {
+        let mut worst = Unreachable { nearest: self.fixed(), peak: None };
+        for layer in layers {
+            let loads = layer.candidates.iter().map(|stages| self.load(layer.node, stages));
+            let least = loads.min().unwrap_or(0);
+            if least > worst.nearest {
+                worst = Unreachable { nearest: least, peak: Some(layer.node) };
+            }
+        }
+        worst
+    }
+
+    /// Places what lives when the layers of these nodes run as these stages; all others are dense.
+    pub fn arena(&self, assignment: &[(usize, &[Geometry])]) -> Arena {
+        // How many stages each time has become, and where it begins.
+        let mut inner = vec![Vec::new(); self.end + 1];
+        for (node, stages) in assignment {
+            if let Some(span) = self.span(*node) {
+                inner[span.time] = self.inner(stages);
+            }
+        }
+        let mut begins = Vec::with_capacity(inner.len());
+        let mut now = 0;
+        for inner in &inner {
+            begins.push(now);
+            now += inner.len() + 1;
+        }
+        // Steps without stages begin where they end.
+        let last_stage = |time: usize| begins[time] + inner[time].len();
+        let mut blocks: Vec<Block> = self
+            .blocks
+            .iter()
+            .map(|block| {
+                let first = last_stage(block.first);
+                Block { first, last: begins[block.last].max(first), ..*block }
+            })
+            .collect();
+        for (inner, begin) in inner.iter().zip(&begins) {
+            let stages = (*begin..).zip(inner);
+            blocks.extend(stages.map(|(first, bytes)| Block { bytes: *bytes, first, last: first + 1 }));
+        }
+        let placement = place(&blocks, ARENA_ALIGN);
+        let loads = self.spans.iter().map(|span| {
+            let stages = assignment.iter().find(|(node, _)| *node == span.node);
+            (self.load(span.node, stages.map_or(&[], |(_, stages)| stages)), span.node)
+        });
+        // The first of equals.
+        let peak = loads.rev().max_by_key(|(load, _)| *load);
+        let fixed = self.fixed();
+        let peak = peak.filter(|(load, _)| *load >= fixed);
+        Arena {
+            bytes: placement.bytes,
+            load: peak.map_or(fixed, |(load, _)| load),
+            peak: peak.map(|(_, node)| node),
+        }
+    }
+
+    /// Changes `choices` (one candidate a layer) until the arena holds `limit` bytes: the layer at the peak takes the candidate of least loss that
+    /// lowers it below, among those that leave an assignment which `keeps` accepts (other budgets).
+    pub fn fit(
+        &self,
+        layers: &[Layer<'_>],
+        choices: &mut [usize],
+        limit: usize,
+        keeps: impl Fn(&[usize]) -> bool,
+    ) -> Result<Arena, Unreachable> {
+        let least = self.least(layers);
+        if least.nearest > limit {
+            return Err(least);
+        }
+        let mut nearest = usize::MAX;
+        loop {
+            let assignment: Vec<(usize, &[Geometry])> = layers
+                .iter()
+                .zip(choices.iter())
+                .map(|(layer, choice)| (layer.node, layer.candidates[*choice].as_slice()))
+                .collect();
+            let arena = self.arena(&assignment);
+            nearest = nearest.min(arena.bytes);
+            if arena.bytes <= limit {
+                return Ok(arena);
+            }
+            // Loads fall with every exchange, so this ends. Where all keep the limit, gaps between blocks pass it: the fullest layer gives way.
+            let mut fullest: Vec<(usize, usize)> = assignment
+                .iter()
+                .enumerate()
+                .map(|(index, (node, stages))| (self.load(*node, stages), index))
+                .collect();
+            fullest.sort_by_key(|(load, index)| (std::cmp::Reverse(*load), *index));
+            let exchange = fullest.iter().find_map(|(load, index)| {
+                let layer = &layers[*index];
+                let bound = if *load > limit { limit } else { load.saturating_sub(1) };
+                let mut fitting: Vec<usize> = (0..layer.candidates.len())
+                    .filter(|choice| self.load(layer.node, &layer.candidates[*choice]) <= bound)
+                    .collect();
+                fitting.sort_by(|a, b| layer.losses[*a].total_cmp(&layer.losses[*b]));
+                let mut trial = choices.to_vec();
+                let kept = fitting.into_iter().find(|choice| {
+                    trial[*index] = *choice;
+                    keeps(&trial)
+                });
+                kept.map(|choice| (*index, choice))
+            });
+            let Some((index, choice)) = exchange else {
+                return Err(Unreachable { nearest, peak: arena.peak });
+            };
+            choices[index] = choice;
+        }
+    }
+
+    fn span(&self, node: usize) -> Option<Span> {
+        self.spans.iter().copied().find(|span| span.node == node)
+    }
+
+    /// Bytes of the values between the stages of a layer.
+    fn inner(&self, stages: &[Geometry]) -> Vec<usize> {
+        let value =
+            |stage: &Geometry| stage.images * stage.output.iter().product::<usize>() * self.inner_bytes;
+        stages.iter().take(stages.len().saturating_sub(1)).map(value).collect()
+    }
+}
+
+/// Bytes of blocks side by side; the last needs no padding behind it.
+fn together(blocks: impl Iterator<Item = usize>) -> usize {
+    let (sum, padding) = blocks.filter(|bytes| *bytes > 0).fold((0, 0), |(sum, padding), bytes| {
+        let size = bytes.next_multiple_of(ARENA_ALIGN);
+        (sum + size, padding.max(size - bytes))
+    });
+    sum - padding
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compress::Choice;
+    use crate::graph::{Core, Mode, Network, Tensor, Weight};
+    use crate::search::stages::stages;
+    use std::path::Path;
+
+    fn resnet() -> Graph {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/models/resnet8.onnx");
+        passes::simplify(&crate::import::import(&path, &crate::import::Options { batch: 1 }).unwrap())
+    }
+
+    fn zeros(shape: &[usize], modes: &[Mode]) -> Core {
+        Core { tensor: Tensor::zeros(shape.to_vec()), modes: modes.to_vec() }
+    }
+
+    /// A network of this form without numbers worth mentioning.
+    fn network(shape: &[usize], choice: Choice) -> Option<Network> {
+        use Mode::{Bond, Input, KernelHeight, KernelWidth, Output};
+        let (o, i) = (shape[0], shape[1]);
+        let (h, w) = (shape.get(2).copied().unwrap_or(1), shape.get(3).copied().unwrap_or(1));
+        let cores = match choice {
+            Choice::LowRank(r) if shape.len() == 2 => {
+                vec![zeros(&[r, i], &[Bond(0), Input(0)]), zeros(&[o, r], &[Output(0), Bond(0)])]
+            }
+            Choice::LowRank(r) => {
+                let modes = [Bond(0), Input(0), KernelHeight, KernelWidth];
+                vec![zeros(&[r, i, h, w], &modes), zeros(&[o, r], &[Output(0), Bond(0)])]
+            }
+            Choice::Cp(r) => vec![
+                zeros(&[r, i], &[Bond(0), Input(0)]),
+                zeros(&[r, h, w], &[Bond(0), KernelHeight, KernelWidth]),
+                zeros(&[o, r], &[Output(0), Bond(0)]),
+            ],
+            Choice::Tucker(a, Some(b)) => vec![
+                zeros(&[a, i], &[Bond(0), Input(0)]),
+                zeros(&[b, a, h, w], &[Bond(1), Bond(0), KernelHeight, KernelWidth]),
+                zeros(&[o, b], &[Output(0), Bond(1)]),
+            ],
+            _ => return None,
+        };
+        let contraction = (0..cores.len()).collect();
+        Some(Network { format: "test", shape: shape.to_vec(), cores, contraction, row_scale: None })
+    }
+
+    /// Linear layers with candidates of several forms, the dense layer first.
+    fn choices(graph: &Graph) -> Vec<(usize, Vec<Choice>)> {
+        let linear = (0..graph.nodes.len()).filter(|node| graph.nodes[*node].op.weight().is_some());
+        let choices = |node: usize| {
+            let shape = graph.nodes[node].op.weight().unwrap().shape();
+            let channels = shape[0].min(shape[1]).max(4);
+            let mut choices = vec![Choice::Dense, Choice::LowRank(channels / 2), Choice::LowRank(1)];
+            if shape.len() == 4 {
+                choices.extend([
+                    Choice::Cp(2 * channels),
+                    Choice::Cp(channels / 4),
+                    Choice::Tucker(channels / 2, Some(channels / 4)),
+                ]);
+            }
+            (node, choices)
+        };
+        linear.map(choices).collect()
+    }
+
+    fn compressed(graph: &Graph, plan: &[(usize, Choice)]) -> Graph {
+        let mut graph = graph.clone();
+        for (node, choice) in plan {
+            let shape = graph.nodes[*node].op.weight().unwrap().shape().to_vec();
+            let Some(network) = network(&shape, *choice) else { continue };
+            match &mut graph.nodes[*node].op {
+                Op::Conv(conv) => conv.weight = Weight::Network(network),
+                Op::Dense(dense) => dense.weight = Weight::Network(network),
+                _ => unreachable!(),
+            }
+        }
+        graph
+    }
+
+    #[test]
+    fn assignments_need_what_the_planner_gives_them() {
+        let graph = resnet();
+        let layers = choices(&graph);
+        for int8 in [None, Some(8), Some(16)] {
+            let memory = Memory::of(&graph, int8).unwrap();
+            for seed in 0..12 {
+                let pick = |(index, (node, choices)): (usize, &(usize, Vec<Choice>))| {
+                    (*node, choices[(seed * (index + 3) + index * index) % choices.len()])
+                };
+                let plan: Vec<(usize, Choice)> = layers.iter().enumerate().map(pick).collect();
+                let chains: Vec<(usize, Vec<Geometry>)> = plan
+                    .iter()
+                    .map(|(node, choice)| {
+                        (*node, stages(&Geometry::of(&graph, &graph.nodes[*node]).unwrap(), *choice))
+                    })
+                    .collect();
+                let assignment: Vec<_> =
+                    chains.iter().map(|(node, stages)| (*node, stages.as_slice())).collect();
+                let exact = plan_of(&compressed(&graph, &plan), int8).unwrap();
+                let arena = memory.arena(&assignment);
+                assert_eq!((arena.bytes, arena.load), (exact.arena_bytes, exact.lower_bound), "{plan:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_limit_is_met_where_it_can_be_and_named_where_not() {
+        let graph = resnet();
+        let memory = Memory::of(&graph, Some(8)).unwrap();
+        let layers = choices(&graph);
+        let chains: Vec<Vec<Vec<Geometry>>> = layers
+            .iter()
+            .map(|(node, choices)| {
+                let geometry = Geometry::of(&graph, &graph.nodes[*node]).unwrap();
+                choices.iter().map(|choice| stages(&geometry, *choice)).collect()
+            })
+            .collect();
+        let losses = [0.0, 0.5, 3.0, 0.1, 0.7, 0.6];
+        let layers: Vec<Layer<'_>> = layers
+            .iter()
+            .zip(&chains)
+            .map(|((node, _), candidates)| Layer {
+                node: *node,
+                candidates,
+                losses: &losses[..candidates.len()],
+            })
+            .collect();
+        // The wide form everywhere.
+        let widest: Vec<usize> = layers.iter().map(|layer| 3.min(layer.candidates.len() - 1)).collect();
+        let assignment = |plan: &[usize]| -> Vec<(usize, &[Geometry])> {
+            layers.iter().zip(plan).map(|(layer, k)| (layer.node, layer.candidates[*k].as_slice())).collect()
+        };
+        let wide = memory.arena(&assignment(&widest)).bytes;
+        let dense = memory.arena(&[]).bytes;
+        let least = memory.least(&layers);
+        assert!(least.nearest <= dense && dense < wide);
+        for limit in [least.nearest, dense, (dense + wide) / 2, wide] {
+            let mut plan = widest.clone();
+            let arena = memory.fit(&layers, &mut plan, limit, |_| true).unwrap();
+            assert!(arena.bytes <= limit);
+            assert_eq!(arena, memory.arena(&assignment(&plan)));
+            assert_eq!(limit == wide, plan == widest);
+        }
+        let mut plan = widest.clone();
+        let refused = memory.fit(&layers, &mut plan, least.nearest - 1, |_| true).unwrap_err();
+        assert_eq!(refused.nearest, least.nearest);
+        // Other budgets have a say.
+        let mut plan = widest.clone();
+        assert!(memory.fit(&layers, &mut plan, dense, |trial| trial == widest).is_err());
+    }
+}

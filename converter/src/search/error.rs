@@ -1,0 +1,150 @@
+//! Why a search gives nothing.
+
+use crate::{lower, passes, quantize};
+
+use super::judgement::FEWEST_JUDGED;
+
+/// Why a search gives nothing.
+#[derive(Clone, Debug, PartialEq, thiserror::Error, miette::Diagnostic)]
+pub enum Error {
+    /// An option is out of range.
+    #[error("{option} must be {wanted}, got {value}")]
+    Option {
+        /// The flag.
+        option: &'static str,
+        /// What it may be.
+        wanted: &'static str,
+        /// What it is.
+        value: f64,
+    },
+    /// An error limit needs data.
+    #[error(
+        "a limit on the output's error cannot be judged on {samples} calibration samples, only on {FEWEST_JUDGED} or more"
+    )]
+    #[diagnostic(help(
+        "give more samples with --calibrate DATA.npz, or a size with --ratio or --macs-ratio"
+    ))]
+    NeedsCalibration {
+        /// Samples given.
+        samples: usize,
+    },
+    /// Pruning needs data.
+    #[error("which channels the network can spare is not to be seen on {samples} calibration samples")]
+    #[diagnostic(help(
+        "give samples of typical inputs with --calibrate DATA.npz: {FEWEST_JUDGED} or more, or a size as well"
+    ))]
+    Blind {
+        /// Samples given.
+        samples: usize,
+    },
+    /// The samples do not fit the graph.
+    #[error(
+        "calibration data holds {found} numbers for graph input `{input}`, but {samples} samples need {wanted}"
+    )]
+    Samples {
+        /// Name of the input.
+        input: String,
+        /// Numbers given.
+        found: usize,
+        /// Samples claimed.
+        samples: usize,
+        /// Numbers needed.
+        wanted: usize,
+    },
+    /// No assignment of ranks is small enough.
+    #[error(
+        "{wanted:.2}x fewer {what} cannot be reached with this method: at most {reachable:.2}x, which is {nearest:.0} {what}"
+    )]
+    #[diagnostic(help("ask for no more than that, or allow more formats"))]
+    Budget {
+        /// `parameters` or `MACs`.
+        what: &'static str,
+        /// The ratio asked for.
+        wanted: f64,
+        /// The largest possible.
+        reachable: f64,
+        /// The same as a number.
+        nearest: f64,
+    },
+    /// No assignment fits into memory.
+    #[error(
+        "an arena of {wanted} bytes cannot be reached with this method: `{node}` needs {nearest} at least"
+    )]
+    #[diagnostic(help("raise the budget to ram={nearest} or more, or allow more formats (--auto)"))]
+    Memory {
+        /// The limit.
+        wanted: usize,
+        /// The least possible.
+        nearest: usize,
+        /// The layer at the peak.
+        node: String,
+    },
+    /// Other budgets and the one on memory exclude each other, or gaps in the arena pass it.
+    #[error("no network was found that keeps the budget ram={wanted} and the others")]
+    #[diagnostic(help("relax one of them, or allow more formats (--auto)"))]
+    MemoryTogether {
+        /// The limit.
+        wanted: usize,
+    },
+    /// The plan of a network's memory fails.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Plan(#[from] crate::plan::memory::Error),
+    /// Each budget can be met, but not all at once.
+    #[error("{asked} cannot be reached together with this method")]
+    #[diagnostic(help("relax one of them"))]
+    Together {
+        /// All that was asked, in words.
+        asked: String,
+    },
+    /// The size is reached only with more error than allowed.
+    #[error("the size asked for costs a relative output error of {reached:.4}, above the limit of {wanted}")]
+    #[diagnostic(help("raise --max-error, or lower --ratio and --macs-ratio"))]
+    TooMuchError {
+        /// The limit.
+        wanted: f64,
+        /// Measured on held-out samples.
+        reached: f64,
+    },
+    /// A limit on the drop of accuracy that these samples cannot judge.
+    #[error("a limit on the accuracy's drop cannot be judged: {why}")]
+    #[diagnostic(help(
+        "give labelled samples with --calibrate and --labels, or limit --max-error or a size"
+    ))]
+    Unlabelled {
+        /// What is missing.
+        why: String,
+    },
+    /// A network cannot be judged because a weight is no chain of layers.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Lower(#[from] lower::Error),
+    /// A network cannot be judged because an operator has no step.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Legalize(#[from] passes::legalize::Error),
+    /// A network cannot be judged as integers.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Quantize(#[from] quantize::Error),
+    /// No layer has so many blocks.
+    #[error("n = {wanted} divides both sides of no layer")]
+    #[diagnostic(help("numbers that do: {}", fitting.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")))]
+    Blocks {
+        /// The number asked for.
+        wanted: usize,
+        /// Those that would.
+        fitting: Vec<usize>,
+    },
+    /// One layer cannot be fitted.
+    #[error("node `{node}` ({op}) cannot be compressed: {reason}")]
+    #[diagnostic(help("check weights and calibration data for huge or non-finite numbers"))]
+    Fit {
+        /// The layer.
+        node: String,
+        /// Its operator.
+        op: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+}

@@ -1,0 +1,257 @@
+//! Factorised weights, layer by layer: the formats as a [`Strategy`].
+
+use crate::calibrate::Dataset;
+use crate::calibrate::covariance::Geometry;
+use crate::compress::{self, Choice};
+use crate::graph::Graph;
+use crate::linalg::Matrix;
+use crate::plan::memory::{Layer, Memory};
+
+use super::allocate::{self, Cost, Costs, Limits, Row, least_cost, least_loss, total};
+use super::candidates::Candidate;
+use super::explain::report;
+use super::fisher::{self, Metric};
+use super::loss::Loss;
+use super::prices::{Prices, stages_of};
+use super::refit::{self, Form, Trusted};
+use super::sensitivity::{self, Sensitivity};
+use super::strategy::{Shrunk, Strategy};
+use super::structure;
+use super::tradeoff::{Point, predicted};
+use super::{Error, Method, Progress, WORTH};
+
+/// How a plan's weights are found.
+enum Fitting {
+    /// Layer by layer, on what the compressed network feeds each.
+    Data {
+        /// Of each node's output.
+        metrics: Vec<Option<Metric>>,
+        /// What earlier fits found out.
+        trusted: Trusted,
+    },
+    /// Each by itself.
+    Weights,
+}
+
+/// Every layer's candidates, with what the network loses by each.
+pub struct Formats<'a> {
+    graph: &'a Graph,
+    found: Vec<Sensitivity>,
+    rows: Vec<Vec<Row>>,
+    /// The stages that each candidate is lowered to.
+    stages: Vec<Vec<Vec<Geometry>>>,
+    prices: &'a Prices,
+    fitting: Fitting,
+    stayed: &'static str,
+}
+
+impl<'a> Formats<'a> {
+    /// Measures the candidates of every layer on `data`. `stayed` says why a layer with candidates may stay dense.
+    pub fn measured(
+        graph: &'a Graph,
+        method: Method,
+        loss: Loss,
+        data: &Dataset,
+        prices: &'a Prices,
+        stayed: &'static str,
+        progress: &dyn Progress,
+    ) -> Result<Self, Error> {
+        let metrics = fisher::metrics(graph, loss, &data.inputs, data.samples).unwrap_or_default();
+        let found =
+            sensitivity::measured(graph, method, loss, &metrics, &data.inputs, data.samples, progress)?;
+        let fitting = Fitting::Data { metrics, trusted: Trusted::new() };
+        Self::new(graph, found, prices, fitting, stayed)
+    }
+
+    /// Candidates of every layer by the weights alone: the loss is the squared relative error of the weight, and fits need no data.
+    pub fn by_weight(
+        graph: &'a Graph,
+        method: Method,
+        prices: &'a Prices,
+        progress: &dyn Progress,
+    ) -> Result<Self, Error> {
+        let found = sensitivity::by_weight(graph, method, progress)?;
+        Self::new(graph, found, prices, Fitting::Weights, "its weight has no spare rank")
+    }
+
+    fn new(
+        graph: &'a Graph,
+        found: Vec<Sensitivity>,
+        prices: &'a Prices,
+        fitting: Fitting,
+        stayed: &'static str,
+    ) -> Result<Self, Error> {
+        let stages: Vec<_> =
+            found.iter().map(|layer| stages_of(graph, layer.node, &layer.candidates)).collect();
+        let mut rows = rows(graph, &found, &stages, prices);
+        if let Some((memory, limit)) = &prices.memory {
+            exclude(graph, &found, &stages, &mut rows, memory, *limit)?;
+        }
+        Ok(Self { graph, found, rows, stages, prices, fitting, stayed })
+    }
+
+    /// The cheapest plan in which every layer's own loss is at most `loss`.
+    pub fn each_within(&self, worth: Costs, loss: f64) -> Vec<usize> {
+        let cost = |row: &Row| row.costs.iter().zip(worth).map(|(cost, weight)| cost * weight).sum::<f64>();
+        let cheapest = |rows: &Vec<Row>| {
+            let within = (0..rows.len()).filter(|index| *index == 0 || rows[*index].loss <= loss);
+            within.min_by(|a, b| cost(&rows[*a]).total_cmp(&cost(&rows[*b]))).unwrap_or(0)
+        };
+        self.rows.iter().map(cheapest).collect()
+    }
+
+    /// The plan with other candidates where blocks with gaps between them would pass the limit on the arena; `None` if there are none within the
+    /// other limits.
+    fn in_memory(&self, mut plan: Vec<usize>, limits: Limits) -> Option<Vec<usize>> {
+        let Some((memory, limit)) = &self.prices.memory else { return Some(plan) };
+        let losses: Vec<Vec<f64>> =
+            self.rows.iter().map(|rows| rows.iter().map(|row| row.loss).collect()).collect();
+        let layers: Vec<Layer<'_>> = self
+            .found
+            .iter()
+            .zip(self.stages.iter().zip(&losses))
+            .map(|(layer, (candidates, losses))| Layer { node: layer.node, candidates, losses })
+            .collect();
+        let keeps = |plan: &[usize]| limits.hold(self.expected(plan));
+        memory.fit(&layers, &mut plan, *limit, keeps).ok().map(|_| plan)
+    }
+}
+
+/// The plan's weights, built for the trained weights alone.
+fn build(graph: &Graph, found: &[Sensitivity], plan: &[usize]) -> Result<(Graph, Vec<Option<f64>>), Error> {
+    let mut result = graph.clone();
+    let mut errors = vec![None; graph.nodes.len()];
+    for (layer, index) in found.iter().zip(plan) {
+        let candidate = &layer.candidates[*index];
+        let node = &mut result.nodes[layer.node];
+        let (Some(tensor), false) = (node.op.dense_weight(), candidate.choice == Choice::Dense) else {
+            continue;
+        };
+        let (matrix, shape) = (compress::to_matrix(tensor), tensor.shape.clone());
+        let plain = Matrix::identity(matrix.ncols(), matrix.ncols());
+        let start = candidate.network.as_deref();
+        let target = compress::Target { start, ..compress::Target::new(&shape, &matrix, &plain) };
+        let weight = compress::build(candidate.choice, target).map_err(|error| Error::Fit {
+            node: node.name.clone(),
+            op: node.op.name(),
+            reason: error.to_string(),
+        })?;
+        let bias: Vec<f32> = refit::bias(&node.op, shape[0]).iter().map(|b| *b as f32).collect();
+        refit::set(&mut node.op, weight, &bias);
+        errors[layer.node] = Some(candidate.error);
+    }
+    Ok((result, errors))
+}
+
+/// What every node becomes; fits start from the candidates' own networks, but for structure that is kept as it is.
+fn forms<'a>(nodes: usize, found: &'a [Sensitivity], plan: &[usize]) -> Vec<Option<Form<'a>>> {
+    let mut forms = vec![None; nodes];
+    for (layer, index) in found.iter().zip(plan) {
+        let candidate = &layer.candidates[*index];
+        let start = candidate.network.as_deref().filter(|_| candidate.choice != Choice::Given);
+        forms[layer.node] = Some(Form { choice: candidate.choice, start });
+    }
+    forms
+}
+
+impl Strategy for Formats<'_> {
+    fn predicted(&self) -> Vec<Point> {
+        predicted(self.graph, &self.rows, WORTH)
+    }
+
+    fn expected(&self, plan: &[usize]) -> Row {
+        let sum = total(&self.rows, plan);
+        Row { costs: std::array::from_fn(|k| sum.costs[k] + self.prices.fixed[k]), loss: sum.loss }
+    }
+
+    fn untouched(&self) -> Vec<usize> {
+        vec![0; self.rows.len()]
+    }
+
+    fn least(&self, cost: Cost) -> f64 {
+        self.prices.fixed[cost as usize] + allocate::least(&self.rows, cost)
+    }
+
+    fn least_loss(&self, limits: Limits) -> Option<Vec<usize>> {
+        let plan = least_loss(&self.rows, limits.less(&self.prices.fixed))?;
+        self.in_memory(plan, limits)
+    }
+
+    fn least_cost(&self, worth: Costs, loss: f64) -> Vec<usize> {
+        let plan = least_cost(&self.rows, worth, loss).unwrap_or_else(|| self.untouched());
+        self.in_memory(plan.clone(), Limits::OPEN).unwrap_or(plan)
+    }
+
+    fn fit(&mut self, plan: &[usize], data: &Dataset, progress: &dyn Progress) -> Result<Shrunk, Error> {
+        progress.expect(self.found.len());
+        let forms = forms(self.graph.nodes.len(), &self.found, plan);
+        let (mut graph, errors) = match &mut self.fitting {
+            Fitting::Weights => build(self.graph, &self.found, plan)?,
+            Fitting::Data { metrics, trusted } => {
+                refit::refit(self.graph, &forms, metrics, &data.inputs, data.samples, trusted, progress)?
+            }
+        };
+        for (layer, index) in self.found.iter().zip(plan) {
+            let candidate = &layer.candidates[*index];
+            if let (Choice::Given, Some(network)) = (candidate.choice, &candidate.network) {
+                structure::swap(&mut graph.nodes[layer.node].op, network.as_ref().clone());
+            }
+        }
+        let layers = report(self.graph, &graph, &self.found, &errors, self.stayed);
+        Ok(Shrunk { graph, layers })
+    }
+}
+
+/// Candidates as shares of the dense network.
+pub fn rows(
+    graph: &Graph,
+    found: &[Sensitivity],
+    stages: &[Vec<Vec<Geometry>>],
+    prices: &Prices,
+) -> Vec<Vec<Row>> {
+    let layer = |(layer, stages): (&Sensitivity, &Vec<Vec<Geometry>>)| {
+        let name = &graph.nodes[layer.node].name;
+        let candidates = layer.candidates.iter().zip(stages).zip(&layer.losses);
+        let row = |((candidate, stages), loss): ((&Candidate, &Vec<Geometry>), &f64)| Row {
+            costs: prices.shares(name, stages, candidate),
+            loss: *loss,
+        };
+        candidates.map(row).collect()
+    };
+    found.iter().zip(stages).map(layer).collect()
+}
+
+/// The loss of a candidate that does not fit into memory: more than any other.
+const EXCLUDED: f64 = 1e6;
+
+/// Excludes the candidates that do not fit into memory whatever the other layers are.
+fn exclude(
+    graph: &Graph,
+    found: &[Sensitivity],
+    stages: &[Vec<Vec<Geometry>>],
+    rows: &mut [Vec<Row>],
+    memory: &Memory,
+    limit: usize,
+) -> Result<(), Error> {
+    let mut nearest = (memory.fixed(), None);
+    for ((layer, stages), rows) in found.iter().zip(stages).zip(rows) {
+        let loads: Vec<usize> = stages.iter().map(|stages| memory.load(layer.node, stages)).collect();
+        let least = loads.iter().copied().min().unwrap_or(0);
+        if least > nearest.0 {
+            nearest = (least, Some(layer.node));
+        }
+        for (row, load) in rows.iter_mut().zip(loads) {
+            if load > limit {
+                row.loss = row.loss.max(EXCLUDED);
+            }
+        }
+    }
+    match nearest {
+        (bytes, node) if bytes > limit => Err(Error::Memory {
+            wanted: limit,
+            nearest: bytes,
+            node: node.map_or("another step".into(), |node| graph.nodes[node].name.clone()),
+        }),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,123 @@
+//! What a network and each candidate of its layers cost on the target.
+//!
+//! Takes the dense graph and the options; gives every cost as a share of the dense network's in the same precision. Flash and instructions are those of
+//! the stages that a candidate is lowered to: constants with their scales and records, requantisation of every stage, ranks rounded to lanes.
+
+use crate::calibrate::covariance::Geometry;
+use crate::graph::Graph;
+use crate::plan::cost::candidate_instructions;
+use crate::plan::flash;
+use crate::plan::memory::{Memory, arena_bytes_of};
+
+use super::allocate::{Cost, Costs};
+use super::candidates::Candidate;
+use super::sensitivity::linear_layers;
+use super::{Error, Options, refit, stages};
+
+/// Costs of the dense network.
+#[derive(Clone, Debug)]
+pub struct Prices {
+    options: Options,
+    /// In numbers, bytes and instructions.
+    whole: Costs,
+    /// Shares of what no candidate changes: biases, other steps, layers that are factorised already.
+    pub fixed: Costs,
+    /// Lifetimes of the dense network's memory, and the bytes that the arena may have.
+    pub memory: Option<(Memory, usize)>,
+}
+
+impl Prices {
+    /// Costs of `graph` as `options` will store and run it.
+    pub fn of(graph: &Graph, options: &Options) -> Result<Self, Error> {
+        let int8 = options.int8.is_some();
+        let mut prices = Self {
+            options: *options,
+            whole: [graph.macs().max(1) as f64, graph.parameters().max(1) as f64, 1.0, 1.0],
+            fixed: [0.0; Cost::ALL.len()],
+            memory: match options.budget.ram {
+                Some(ram) => Some((Memory::of(graph, options.int8)?, ram)),
+                None => None,
+            },
+        };
+        let mut layers = [0.0; Cost::ALL.len()];
+        let mut added = 0;
+        for index in linear_layers(graph) {
+            let node = &graph.nodes[index];
+            added += refit::missing_bias(graph, index);
+            let Some(geometry) = Geometry::of(graph, node) else { continue };
+            let own = prices.absolute(&node.name, &[geometry], &Candidate::dense(&geometry));
+            layers.iter_mut().zip(own).for_each(|(sum, cost)| *sum += cost);
+        }
+        let other_bytes = flash::fixed_bytes(graph, int8)? as f64;
+        let rest = [
+            graph.macs() as f64 - layers[Cost::Macs as usize],
+            (graph.parameters() + added) as f64 - layers[Cost::Parameters as usize],
+            other_bytes,
+            options.other_instructions as f64,
+        ];
+        prices.whole[Cost::Flash as usize] = (layers[Cost::Flash as usize] + other_bytes).max(1.0);
+        let instructions = layers[Cost::Instructions as usize] + options.other_instructions as f64;
+        prices.whole[Cost::Instructions as usize] = instructions.max(1.0);
+        prices.fixed = std::array::from_fn(|k| rest[k] / prices.whole[k]);
+        Ok(prices)
+    }
+
+    /// In numbers, bytes and instructions.
+    fn absolute(&self, name: &str, stages: &[Geometry], candidate: &Candidate) -> Costs {
+        let Options { core, int8, .. } = self.options;
+        let bytes = flash::layer_bytes(int8.is_some(), stages, name);
+        // Cores without a model are priced by MACs.
+        let instructions = candidate_instructions(core, int8, stages).unwrap_or(candidate.macs);
+        [candidate.macs as f64, candidate.weights as f64, bytes as f64, instructions as f64]
+    }
+
+    /// Shares of a candidate of the layer `name`.
+    pub fn shares(&self, name: &str, stages: &[Geometry], candidate: &Candidate) -> Costs {
+        let own = self.absolute(name, stages, candidate);
+        std::array::from_fn(|k| own[k] / self.whole[k])
+    }
+
+    /// A share in numbers, bytes or instructions.
+    pub fn figure(&self, cost: Cost, share: f64) -> f64 {
+        share * self.whole[cost as usize]
+    }
+
+    /// Whether the arena of a compressed network is within the budget.
+    pub fn fits(&self, graph: &Graph) -> Result<bool, Error> {
+        match &self.memory {
+            Some((_, ram)) => Ok(arena_bytes_of(graph, self.options.int8)? <= *ram),
+            None => Ok(true),
+        }
+    }
+
+    /// Why no network was found whose arena and other costs are within the budget.
+    pub fn no_memory(&self) -> Error {
+        Error::MemoryTogether { wanted: self.options.budget.ram.unwrap_or(0) }
+    }
+
+    /// The size options: each cost with how many times less of it there must be.
+    pub fn asked(&self) -> Vec<(Cost, f64)> {
+        let Options { ratio, macs_ratio, budget, .. } = self.options;
+        let times = |cost: Cost, most: Option<f64>| most.map(|most| self.whole[cost as usize] / most);
+        let limits = [
+            (Cost::Macs, macs_ratio),
+            (Cost::Macs, times(Cost::Macs, budget.macs.map(|macs| macs as f64))),
+            (Cost::Parameters, ratio),
+            (Cost::Flash, times(Cost::Flash, budget.flash.map(|bytes| bytes as f64))),
+            (Cost::Instructions, times(Cost::Instructions, budget.instructions.map(|count| count as f64))),
+        ];
+        limits.into_iter().filter_map(|(cost, times)| times.map(|times| (cost, times))).collect()
+    }
+}
+
+/// The stages of every candidate of one layer.
+pub fn stages_of(graph: &Graph, node: usize, candidates: &[Candidate]) -> Vec<Vec<Geometry>> {
+    let node = &graph.nodes[node];
+    let Some(geometry) = Geometry::of(graph, node) else { return vec![Vec::new(); candidates.len()] };
+    let of = |candidate: &Candidate| match &candidate.network {
+        Some(network) => stages::of_network(graph, node, network)
+            .unwrap_or_else(|| stages::stages(&geometry, candidate.choice)),
+        None => stages::stages(&geometry, candidate.choice),
+    };
+    candidates.iter().map(of).collect()
+}

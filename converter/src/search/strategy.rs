@@ -1,0 +1,231 @@
+//! How far to go: one network out of those that some strategies offer.
+//!
+//! A [`Strategy`] is a way to make a network smaller: formats for its weights, fewer channels, or both. It predicts what its plans cost and lose, and
+//! builds them. Here the plans are chosen: for a size, that of least loss; for a limit on the loss, the cheapest that holds it when it is run on samples
+//! that its fit has not seen. Where several strategies reach a size, each one's plan is built and run, and the best one is fitted again on all samples.
+
+use crate::calibrate::Dataset;
+use crate::graph::Graph;
+
+use super::allocate::{Cost, Costs, Limits, Row};
+use super::judgement::{Judge, Judgement};
+use super::prices::Prices;
+use super::tradeoff::Point;
+use super::{Error, LayerReport, Progress};
+
+/// A way to make a network smaller.
+pub trait Strategy {
+    /// Predicted networks of falling size.
+    fn predicted(&self) -> Vec<Point>;
+
+    /// Costs of a plan, as shares of the dense network, and its predicted loss.
+    fn expected(&self, plan: &[usize]) -> Row;
+
+    /// The plan that changes nothing.
+    fn untouched(&self) -> Vec<usize>;
+
+    /// The smallest share that a cost can be brought to.
+    fn least(&self, cost: Cost) -> f64;
+
+    /// The plan of least predicted loss within limits on the whole network's costs; `None` if it finds none.
+    fn least_loss(&self, limits: Limits) -> Option<Vec<usize>>;
+
+    /// The plan of least weighted cost within a limit on the predicted loss.
+    fn least_cost(&self, worth: Costs, loss: f64) -> Vec<usize>;
+
+    /// Builds a plan, fitted to `data`.
+    fn fit(&mut self, plan: &[usize], data: &Dataset, progress: &dyn Progress) -> Result<Shrunk, Error>;
+}
+
+/// A smaller network.
+#[derive(Clone, Debug)]
+pub struct Shrunk {
+    /// The same nodes.
+    pub graph: Graph,
+    /// One entry for each linear layer.
+    pub layers: Vec<LayerReport>,
+}
+
+/// A network that was chosen.
+pub struct Chosen {
+    /// The network.
+    pub shrunk: Shrunk,
+    /// What held-out samples say of it, if they were asked.
+    pub judgement: Option<Judgement>,
+}
+
+/// Trials of a limit on the loss.
+const TRIALS: usize = 5;
+
+/// Plans whose predicted loss is this many times the least one are not built to be compared.
+const HOPELESS: f64 = 6.0;
+
+/// The network of least loss within `limits`, and all that were judged on the way. `prices` names the limits.
+pub fn sized(
+    strategies: &mut [Box<dyn Strategy + '_>],
+    limits: Limits,
+    prices: &Prices,
+    judge: &Judge<'_>,
+    [train, all]: [&Dataset; 2],
+    progress: &dyn Progress,
+) -> Result<(Chosen, Vec<Point>), Error> {
+    let plans: Vec<Option<Vec<usize>>> =
+        strategies.iter().map(|strategy| strategy.least_loss(limits)).collect();
+    let losses: Vec<Option<f64>> = strategies
+        .iter()
+        .zip(&plans)
+        .map(|(strategy, plan)| plan.as_ref().map(|plan| strategy.expected(plan).loss))
+        .collect();
+    let Some(least) = losses.iter().flatten().copied().min_by(f64::total_cmp) else {
+        if prices.memory.is_some() {
+            return Err(prices.no_memory());
+        }
+        let smallest =
+            |cost| strategies.iter().map(|strategy| strategy.least(cost)).fold(f64::INFINITY, f64::min);
+        return Err(unreachable(smallest, prices));
+    };
+    let finalists: Vec<(usize, &Vec<usize>)> = plans
+        .iter()
+        .enumerate()
+        .filter_map(|(k, plan)| plan.as_ref().map(|plan| (k, plan)))
+        .filter(|(k, _)| losses[*k].is_some_and(|loss| loss <= HOPELESS * least))
+        .collect();
+    let mut judged = Vec::new();
+    let mut best: Option<(usize, Judgement)> = None;
+    if finalists.len() > 1 && judge.can_judge() {
+        for (k, plan) in &finalists {
+            let shrunk = strategies[*k].fit(plan, train, progress)?;
+            if !prices.fits(&shrunk.graph)? {
+                continue;
+            }
+            let judgement = judge.of(&shrunk.graph)?;
+            judged.push(Point::judged(&shrunk.graph, judgement));
+            if best.is_none_or(|(_, best)| judgement.loss < best.loss) {
+                best = Some((*k, judgement));
+            }
+        }
+    }
+    let (chosen, judgement) = match best {
+        Some((k, judgement)) => (k, Some(judgement)),
+        // Nobody to judge: predictions decide.
+        None => {
+            let by_loss = |a: &&(usize, &Vec<usize>), b: &&(usize, &Vec<usize>)| {
+                losses[a.0].unwrap_or(f64::MAX).total_cmp(&losses[b.0].unwrap_or(f64::MAX))
+            };
+            (finalists.iter().min_by(by_loss).map_or(0, |(k, _)| *k), None)
+        }
+    };
+    let plan = plans[chosen].clone().unwrap_or_default();
+    let shrunk = strategies[chosen].fit(&plan, all, progress)?;
+    if !prices.fits(&shrunk.graph)? {
+        return Err(prices.no_memory());
+    }
+    Ok((Chosen { shrunk, judgement }, judged))
+}
+
+/// Why no plan is small enough, where each cost can be brought down to the share `least`.
+pub fn unreachable(least: impl Fn(Cost) -> f64, prices: &Prices) -> Error {
+    let asked = prices.asked();
+    for &(cost, times) in &asked {
+        let least = least(cost);
+        if least * times > 1.0 + 1e-9 {
+            let nearest = prices.figure(cost, least);
+            return Error::Budget { what: cost.name(), wanted: times, reachable: 1.0 / least, nearest };
+        }
+    }
+    let words = asked.iter().map(|(cost, times)| format!("{times:.2}x fewer {}", cost.name()));
+    Error::Together { asked: words.collect::<Vec<_>>().join(" and ") }
+}
+
+/// The cheapest network that `holds` on held-out samples, among a few of each strategy whose predicted loss closes in on `limit`;
+/// `None` if none does. And all that were judged on the way.
+pub fn cheapest(
+    strategies: &mut [Box<dyn Strategy + '_>],
+    worth: Costs,
+    limit: f64,
+    holds: &dyn Fn(&Judgement) -> bool,
+    judge: &Judge<'_>,
+    train: &Dataset,
+    progress: &dyn Progress,
+) -> Result<(Option<Chosen>, Vec<Point>), Error> {
+    let mut judged = Vec::new();
+    let mut best: Option<(f64, Shrunk, Judgement)> = None;
+    for strategy in strategies.iter_mut() {
+        let (mut low, mut high, mut budget) = (0.0, f64::INFINITY, limit);
+        let untouched = strategy.untouched();
+        let mut last = Vec::new();
+        for trial in 0..TRIALS {
+            let plan = strategy.least_cost(worth, budget);
+            if plan == last || (trial > 0 && plan == untouched) {
+                break;
+            }
+            last.clone_from(&plan);
+            let costs = strategy.expected(&plan).costs;
+            let cost: f64 = costs.iter().zip(worth).map(|(cost, weight)| cost * weight).sum();
+            let shrunk = strategy.fit(&plan, train, progress)?;
+            let judgement = judge.of(&shrunk.graph)?;
+            judged.push(Point::judged(&shrunk.graph, judgement));
+            // The sum of losses predicts the network's loss; where the prediction is off, its ratio corrects the next trial.
+            let corrected = budget * (limit / judgement.loss.max(limit * 1e-3)).clamp(0.05, 20.0) * 0.95;
+            if holds(&judgement) {
+                low = budget;
+                if best.as_ref().is_none_or(|best| cost < best.0) {
+                    best = Some((cost, shrunk, judgement));
+                }
+            } else {
+                high = budget;
+            }
+            budget = if corrected > low && corrected < high {
+                corrected
+            } else if high.is_finite() {
+                (low * high).sqrt().max(high * 0.2)
+            } else {
+                low * 2.0
+            };
+        }
+    }
+    let chosen = best.map(|(_, shrunk, judgement)| Chosen { shrunk, judgement: Some(judgement) });
+    Ok((chosen, judged))
+}
+
+/// What of a plan a limit is put on.
+type Holds<'a> = &'a mut dyn FnMut(&mut dyn Strategy, &[usize]) -> Result<bool, Error>;
+
+/// The cheapest network whose plan `holds`, among a few of each strategy; predicted losses double or halve from `start` on, then
+/// close in. `None` if none holds.
+pub fn cheapest_that(
+    strategies: &mut [Box<dyn Strategy + '_>],
+    worth: Costs,
+    start: f64,
+    holds: Holds<'_>,
+    all: &Dataset,
+    progress: &dyn Progress,
+) -> Result<Option<Shrunk>, Error> {
+    let mut best: Option<(f64, usize, Vec<usize>)> = None;
+    let mut first = start;
+    for (index, strategy) in strategies.iter_mut().enumerate() {
+        let (mut low, mut high, mut budget) = (0.0f64, f64::INFINITY, first);
+        let untouched = strategy.untouched();
+        for _ in 0..TRIALS {
+            let plan = strategy.least_cost(worth, budget);
+            let costs = strategy.expected(&plan).costs;
+            let cost: f64 = costs.iter().zip(worth).map(|(cost, weight)| cost * weight).sum();
+            // What is dearer than the best so far is not worth a trial, and neither is what changes nothing.
+            let worth_it = plan != untouched && best.as_ref().is_none_or(|best| cost < best.0);
+            if worth_it && holds(strategy.as_mut(), &plan)? {
+                low = budget;
+                best = Some((cost, index, plan));
+            } else if worth_it {
+                high = budget;
+            } else {
+                low = budget;
+            }
+            budget = if high.is_finite() { (low.max(high / 8.0) * high).sqrt() } else { low * 2.0 };
+        }
+        first = if low > 0.0 { low } else { first };
+    }
+    match best {
+        Some((_, index, plan)) => strategies[index].fit(&plan, all, progress).map(Some),
+        None => Ok(None),
+    }
+}
