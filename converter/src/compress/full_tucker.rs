@@ -12,7 +12,7 @@ use super::gauss_newton::{Effort, Form, Problem, Single, double, single};
 use super::whitened::{Mixing, Truncations, Whitened};
 use super::{Fit, Target, to_tensor};
 use crate::graph::{Core, Mode, Network};
-use crate::linalg::{Eigen, Matrix, NotConverged, eigen, product};
+use crate::linalg::{Eigen, Matrix, NotConverged, eigen, product, unit_rows};
 
 /// Every pair of input and window ranks.
 const EFFORT: Effort = Effort { iterations: 4, inner: 8, least_gain: 5e-3 };
@@ -84,16 +84,6 @@ impl<'a> FullTucker<'a> {
         }
         Ok(Restricted { shape: self.white.target.shape.to_vec(), input, window, last: last.truncations()? })
     }
-}
-
-/// Scales every row that is not zero to length 1; gives the lengths.
-fn unit_rows(a: &mut Matrix) -> Vec<f64> {
-    let length = |r: usize| a.row(r).norm_l2();
-    let lengths: Vec<f64> = (0..a.nrows()).map(length).map(|x| if x > 0.0 { x } else { 1.0 }).collect();
-    for (r, length) in lengths.iter().enumerate() {
-        (0..a.ncols()).for_each(|j| a[(r, j)] /= length);
-    }
-    lengths
 }
 
 impl Restricted {

@@ -43,7 +43,7 @@ impl Blocks {
     /// of the next multiple of `n` are missing. `None` if neither fits.
     pub fn of(n: usize, shape: &[usize]) -> Option<Self> {
         let blocks = |extent: usize| -> Option<usize> {
-            let block = extent.div_ceil(n);
+            let block = extent.div_ceil(n.max(1));
             (n > 1 && block > 0 && extent.is_multiple_of(block)).then(|| extent / block)
         };
         let sides = Self { outputs: blocks(*shape.first()?)?, inputs: blocks(*shape.get(1)?)? };
@@ -284,13 +284,18 @@ fn finished(
 /// Sweeps of the alternating least squares.
 const FITS: usize = 4;
 
-/// The Kronecker sum of so many terms that comes closest to the target in the metric of its covariance, up to local optima.
+/// The Kronecker sum of so many terms (fewer where fewer reproduce the weight) that comes closest to the target in the metric of its covariance, up to
+/// local optima.
 pub fn nearest(target: Target<'_>, blocks: Blocks, terms: usize) -> Result<Fit, NotConverged> {
     let rearranged = Rearranged::new(&target, blocks);
     let terms = terms.clamp(1, rearranged.pairs().min(rearranged.rows * rearranged.columns));
     let largest = rearranged.norms.iter().copied().fold(0.0, f64::max).max(f64::MIN_POSITIVE);
     let plain: Vec<f64> = rearranged.norms.iter().map(|norm| norm / largest).collect();
-    let basis = rearranged.directions(&plain)?.vectors.get(.., ..terms).to_owned();
+    let directions = rearranged.directions(&plain)?;
+    // Terms beyond the weight's own rank would be rounding errors times large numbers.
+    let own = directions.values.iter().filter(|value| **value > EXACT * EXACT * directions.values[0]).count();
+    let terms = terms.min(own.max(1));
+    let basis = directions.vectors.get(.., ..terms).to_owned();
     let mut sum =
         Sum { blocks, rows: rearranged.rows, columns: rearranged.columns, a: basis, s: Matrix::zeros(0, 0) };
     let colored = product(target.matrix.as_ref(), target.covariance.as_ref());
@@ -484,6 +489,7 @@ mod tests {
         }
         assert_eq!(Blocks::of(5, &[32, 64]), None);
         assert_eq!(Blocks::of(1, &[32, 64]), None);
+        assert_eq!(Blocks::of(0, &[32, 64]), None);
     }
 
     #[test]
@@ -510,5 +516,20 @@ mod tests {
         let zero = Matrix::zeros(12, 16);
         let fit = nearest(Target::new(&shape, &zero, &c), blocks, 2).unwrap();
         assert!(fit.network.cores.iter().all(|core| core.tensor.data.iter().all(|x| x.is_finite())));
+    }
+
+    #[test]
+    fn no_more_terms_are_imposed_than_the_weight_has() {
+        let (shape, identity) = ([12, 8, 2, 1], Matrix::identity(16, 16));
+        let blocks = Blocks::of(4, &shape).unwrap();
+        for (c, scale) in [(covariance(16, 2), 1.0), (identity, 1e-30)] {
+            let m = hidden(&shape, blocks, 2, None) * faer::Scale(scale);
+            for terms in [2, 3, 16, 1000] {
+                let fit = nearest(Target::new(&shape, &m, &c), blocks, terms).unwrap();
+                assert_eq!(fit.network.cores[0].tensor.shape[0], 2, "{terms}");
+                assert!(fit.error < 1e-5, "{terms}: {}", fit.error);
+            }
+            assert!(nearest(Target::new(&shape, &m, &c), blocks, 0).unwrap().error > 1e-2);
+        }
     }
 }

@@ -146,8 +146,9 @@ pub fn to_tensor(matrix: &Matrix, shape: &[usize]) -> Tensor {
 pub(crate) mod tests {
     use super::*;
     use crate::evaluate::{evaluate, metrics};
-    use crate::graph::{ActivationRange, Conv, Graph, Node, Op};
+    use crate::graph::{ActivationRange, Conv, Dense, Graph, Node, Op};
     use crate::linalg::{inner, product};
+    use faer::Scale;
 
     /// Repeatable numbers in -1..1.
     pub(crate) fn noise(len: usize, seed: u64) -> Vec<f32> {
@@ -226,5 +227,126 @@ pub(crate) mod tests {
     pub(crate) fn error(target: Target<'_>, dense: &Tensor) -> f64 {
         let difference = target.matrix - to_matrix(dense);
         inner(product(difference.as_ref(), target.covariance.as_ref()).as_ref(), difference.as_ref())
+    }
+
+    /// Every form of such a layer, at ranks that it has and that it cannot have.
+    fn every_choice(axes: usize) -> Vec<Choice> {
+        let mut all = Vec::new();
+        for rank in [0, 1, 2, 3, 1000] {
+            all.extend([Choice::LowRank(rank), Choice::Kronecker(2, rank), Choice::Kronecker(rank, 2)]);
+            if axes == 4 {
+                all.extend([
+                    Choice::Cp(rank),
+                    Choice::OneWay(rank),
+                    Choice::Depthwise(rank, None),
+                    Choice::Depthwise(2, Some(rank)),
+                    Choice::Tucker(rank, None),
+                    Choice::Tucker(2, Some(rank)),
+                    Choice::FullTucker(rank, rank, None),
+                    Choice::FullTucker(2, rank, Some(rank)),
+                ]);
+            }
+        }
+        all
+    }
+
+    /// A strided, padded, dilated convolution with bias, or rows of a dense layer: what a factorised weight gives and what its dense one gives.
+    fn executed(weight: Weight, input: &[usize], activation: ActivationRange) -> Vec<f32> {
+        let bias = Some(noise(weight.shape()[0], 9));
+        let op = if input.len() == 2 {
+            Op::Dense(Dense { weight, bias, activation })
+        } else {
+            // Without a height there is nothing to stride or pad along it.
+            let pads = if input.len() == 4 { [2, 1, 1, 3] } else { [0, 1, 0, 3] };
+            let strides = if input.len() == 4 { [2, 3] } else { [1, 3] };
+            Op::Conv(Conv { weight, bias, strides, pads, dilations: [1, 2], groups: 1, activation })
+        };
+        let mut graph = Graph::default();
+        let output = op.output_shape(&[input]).unwrap();
+        let (x, y) = (graph.add_value("x", input.to_vec()), graph.add_value("y", output));
+        (graph.inputs, graph.outputs) = (vec![x], vec![y]);
+        graph.nodes = vec![Node { name: "layer".into(), op, inputs: vec![x], output: y }];
+        let lowered = crate::lower::lower(&graph).unwrap();
+        lowered.check().unwrap();
+        let samples = noise(2 * input.iter().product::<usize>(), 3);
+        evaluate(&lowered, &[samples], 2, &lowered.outputs).remove(0)
+    }
+
+    #[test]
+    fn every_form_of_every_shape_runs_as_its_dense_weight() {
+        let activation = ActivationRange { low: -0.5, high: 2.0 };
+        for (shape, inputs) in [
+            (vec![6, 4, 3, 3], vec![vec![1, 4, 7, 8]]),
+            (vec![8, 6, 1, 3], vec![vec![1, 6, 5, 9], vec![1, 6, 9]]),
+            (vec![4, 4, 3, 1], vec![vec![1, 4, 6, 5]]),
+            (vec![1, 4, 3, 3], vec![vec![1, 4, 7, 8]]),
+            (vec![4, 1, 3, 3], vec![vec![1, 1, 7, 8]]),
+            (vec![1, 1, 1, 1], vec![vec![1, 1, 1, 1], vec![1, 1, 1]]),
+            (vec![6, 4, 1, 1], vec![vec![1, 4, 5, 6], vec![1, 4, 5]]),
+            (vec![6, 4], vec![vec![3, 4]]),
+            (vec![1, 4], vec![vec![1, 4]]),
+            (vec![4, 1], vec![vec![2, 1]]),
+        ] {
+            let columns: usize = shape[1..].iter().product();
+            let (m, c) = (matrix(shape[0], columns, 1), covariance(columns, 2));
+            for choice in every_choice(shape.len()) {
+                let weight = build(choice, Target::new(&shape, &m, &c)).unwrap();
+                let whole = Weight::Dense(dense(&weight).unwrap());
+                for input in &inputs {
+                    let expected = executed(whole.clone(), input, activation);
+                    let given = executed(weight.clone(), input, activation);
+                    assert!(expected.iter().any(|x| *x != 0.0));
+                    assert!(
+                        metrics::relative_rms(&expected, &given) < 1e-4,
+                        "{shape:?} {input:?} {choice:?}: {}",
+                        metrics::relative_rms(&expected, &given)
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_form_of_every_weight_is_finite_and_exact_at_full_rank() {
+        for shape in
+            [vec![6, 4, 3, 3], vec![8, 6, 1, 3], vec![1, 4, 3, 1], vec![4, 1, 1, 1], vec![8, 4], vec![1, 1]]
+        {
+            let (rows, columns) = (shape[0], shape[1..].iter().product());
+            let (plain, c) = (matrix(rows, columns, 1), covariance(columns, 2));
+            let one = Matrix::from_fn(rows, columns, |i, j| ((i + 1) * (j + 1)) as f64);
+            // Orders of magnitude of weights and inputs.
+            let sizes = [(0, 0), (-30, 0), (30, 0), (0, -30), (0, 30), (-30, 30), (30, -30), (30, 30)];
+            let decades = |k: usize, n: usize| 10f64.powf(-30.0 + 60.0 * k as f64 / n as f64);
+            let spread = Matrix::from_fn(rows, columns, |i, j| plain[(i, j)] * decades(i, rows));
+            let across = Matrix::from_fn(rows, columns, |i, j| plain[(i, j)] * decades(j, columns));
+            for ((weight, input), m) in sizes
+                .into_iter()
+                .flat_map(|size| [&plain, &one].map(|m| (size, m)))
+                .chain([((0, 0), &Matrix::zeros(rows, columns)), ((0, 0), &spread), ((0, 0), &across)])
+            {
+                let (m, c) = (m * Scale(10f64.powi(weight)), &c * Scale(10f64.powi(2 * input)));
+                let target = Target::new(&shape, &m, &c);
+                let power = error(target, &to_tensor(&Matrix::zeros(rows, columns), &shape));
+                for choice in every_choice(shape.len()) {
+                    let built = build(choice, target).unwrap();
+                    if let Weight::Network(network) = &built {
+                        let numbers = network.cores.iter().flat_map(|core| &core.tensor.data);
+                        assert!(numbers.into_iter().all(|x| x.is_finite()), "{shape:?} {choice:?}");
+                    }
+                    let lost = error(target, &dense(&built).unwrap());
+                    let full = match choice {
+                        Choice::LowRank(rank) | Choice::Cp(rank) | Choice::OneWay(rank) => rank == 1000,
+                        Choice::Depthwise(rank, None) | Choice::Tucker(rank, None) => rank == 1000,
+                        Choice::FullTucker(rank, _, None) | Choice::Kronecker(2, rank) => rank == 1000,
+                        _ => false,
+                    };
+                    let most = if full { 4e-4 } else { 1.001 };
+                    assert!(
+                        lost <= most * power,
+                        "{shape:?} weights 1e{weight}, inputs 1e{input}, {choice:?}: {lost} of {power}"
+                    );
+                }
+            }
+        }
     }
 }

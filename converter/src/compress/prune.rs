@@ -48,7 +48,12 @@ impl Elimination {
     /// Channels that cost nothing to drop: dead, constant, or copies of others.
     pub fn free(&self) -> usize {
         const NOTHING: f64 = 1e-9;
-        self.losses.iter().skip(1).take_while(|loss| **loss <= NOTHING).count().min(self.order.len() - 1)
+        self.losses
+            .iter()
+            .skip(1)
+            .take_while(|loss| **loss <= NOTHING)
+            .count()
+            .min(self.order.len().saturating_sub(1))
     }
 }
 

@@ -28,7 +28,7 @@ pub struct Shape {
     pub ranks: Vec<usize>,
 }
 
-/// The train that reproduces the weight with the fewest numbers, if it saves any; and the relative error of the nearest one that would halve them, if none does.
+/// The train that reproduces the weight with the fewest numbers, if it saves any.
 pub fn find(target: Target<'_>) -> Result<Option<Network>, NotConverged> {
     let (o, i) = (target.matrix.nrows(), target.matrix.ncols());
     if target.shape[2..].iter().any(|extent| *extent != 1) {

@@ -1,4 +1,4 @@
-//! Tucker-2 of a convolution (Kim et al. 2016): 1x1 to fewer channels, the window on those, 1x1 to the output channels.
+//! Tucker-2 of a convolution (Kim et al. 2016, arXiv 1511.06530): 1x1 to fewer channels, the window on those, 1x1 to the output channels.
 //!
 //! The input basis comes from the channel covariance: with `H = C_channels^(1/2)`, its rows are the top left singular vectors of
 //! the weight unfolded by input channel after multiplying by `H` (the higher-order SVD in the whitened space). For the basis `P` the best window
@@ -10,7 +10,9 @@ use faer::{MatRef, Scale};
 use super::low_rank::tails;
 use super::{Target, to_tensor};
 use crate::graph::{Core, Mode, Network, Tensor};
-use crate::linalg::{Eigen, Matrix, NotConverged, add_product, eigen, inner, product, roots, solve, trace};
+use crate::linalg::{
+    Eigen, Matrix, NotConverged, add_product, eigen, inner, product, roots, solve, trace, unit_rows,
+};
 
 /// Sweeps of the refinement at most.
 const SWEEPS: usize = 8;
@@ -205,8 +207,9 @@ impl<'b> Projected<'b> {
         let up = self.outputs.vectors.get(.., ..output).to_owned();
         let inner = product(up.transpose(), self.window.as_ref());
         let mut network = self.two_stages();
+        let (_, lengths) = self.unit_input();
         network.cores[1] = Core {
-            tensor: self.window_tensor(&inner, &[output, self.input.nrows(), *kh, *kw]),
+            tensor: self.window_tensor(&inner, &lengths, &[output, self.input.nrows(), *kh, *kw]),
             modes: vec![Mode::Bond(1), Mode::Bond(0), Mode::KernelHeight, Mode::KernelWidth],
         };
         network.cores.push(Core {
@@ -217,26 +220,39 @@ impl<'b> Projected<'b> {
         network
     }
 
-    /// A window with its positions last, as weights are stored.
-    fn window_tensor(&self, window: &Matrix, shape: &[usize]) -> Tensor {
-        let (rank, positions) = (self.input.nrows(), self.target.positions);
-        let column = |k: usize| k % positions * rank + k / positions;
-        to_tensor(&Matrix::from_fn(window.nrows(), window.ncols(), |i, j| window[(i, column(j))]), shape)
+    /// The input basis with rows of unit length, whatever the scale of the covariance, and what the window takes up for it.
+    fn unit_input(&self) -> (Matrix, Vec<f64>) {
+        let mut input = self.input.clone();
+        let lengths = unit_rows(&mut input);
+        (input, lengths)
+    }
+
+    /// A window with its positions last, as weights are stored, for an input basis divided by `lengths`.
+    fn window_tensor(&self, window: &Matrix, lengths: &[f64], shape: &[usize]) -> Tensor {
+        let (rank, positions) = (lengths.len(), self.target.positions);
+        let at =
+            |i: usize, k: usize| window[(i, k % positions * rank + k / positions)] * lengths[k / positions];
+        to_tensor(&Matrix::from_fn(window.nrows(), window.ncols(), at), shape)
     }
 
     fn two_stages(&self) -> Network {
         let (shape, rank) = (self.target.shape, self.input.nrows());
+        let (input, lengths) = self.unit_input();
         let window = [Mode::Output(0), Mode::Bond(0), Mode::KernelHeight, Mode::KernelWidth];
         Network {
             format: "tucker",
             shape: shape.to_vec(),
             cores: vec![
                 Core {
-                    tensor: to_tensor(&self.input, &[rank, shape[1]]),
+                    tensor: to_tensor(&input, &[rank, shape[1]]),
                     modes: vec![Mode::Bond(0), Mode::Input(0)],
                 },
                 Core {
-                    tensor: self.window_tensor(&self.window, &[&[shape[0], rank], &shape[2..]].concat()),
+                    tensor: self.window_tensor(
+                        &self.window,
+                        &lengths,
+                        &[&[shape[0], rank], &shape[2..]].concat(),
+                    ),
                     modes: window[..shape.len()].to_vec(),
                 },
             ],
@@ -311,5 +327,30 @@ mod tests {
         let target = Target::new(&shape, &m, &c);
         let network = InputBasis::new(target).unwrap().project(2).unwrap().network(Some(2));
         assert!(reconstruct(&network).unwrap().data.iter().all(|x| *x == 0.0));
+    }
+
+    #[test]
+    fn deficient_and_extreme_weights_and_inputs_keep_sane_factors() {
+        let (m, c, shape) = (matrix(4, 12, 3), covariance(12, 1), [4, 3, 2, 2]);
+        let one = Matrix::from_fn(4, 12, |i, j| ((i + 1) * (j + 1)) as f64);
+        for (weight, size) in
+            [(1.0, 1e-30), (1.0, 1e30), (1e8, 1e30), (1e-30, 1e-30), (1e30, 1e30), (1e30, 1e-30)]
+        {
+            let c = &c * Scale(size * size);
+            for m in [&m * Scale(weight), &one * Scale(weight)] {
+                let target = Target::new(&shape, &m, &c);
+                for output in [None, Some(4)] {
+                    let network =
+                        InputBasis::new(target).unwrap().refined(3, output).unwrap().network(output);
+                    let greatest =
+                        |core: &Core| core.tensor.data.iter().fold(0.0, |a: f32, b| a.max(b.abs()));
+                    assert!(greatest(&network.cores[0]) <= 1.0);
+                    assert!(f64::from(greatest(&network.cores[1])) <= 10.0 * m.norm_max());
+                    let lost = error(target, &reconstruct(&network).unwrap());
+                    let zero = error(target, &Tensor::new(shape.to_vec(), vec![0.0; 48]));
+                    assert!(lost <= 1e-6 * zero, "{weight} {size}: {lost} of {zero}");
+                }
+            }
+        }
     }
 }

@@ -35,9 +35,24 @@ pub fn inner(a: MatRef<'_, f64>, b: MatRef<'_, f64>) -> f64 {
     (0..a.ncols()).map(|j| a.col(j).iter().zip(b.col(j).iter()).map(|(x, y)| x * y).sum::<f64>()).sum()
 }
 
+/// Whether all elements are finite. The greatest magnitude does not tell: it passes over NaN.
+pub fn is_finite(a: MatRef<'_, f64>) -> bool {
+    (0..a.ncols()).all(|j| a.col(j).iter().all(|x| x.is_finite()))
+}
+
 /// Sum of the diagonal.
 pub fn trace(a: MatRef<'_, f64>) -> f64 {
     (0..a.nrows().min(a.ncols())).map(|i| a[(i, i)]).sum()
+}
+
+/// Scales every row that is not zero to length 1; gives the lengths, 1 for rows of zeros.
+pub fn unit_rows(a: &mut Matrix) -> Vec<f64> {
+    let length = |r: usize| a.row(r).norm_l2();
+    let lengths: Vec<f64> = (0..a.nrows()).map(length).map(|x| if x > 0.0 { x } else { 1.0 }).collect();
+    for (r, length) in lengths.iter().enumerate() {
+        (0..a.ncols()).for_each(|j| a[(r, j)] /= length);
+    }
+    lengths
 }
 
 /// Eigenvalues of a symmetric positive semidefinite matrix in falling order (rounding below 0 is cut off), and its
@@ -55,11 +70,11 @@ pub fn eigen(a: MatRef<'_, f64>) -> Result<Eigen, NotConverged> {
     let n = a.nrows();
     // Far from 1, squares inside the solver would leave the range of f64.
     let scale = a.norm_max();
+    if !is_finite(a) {
+        return Err(NotConverged(n));
+    }
     if scale == 0.0 || n == 0 {
         return Ok(Eigen { values: vec![0.0; n], vectors: Matrix::identity(n, n) });
-    }
-    if !scale.is_finite() {
-        return Err(NotConverged(n));
     }
     faer::set_global_parallelism(Par::Seq);
     let scaled = Matrix::from_fn(n, n, |i, j| a[(i, j)] / scale);
@@ -83,11 +98,11 @@ pub fn roots(a: MatRef<'_, f64>, floor: f64) -> Result<(Matrix, Matrix), NotConv
 }
 
 /// Solves `a x = b` for a symmetric positive semidefinite `a` by Cholesky. Where `a` is singular, the smallest ridge that makes
-/// the factorisation succeed is added (from `1e-14` of the mean diagonal, tenfold each time); a zero `a` gives zeros.
+/// the factorisation succeed is added (from `1e-14` of the mean diagonal, tenfold each time); an `a` that is zero or not finite gives zeros.
 pub fn solve(a: MatRef<'_, f64>, b: MatRef<'_, f64>) -> Matrix {
     let n = a.nrows();
     let mean = if n == 0 { 0.0 } else { trace(a) / n as f64 };
-    if mean <= 0.0 || !mean.is_finite() {
+    if mean <= 0.0 || !is_finite(a) {
         return Matrix::zeros(n, b.ncols());
     }
     faer::set_global_parallelism(Par::Seq);
@@ -96,8 +111,8 @@ pub fn solve(a: MatRef<'_, f64>, b: MatRef<'_, f64>) -> Matrix {
         let damped = Matrix::from_fn(n, n, |i, j| a[(i, j)] / mean + if i == j { ridge } else { 0.0 });
         if let Ok(factor) = damped.llt(Side::Lower) {
             let mut x = factor.solve(b);
-            if x.norm_max().is_finite() {
-                x /= faer::Scale(mean);
+            x /= faer::Scale(mean);
+            if is_finite(x.as_ref()) {
                 return x;
             }
         }
@@ -109,7 +124,7 @@ pub fn solve(a: MatRef<'_, f64>, b: MatRef<'_, f64>) -> Matrix {
 /// The lower triangular `l` with `l l' = a` for a symmetric positive definite `a`; `None` where rounding leaves no such factor.
 pub fn cholesky(a: MatRef<'_, f64>) -> Option<Matrix> {
     let scale = a.norm_max();
-    if !(scale > 0.0 && scale.is_finite()) {
+    if scale <= 0.0 || !is_finite(a) {
         return None;
     }
     faer::set_global_parallelism(Par::Seq);
@@ -194,6 +209,21 @@ mod tests {
         }
         assert!(cholesky(Matrix::from_fn(3, 3, |_, _| -1.0).as_ref()).is_none());
         assert!(cholesky(Matrix::zeros(3, 3).as_ref()).is_none());
+    }
+
+    #[test]
+    fn one_number_that_is_not_finite_is_no_matrix() {
+        for bad in [f64::NAN, f64::INFINITY] {
+            for at in [(3, 1), (1, 3), (2, 2)] {
+                let mut a = spd(5);
+                a[at] = bad;
+                assert!(!is_finite(a.as_ref()));
+                assert_eq!(eigen(a.as_ref()).err(), Some(NotConverged(5)), "{bad} {at:?}");
+                assert!(cholesky(a.as_ref()).is_none());
+                assert_eq!(solve(a.as_ref(), spd(5).as_ref()), Matrix::zeros(5, 5));
+            }
+        }
+        assert!(is_finite(spd(5).as_ref()));
     }
 
     #[test]

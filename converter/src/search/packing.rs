@@ -5,7 +5,7 @@
 //! `b prod r_n`. The product couples the ranks, so it is guessed, on a geometric grid: for each guess the problem is a knapsack with two
 //! linear constraints, on the logarithms of the ranks and on the factors' numbers, where each unfolding contributes a prefix of its
 //! values. It is filled greedily by gain for the share that a value takes of what is left; the best guess wins
-//! (Ghadiri, Fahrbach, Fu, Mirrokni 2023, "Approximately optimal core shapes for Tucker decompositions", arXiv 2302.03886), and exchanges between
+//! (Ghadiri, Fahrbach, Fu, Mirrokni 2023, "Approximately optimal core shapes for tensor decompositions", arXiv 2302.03886), and exchanges between
 //! unfoldings even out what whole ranks leave over.
 
 /// Ratio of successive guesses of the core's size.
