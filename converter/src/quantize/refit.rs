@@ -48,7 +48,7 @@ impl OnGrid {
 }
 
 /// The integer layer that comes nearest to `goal` (the wanted output before the activation) on the input that it will see; `None` if numbers are not
-/// finite. Both hold `samples` samples.
+/// finite, or if fixed weight scales are not one for each output channel ([`Layer::new`] says so). Both hold `samples` samples.
 pub fn fitted(
     from: &LayerInput<'_>,
     geometry: &Geometry,
@@ -57,6 +57,9 @@ pub fn fitted(
     samples: usize,
 ) -> Option<Result<Layer, Error>> {
     let rows = geometry.group_outputs();
+    if from.scales.is_some_and(|scales| scales.len() != rows * geometry.groups) {
+        return None;
+    }
     let weight = to_matrix(from.weight);
     let mut real = Vec::with_capacity(from.weight.len());
     let (mut scales, mut bias) = (Vec::new(), Vec::new());

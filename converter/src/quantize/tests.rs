@@ -98,8 +98,11 @@ fn constants_follow_the_definition() {
     let options = Options { weight_scales: [("n0".into(), vec![0.02, 0.04])].into(), ..Options::default() };
     let fixed = quantize(&graph, None, &options).unwrap();
     assert_eq!(fixed.layers[0].as_ref().unwrap().weights, [64, -25, 0, 64]);
-    let options = Options { weight_scales: [("n0".into(), vec![0.02])].into(), ..Options::default() };
-    assert!(matches!(quantize(&graph, None, &options), Err(Error::Node { .. })));
+    let options =
+        Options { weight_scales: [("n0".into(), vec![0.02])].into(), fit: true, ..Options::default() };
+    for data in [None, Some(samples(&graph, 4, 1.0))] {
+        assert!(matches!(quantize(&graph, data.as_ref(), &options), Err(Error::Node { .. })));
+    }
 }
 
 #[test]
