@@ -191,13 +191,17 @@ pub fn convert(
     let synthetic = synthetic(model);
     let data = calibration.unwrap_or(&synthetic);
     refuse_overflow(&dense, data)?;
-    let others = other_instructions(&dense, calibration, options)?;
-    let outcome = search::search(&dense, calibration, &search_options(options, others), progress)?;
+    let wanted =
+        search::Options { original: Some((simple.parameters(), simple.macs())), ..search_options(options) };
+    let outcome = search::search(&dense, calibration, &wanted, progress)?;
     let lowered = passes::legalize(&lower::lower(&outcome.graph)?)?;
 
     progress.step("quantising and planning");
+    // What an error limit is judged on must not be what rounding was fitted to either.
+    let parts = calibration.filter(|_| options.max_error.is_some()).map(search::split);
+    let fitted = parts.as_ref().map(|(train, _)| train).or(calibration);
     let quantized = match options.int8 {
-        true => Some(quantize::quantize(&lowered, calibration, &quantize_options(options))?),
+        true => Some(quantize::quantize(&lowered, fitted, &quantize_options(options))?),
         false => None,
     };
     let graph = quantized.as_ref().map_or(&lowered, |quantized| &quantized.graph).clone();
@@ -238,10 +242,9 @@ pub fn convert(
     if options.method == Method::None && !options.int8 && !verify.within(EMITTED_TOLERANCE) {
         return Err(Error::Broken(format!("simplification moved outputs by {:.2e}", verify.off())));
     }
-    if let (true, Some(wanted), Some(data)) = (options.int8, options.max_error, calibration) {
-        let (_, held_out) = search::split(data);
+    if let (true, Some(wanted), Some((_, held_out))) = (options.int8, options.max_error, &parts) {
         let expected = evaluate(model, &held_out.inputs, held_out.samples, &model.outputs);
-        let outputs = run_blob(&mut runner, &held_out).map_err(broken)?;
+        let outputs = run_blob(&mut runner, held_out).map_err(broken)?;
         let reached = metrics::relative_rms(&expected.concat(), &outputs.concat());
         if !reached.le(&wanted) {
             return Err(Error::TooMuchError { wanted, reached });
@@ -311,7 +314,7 @@ pub fn convert(
     Ok(Converted { blob, report, lowered, graph, plan, quantized })
 }
 
-fn search_options(options: &Options, other_instructions: u64) -> search::Options {
+fn search_options(options: &Options) -> search::Options {
     search::Options {
         method: options.method,
         int8: options.int8.then_some(options.rank_bits),
@@ -320,31 +323,9 @@ fn search_options(options: &Options, other_instructions: u64) -> search::Options
         ratio: options.ratio,
         macs_ratio: options.macs_ratio,
         budget: options.budget,
+        original: None,
         core: options.target,
-        other_instructions,
     }
-}
-
-/// Modelled instructions of the dense network's steps that are no linear layers, if a budget asks for them.
-fn other_instructions(dense: &Graph, calibration: Option<&Dataset>, options: &Options) -> Result<u64, Error> {
-    if options.budget.instructions.is_none() {
-        return Ok(0);
-    }
-    let legal = passes::legalize(dense)?;
-    let quantized = match options.int8 {
-        true => Some(quantize::quantize(&legal, calibration, &quantize_options(options))?),
-        false => None,
-    };
-    let graph = quantized.as_ref().map_or(&legal, |quantized| &quantized.graph);
-    let plan = plan_of(graph, quantized.as_ref())?;
-    let program = emit::Program { graph, plan: &plan, quantized: quantized.as_ref(), labels: &[] };
-    let runner = Runner::new(&emit::emit(&program)?).map_err(|error| Error::Broken(error.to_string()))?;
-    let model = runner.model();
-    let is_layer = |step: &tucano::Step<'_>| {
-        dense.nodes.iter().any(|node| node.op.weight().is_some() && step.name() == Some(&*node.name))
-    };
-    let prices = plan::cost::instructions(&model, options.target).unwrap_or_default();
-    Ok(model.steps().zip(prices).filter(|(step, _)| !is_layer(step)).map(|(_, price)| price).sum())
 }
 
 /// The last word on a budget: the blob's own figures.

@@ -306,3 +306,111 @@ fn bad_blobs_are_refused() {
         &["vnni", "scalar"],
     );
 }
+
+/// The report of a conversion of resnet8 to int8 with these flags.
+fn resnet8(folder: &Path, flags: &[&str]) -> (Output, Option<serde_json::Value>) {
+    let at = |name: &str| folder.join(name).display().to_string();
+    let (net, data, blob, report) =
+        (model("resnet8.onnx"), model("resnet8.npz"), at("net.tuc"), at("net.json"));
+    let fixed = [&*net, "--int8", "--calibrate", &data, "-o", &blob, "--json", &report];
+    let output = convert(&[&fixed, flags].concat());
+    let report = output.status.success().then(|| json(Path::new(&report)));
+    (output, report)
+}
+
+#[test]
+fn budgets_hold_in_the_blob_and_its_report() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (format, budget, key, limit) in [
+        ("--prune", "ram=40k", "arena_bytes", 40 * 1024),
+        ("--auto", "ram=40k", "arena_bytes", 40 * 1024),
+        ("--prune", "flash=50k", "blob_bytes", 50 * 1024),
+        ("--prune", "instructions=70M", "instructions", 70_000_000),
+    ] {
+        let (output, report) = resnet8(folder.path(), &[format, "--budget", budget]);
+        let report = report
+            .unwrap_or_else(|| panic!("{format} {budget}: {}", String::from_utf8_lossy(&output.stderr)));
+        let figure = report["after"][key].as_u64().expect("a figure");
+        assert!(figure <= limit, "{format} {budget}: {figure}");
+        assert!(report["before"]["arena_bytes"].as_u64() > report["after"]["arena_bytes"].as_u64());
+        let blob = std::fs::read(folder.path().join("net.tuc")).expect("a blob");
+        let runner = tucano::host::Runner::new(&blob).expect("a sound blob");
+        assert_eq!(Some(runner.model().arena_bytes() as u64), report["after"]["arena_bytes"].as_u64());
+        assert_eq!(Some(blob.len() as u64), report["after"]["blob_bytes"].as_u64());
+    }
+}
+
+#[test]
+fn what_cannot_be_reached_names_what_can() {
+    for (format, key) in
+        [("--prune", "ram"), ("--low-rank", "ram"), ("--prune", "flash"), ("--prune", "macs")]
+    {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (output, _) = resnet8(folder.path(), &[format, "--budget", &format!("{key}=1k")]);
+        let words = if key == "ram" { "at least" } else { "at most" };
+        refused(&output, 1, &[words]);
+        assert_eq!(files(folder.path()), [""; 0]);
+        let text = String::from_utf8_lossy(&output.stderr).replace("\n  │ ", " ");
+        let nearest = match key {
+            "ram" => text.split("ram=").nth(1),
+            _ => text.split("which is ").nth(1),
+        };
+        let digits: String = nearest.unwrap_or("").chars().take_while(char::is_ascii_digit).collect();
+        let (output, report) = resnet8(folder.path(), &[format, "--budget", &format!("{key}={digits}")]);
+        assert!(report.is_some(), "{format} {key}={digits}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
+fn a_limit_on_the_drop_is_judged_by_labels() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let data = model("digits_test_450.npz");
+    let with = |limit: &str, more: &[&str]| {
+        let (net, blob, report) = (model(MODEL), at("net.tuc"), at("net.json"));
+        let fixed =
+            [&*net, "--low-rank", "--calibrate", &data, "--max-drop", limit, "-o", &blob, "--json", &report];
+        convert(&[&fixed, more].concat())
+    };
+    refused(&with("1", &[]), 1, &["no labels"]);
+    refused(&with("1", &["--labels", "y", "--samples", "0..50"]), 1, &["100 or more"]);
+    refused(&with("100", &["--labels", "y", "--samples", "0..1"]), 1, &["5 or more"]);
+    refused(&with("1", &["--labels", "y", "--budget", "ram=1k"]), 2, &["--budget"]);
+    assert_eq!(files(folder.path()), [""; 0]);
+    let parameters = |limit: &str| {
+        accepted(&with(limit, &["--labels", "y"]));
+        let report = json(Path::new(&at("net.json")));
+        let accuracy = |when: &str| report["accuracy"][when].as_f64().expect("an accuracy");
+        let drop = 100.0 * (accuracy("before") - accuracy("after"));
+        assert!(drop <= limit.parse().expect("a number"), "{drop} {limit}");
+        assert!(report["notes"][0].as_str().expect("a note").contains("accuracy"), "{}", report["notes"]);
+        report["after"]["parameters"].as_u64().expect("a number")
+    };
+    assert!(parameters("20") < parameters("1"));
+}
+
+#[test]
+fn a_ratio_is_one_of_the_model_whatever_its_layers_are_made_of() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let (net, data) = (model("tt_mlp_chain_dynamo_noopt.onnx"), model("digits_test_450.npz"));
+    let (blob, report) = (at("net.tuc"), at("net.json"));
+    let flags = ["--auto", "--ratio", "1.5", "--calibrate", &data, "-o", &blob, "--json", &report];
+    accepted(&convert(&[&[&*net][..], &flags].concat()));
+    let report = json(Path::new(&report));
+    let [before, after] =
+        ["before", "after"].map(|when| report[when]["parameters"].as_f64().expect("a number"));
+    assert!(before >= 1.5 * after, "{before} {after}");
+}
+
+#[test]
+fn numbers_of_blocks_that_are_none_are_refused() {
+    for n in ["0", "1", "7"] {
+        refused(
+            &convert(&[&model("resnet8.onnx"), &format!("--hypercomplex={n}")]),
+            1,
+            &["numbers that do: 2, 4"],
+        );
+    }
+    refused(&convert(&[&model(MODEL), "--rank-bits", "16"]), 2, &["--int8"]);
+}

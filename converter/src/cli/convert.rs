@@ -28,7 +28,7 @@ pub struct Arguments {
     #[arg(long)]
     int8: bool,
     /// Width of the inner values of factorised layers in int8 blobs
-    #[arg(long, value_name = "BITS", default_value = "8", value_parser = ["8", "16"])]
+    #[arg(long, value_name = "BITS", default_value = "8", value_parser = ["8", "16"], requires = "int8")]
     rank_bits: String,
     /// Samples of real inputs: decides ranks and ranges
     #[arg(long, value_name = "DATA.npz")]
@@ -39,7 +39,7 @@ pub struct Arguments {
     #[arg(long, value_name = "E", value_parser = positive)]
     max_error: Option<f64>,
     /// Largest drop of accuracy in percentage points; needs labels beside the calibration samples
-    #[arg(long, value_name = "POINTS", value_parser = positive, conflicts_with_all = ["max_error", "ratio", "macs_ratio"])]
+    #[arg(long, value_name = "POINTS", value_parser = positive, conflicts_with_all = ["max_error", "ratio", "macs_ratio", "budget"])]
     max_drop: Option<f64>,
     /// Times fewer parameters
     #[arg(long, value_name = "R", value_parser = at_least_one, conflicts_with = "max_error")]

@@ -76,6 +76,8 @@ struct Span {
 #[derive(Clone, Debug)]
 pub struct Memory {
     blocks: Vec<Block>,
+    /// For each block the value that it first holds.
+    values: Vec<ValueId>,
     spans: Vec<Span>,
     end: usize,
     /// Width of elements between two stages.
@@ -118,7 +120,7 @@ impl Memory {
     pub fn of(graph: &Graph, int8: Option<u8>) -> Result<Self, Error> {
         let legal = legalize(graph)?;
         let mut layout = layout(&legal)?;
-        let Lifetimes { blocks, of_buffer, .. } =
+        let Lifetimes { blocks, values, of_buffer } =
             lifetimes(&mut layout, |id| element_bytes(&legal, id, int8));
         let block = |tensor: usize| of_buffer[layout.tensors[tensor].buffer];
         let span = |(time, step): (usize, &layout::Step)| {
@@ -130,7 +132,7 @@ impl Memory {
         };
         let spans = (1..).zip(&layout.steps).filter_map(span).collect();
         let inner_bytes = int8.map_or(4, |rank_bits| usize::from(rank_bits / 8));
-        Ok(Self { blocks, spans, end: layout.steps.len() + 1, inner_bytes })
+        Ok(Self { blocks, values, spans, end: layout.steps.len() + 1, inner_bytes })
     }
 
     /// Bytes that live at once, at worst, while the layer of `node` runs as `stages`; 0 for a node that is no linear layer.
@@ -158,6 +160,15 @@ impl Memory {
             together(self.blocks.iter().filter(|block| block.lives_at(time)).map(|block| block.bytes))
         };
         times.map(load).max().unwrap_or(0)
+    }
+
+    /// What lives at each moment: values with their bytes.
+    pub fn moments(&self) -> Vec<Vec<(ValueId, usize)>> {
+        let live = |time: usize| {
+            let blocks = self.blocks.iter().zip(&self.values).filter(|(block, _)| block.lives_at(time));
+            blocks.map(|(block, value)| (*value, block.bytes)).collect()
+        };
+        (0..=self.end).map(live).collect()
     }
 
     /// The least load that any assignment reaches.
@@ -284,7 +295,7 @@ impl Memory {
 }
 
 /// Bytes of blocks side by side; the last needs no padding behind it.
-fn together(blocks: impl Iterator<Item = usize>) -> usize {
+pub fn together(blocks: impl Iterator<Item = usize>) -> usize {
     let (sum, padding) = blocks.filter(|bytes| *bytes > 0).fold((0, 0), |(sum, padding), bytes| {
         let size = bytes.next_multiple_of(ARENA_ALIGN);
         (sum + size, padding.max(size - bytes))

@@ -6,8 +6,9 @@
 //! without a change prove little. A limit holds if the drop *and one standard error* stay within it.
 //!
 //! A fifth of the calibration samples is too few for that: [`cross_judged`] fits on all but one fold of samples and judges on that fold, for
-//! each fold, so every sample is judged by a network that was fitted without it. Refused: samples without labels, networks whose output scores
-//! no classes, limits that so many samples could not tell from zero.
+//! each fold, so every sample is judged by a network whose weights were fitted without it; which formats and ranks are tried comes from all samples,
+//! without their labels. Refused: samples without labels, labels that name no class, networks whose output scores no classes, limits that so
+//! many samples could not tell from zero.
 
 use crate::calibrate::Dataset;
 use crate::evaluate::metrics::top;
@@ -97,16 +98,20 @@ pub fn check(graph: &Graph, data: Option<&Dataset>, limit: f64) -> Result<ClassS
     let Some(scores) = ClassScores::of(graph) else {
         return Err(Error::Unlabelled { why: "the network's output is no vector of class scores".into() });
     };
-    let Some(data) = data.filter(|data| data.labels.is_some()) else {
+    let Some((data, labels)) = data.and_then(|data| Some((data, data.labels.as_ref()?))) else {
         let why = "the calibration samples have no labels (--labels KEY names their array)";
         return Err(Error::Unlabelled { why: why.into() });
     };
-    if data.samples < fewest(limit) {
-        let why = format!(
-            "{} samples cannot tell {limit} points from none: {} or more can",
-            data.samples,
-            fewest(limit)
-        );
+    // No decision is right by a label that names no class, so none could be lost.
+    let no_class = |label: &i64| !(0..scores.classes as i64).contains(label);
+    if let Some(label) = labels.iter().copied().find(no_class) {
+        let why = format!("label {label} is none of the network's classes 0 to {}", scores.classes - 1);
+        return Err(Error::Unlabelled { why });
+    }
+    let fewest = fewest(limit).max(FOLDS);
+    if data.samples < fewest {
+        let why =
+            format!("{} samples cannot tell {limit} points from none: {fewest} or more can", data.samples);
         return Err(Error::Unlabelled { why });
     }
     Ok(scores)
@@ -200,5 +205,17 @@ mod tests {
         assert_eq!(drop.unwrap(), Drop { samples, ..Drop::default() });
         judged_labels.sort_unstable();
         assert_eq!(judged_labels, (0..samples as i64).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn labels_that_name_no_class_judge_nothing() {
+        let (graph, samples) = (network(), 20);
+        let data =
+            |label: i64| Dataset { inputs: images(samples, 1), samples, labels: Some(vec![label; samples]) };
+        let Ok(ClassScores { classes, .. }) = check(&graph, Some(&data(0)), 10.0) else { panic!() };
+        assert!(check(&graph, Some(&data(classes as i64 - 1)), 10.0).is_ok());
+        for wrong in [-1, classes as i64, i64::MIN] {
+            assert!(matches!(check(&graph, Some(&data(wrong)), 10.0), Err(Error::Unlabelled { .. })));
+        }
     }
 }

@@ -53,7 +53,8 @@ pub enum Error {
     },
     /// No assignment of ranks is small enough.
     #[error(
-        "{wanted:.2}x fewer {what} cannot be reached with this method: at most {reachable:.2}x, which is {nearest:.0} {what}"
+        "{:.0} {what} cannot be reached with this method ({wanted:.2}x fewer): at most {reachable:.2}x, which is {:.0} {what}",
+        nearest * reachable / wanted, nearest.ceil()
     )]
     #[diagnostic(help("ask for no more than that, or allow more formats"))]
     Budget {
@@ -67,39 +68,34 @@ pub enum Error {
         nearest: f64,
     },
     /// No assignment fits into memory.
-    #[error(
-        "an arena of {wanted} bytes cannot be reached with this method: `{node}` needs {nearest} at least"
-    )]
+    #[error("an arena of {wanted} bytes cannot be reached with this method: {nearest} at least{step}")]
     #[diagnostic(help("raise the budget to ram={nearest} or more, or allow more formats (--auto)"))]
     Memory {
         /// The limit.
         wanted: usize,
         /// The least possible.
         nearest: usize,
-        /// The layer at the peak.
-        node: String,
-    },
-    /// Other budgets and the one on memory exclude each other, or gaps in the arena pass it.
-    #[error("no network was found that keeps the budget ram={wanted} and the others")]
-    #[diagnostic(help("relax one of them, or allow more formats (--auto)"))]
-    MemoryTogether {
-        /// The limit.
-        wanted: usize,
+        /// Where, in words; empty if that is no layer.
+        step: String,
     },
     /// The plan of a network's memory fails.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Plan(#[from] crate::plan::memory::Error),
     /// Each budget can be met, but not all at once.
-    #[error("{asked} cannot be reached together with this method")]
-    #[diagnostic(help("relax one of them"))]
+    #[error("no network was found with {asked}")]
+    #[diagnostic(help("relax one of them, or allow more formats (--auto)"))]
     Together {
         /// All that was asked, in words.
         asked: String,
     },
-    /// The size is reached only with more error than allowed.
-    #[error("the size asked for costs a relative output error of {reached:.4}, above the limit of {wanted}")]
-    #[diagnostic(help("raise --max-error, or lower --ratio and --macs-ratio"))]
+    /// The size, or the rounding of the network without any compression, costs more error than allowed.
+    #[error(
+        "the relative output error is {reached:.4} on held-out samples with the size or the rounding asked for, above the limit of {wanted}"
+    )]
+    #[diagnostic(help(
+        "raise --max-error, ask for less (--budget, --ratio, --macs-ratio), or leave out --int8"
+    ))]
     TooMuchError {
         /// The limit.
         wanted: f64,

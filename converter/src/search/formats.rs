@@ -38,6 +38,8 @@ pub struct Formats<'a> {
     graph: &'a Graph,
     found: Vec<Sensitivity>,
     rows: Vec<Vec<Row>>,
+    /// See [`Strategy::predicted`].
+    curve: Vec<Point>,
     /// The stages that each candidate is lowered to.
     stages: Vec<Vec<Vec<Geometry>>>,
     prices: &'a Prices,
@@ -60,7 +62,7 @@ impl<'a> Formats<'a> {
         let found =
             sensitivity::measured(graph, method, loss, &metrics, &data.inputs, data.samples, progress)?;
         let fitting = Fitting::Data { metrics, trusted: Trusted::new() };
-        Self::new(graph, found, prices, fitting, stayed)
+        Ok(Self::new(graph, found, prices, fitting, stayed))
     }
 
     /// Candidates of every layer by the weights alone: the loss is the squared relative error of the weight, and fits need no data.
@@ -71,7 +73,7 @@ impl<'a> Formats<'a> {
         progress: &dyn Progress,
     ) -> Result<Self, Error> {
         let found = sensitivity::by_weight(graph, method, progress)?;
-        Self::new(graph, found, prices, Fitting::Weights, "its weight has no spare rank")
+        Ok(Self::new(graph, found, prices, Fitting::Weights, "its weight has no spare rank"))
     }
 
     fn new(
@@ -80,14 +82,25 @@ impl<'a> Formats<'a> {
         prices: &'a Prices,
         fitting: Fitting,
         stayed: &'static str,
-    ) -> Result<Self, Error> {
+    ) -> Self {
         let stages: Vec<_> =
             found.iter().map(|layer| stages_of(graph, layer.node, &layer.candidates)).collect();
         let mut rows = rows(graph, &found, &stages, prices);
+        let curve = predicted(graph, &rows, WORTH);
         if let Some((memory, limit)) = &prices.memory {
-            exclude(graph, &found, &stages, &mut rows, memory, *limit)?;
+            exclude(&found, &stages, &mut rows, memory, *limit);
         }
-        Ok(Self { graph, found, rows, stages, prices, fitting, stayed })
+        Self { graph, found, rows, curve, stages, prices, fitting, stayed }
+    }
+
+    /// Every layer's candidates as the memory's planner takes them.
+    fn layers<'b>(&'b self, losses: &'b [Vec<f64>]) -> Vec<Layer<'b>> {
+        let layers = self.found.iter().zip(self.stages.iter().zip(losses));
+        layers.map(|(layer, (candidates, losses))| Layer { node: layer.node, candidates, losses }).collect()
+    }
+
+    fn losses(&self) -> Vec<Vec<f64>> {
+        self.rows.iter().map(|rows| rows.iter().map(|row| row.loss).collect()).collect()
     }
 
     /// The cheapest plan in which every layer's own loss is at most `loss`.
@@ -104,26 +117,24 @@ impl<'a> Formats<'a> {
     /// other limits.
     fn in_memory(&self, mut plan: Vec<usize>, limits: Limits) -> Option<Vec<usize>> {
         let Some((memory, limit)) = &self.prices.memory else { return Some(plan) };
-        let losses: Vec<Vec<f64>> =
-            self.rows.iter().map(|rows| rows.iter().map(|row| row.loss).collect()).collect();
-        let layers: Vec<Layer<'_>> = self
-            .found
-            .iter()
-            .zip(self.stages.iter().zip(&losses))
-            .map(|(layer, (candidates, losses))| Layer { node: layer.node, candidates, losses })
-            .collect();
         let keeps = |plan: &[usize]| limits.hold(self.expected(plan));
-        memory.fit(&layers, &mut plan, *limit, keeps).ok().map(|_| plan)
+        memory.fit(&self.layers(&self.losses()), &mut plan, *limit, keeps).ok().map(|_| plan)
     }
 }
 
 /// The plan's weights, built for the trained weights alone.
-fn build(graph: &Graph, found: &[Sensitivity], plan: &[usize]) -> Result<(Graph, Vec<Option<f64>>), Error> {
+fn build(
+    graph: &Graph,
+    found: &[Sensitivity],
+    plan: &[usize],
+    progress: &dyn Progress,
+) -> Result<(Graph, Vec<Option<f64>>), Error> {
     let mut result = graph.clone();
     let mut errors = vec![None; graph.nodes.len()];
     for (layer, index) in found.iter().zip(plan) {
         let candidate = &layer.candidates[*index];
         let node = &mut result.nodes[layer.node];
+        progress.step(&format!("factorising {}", node.name));
         let (Some(tensor), false) = (node.op.dense_weight(), candidate.choice == Choice::Dense) else {
             continue;
         };
@@ -156,7 +167,7 @@ fn forms<'a>(nodes: usize, found: &'a [Sensitivity], plan: &[usize]) -> Vec<Opti
 
 impl Strategy for Formats<'_> {
     fn predicted(&self) -> Vec<Point> {
-        predicted(self.graph, &self.rows, WORTH)
+        self.curve.clone()
     }
 
     fn expected(&self, plan: &[usize]) -> Row {
@@ -172,21 +183,31 @@ impl Strategy for Formats<'_> {
         self.prices.fixed[cost as usize] + allocate::least(&self.rows, cost)
     }
 
+    fn least_arena(&self) -> Result<(usize, Option<usize>), Error> {
+        let Some((memory, _)) = &self.prices.memory else { return Ok((0, None)) };
+        let losses = self.losses();
+        let layers = self.layers(&losses);
+        let least = memory.least(&layers);
+        Ok(match memory.fit(&layers, &mut self.untouched(), least.nearest, |_| true) {
+            Ok(arena) => (arena.bytes, least.peak),
+            Err(gaps) => (gaps.nearest, gaps.peak),
+        })
+    }
+
     fn least_loss(&self, limits: Limits) -> Option<Vec<usize>> {
         let plan = least_loss(&self.rows, limits.less(&self.prices.fixed))?;
         self.in_memory(plan, limits)
     }
 
     fn least_cost(&self, worth: Costs, loss: f64) -> Vec<usize> {
-        let plan = least_cost(&self.rows, worth, loss).unwrap_or_else(|| self.untouched());
-        self.in_memory(plan.clone(), Limits::OPEN).unwrap_or(plan)
+        least_cost(&self.rows, worth, loss).unwrap_or_else(|| self.untouched())
     }
 
     fn fit(&mut self, plan: &[usize], data: &Dataset, progress: &dyn Progress) -> Result<Shrunk, Error> {
         progress.expect(self.found.len());
         let forms = forms(self.graph.nodes.len(), &self.found, plan);
         let (mut graph, errors) = match &mut self.fitting {
-            Fitting::Weights => build(self.graph, &self.found, plan)?,
+            Fitting::Weights => build(self.graph, &self.found, plan, progress)?,
             Fitting::Data { metrics, trusted } => {
                 refit::refit(self.graph, &forms, metrics, &data.inputs, data.samples, trusted, progress)?
             }
@@ -226,32 +247,17 @@ const EXCLUDED: f64 = 1e6;
 
 /// Excludes the candidates that do not fit into memory whatever the other layers are.
 fn exclude(
-    graph: &Graph,
     found: &[Sensitivity],
     stages: &[Vec<Vec<Geometry>>],
     rows: &mut [Vec<Row>],
     memory: &Memory,
     limit: usize,
-) -> Result<(), Error> {
-    let mut nearest = (memory.fixed(), None);
+) {
     for ((layer, stages), rows) in found.iter().zip(stages).zip(rows) {
-        let loads: Vec<usize> = stages.iter().map(|stages| memory.load(layer.node, stages)).collect();
-        let least = loads.iter().copied().min().unwrap_or(0);
-        if least > nearest.0 {
-            nearest = (least, Some(layer.node));
-        }
-        for (row, load) in rows.iter_mut().zip(loads) {
-            if load > limit {
+        for (row, stages) in rows.iter_mut().zip(stages) {
+            if memory.load(layer.node, stages) > limit {
                 row.loss = row.loss.max(EXCLUDED);
             }
         }
-    }
-    match nearest {
-        (bytes, node) if bytes > limit => Err(Error::Memory {
-            wanted: limit,
-            nearest: bytes,
-            node: node.map_or("another step".into(), |node| graph.nodes[node].name.clone()),
-        }),
-        _ => Ok(()),
     }
 }

@@ -161,7 +161,6 @@ fn with_data(
     };
     let int8 = options.int8.map(|rank_bits| quantize::Options { rank_bits, ..Default::default() });
     let judge = Judge::new(graph, &train, &held, loss, int8.clone());
-    progress.expect(sensitivity::linear_layers(graph).count());
     let stayed = match sized {
         true => "the budget is met without it",
         false => "factorising it gains too little for what it costs in accuracy",
@@ -172,7 +171,7 @@ fn with_data(
         strategies.push(Box::new(formats));
     }
     if options.method.allows(Method::Prune) {
-        strategies.push(Box::new(Pruner::new(graph, &train, loss, progress)?));
+        strategies.push(Box::new(Pruner::new(graph, &train, loss, &prices, progress)?));
     }
     let mut tradeoff = Tradeoff { measure: loss.into(), points: strategies[0].predicted() };
     if let Some(points) = options.max_drop {
@@ -181,7 +180,7 @@ fn with_data(
     let (chosen, judged) = if sized {
         // What is judged by an error limit must not have been fitted to the judging samples.
         let all = if options.max_error.is_some() { &train } else { data };
-        strategy::sized(&mut strategies, limits(&prices), &prices, &judge, [&train, all], progress)?
+        strategy::sized(graph, &mut strategies, limits(&prices), &prices, &judge, [&train, all], progress)?
     } else {
         // What rounding alone does.
         let untouched = judge.of(graph)?;
@@ -193,9 +192,11 @@ fn with_data(
         };
         let decisions = options.max_error.is_none() && matches!(loss, Loss::Divergence { .. });
         let holds = |judgement: &Judgement| {
+            // The loss of integers is a mean over all samples; the limit is one on those held out.
+            let within = options.max_error.is_none_or(|error| judgement.error <= error);
             let changed = (1.0 - judgement.agreement) * judgement.samples as f64;
             let few = !decisions || changed <= (MOST_CHANGED * judgement.samples as f64).ceil() + 0.5;
-            judgement.loss <= limit && few
+            within && judgement.loss <= limit && few
         };
         match strategy::cheapest(&mut strategies, WORTH, limit, &holds, &judge, &train, progress)? {
             (Some(chosen), judged) => (chosen, judged),
@@ -274,14 +275,13 @@ fn without_data(
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<Outcome, Error> {
-    progress.expect(sensitivity::linear_layers(graph).count());
     let prices = Prices::of(graph, options)?;
     let mut formats = Formats::by_weight(graph, options.method, &prices, progress)?;
     let tradeoff = Tradeoff { measure: Measure::Weights, points: formats.predicted() };
     let plan = match options.is_sized() {
         true => formats
             .least_loss(limits(&prices))
-            .ok_or_else(|| strategy::unreachable(|cost| formats.least(cost), &prices))?,
+            .ok_or_else(|| strategy::unreachable(graph, &[&formats], &prices))?,
         false => formats.each_within(WORTH, SAFE_WEIGHT_ERROR.powi(2)),
     };
     let shrunk = formats.fit(&plan, &Dataset::default(), progress)?;
@@ -394,5 +394,58 @@ mod tests {
         let outcome = search(&graph, Some(&one), &half, &Silent).unwrap();
         let numbers = outcome.graph.nodes.iter().filter_map(|node| node.op.weight()).map(compress::dense);
         assert!(numbers.flat_map(|dense| dense.unwrap().data).all(|x| x.is_finite()));
+    }
+
+    /// Steps that were announced, less those that came.
+    #[derive(Default)]
+    struct Left(std::sync::atomic::AtomicIsize);
+
+    impl Progress for Left {
+        fn expect(&self, steps: usize) {
+            self.0.fetch_add(steps as isize, std::sync::atomic::Ordering::Relaxed);
+        }
+
+        fn step(&self, _: &str) {
+            self.0.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn progress_ends_where_it_was_announced() {
+        let (graph, data) = (network(), data(60));
+        for method in [Method::Tucker, Method::Prune, Method::Auto, Method::Hypercomplex(None)] {
+            for ratio in [None, Some(1.3)] {
+                for calibration in
+                    [Some(&data), None].into_iter().filter(|c| c.is_some() || method != Method::Prune)
+                {
+                    let left = Left::default();
+                    let _ = search(&graph, calibration, &Options { ratio, ..Options::of(method) }, &left);
+                    let left = left.0.into_inner();
+                    assert_eq!(left, 0, "{method:?} {ratio:?} {}", calibration.is_some());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn memory_that_only_pruning_reaches_is_reached_by_auto() {
+        let (graph, data) = (network(), data(60));
+        let run = |method, ram| {
+            let mut options = Options::of(method);
+            options.budget.ram = Some(ram);
+            search(&graph, Some(&data), &options, &Silent)
+        };
+        let nearest = |method| {
+            let Err(Error::Memory { nearest, .. }) = run(method, 1) else { panic!("{method:?}") };
+            nearest
+        };
+        let (pruned, formats) = (nearest(Method::Prune), nearest(Method::Tucker));
+        assert!(pruned < formats, "{pruned} {formats}");
+        for ram in [pruned, formats - 1] {
+            let outcome = run(Method::Auto, ram).unwrap();
+            assert!(crate::plan::memory::arena_bytes_of(&outcome.graph, None).unwrap() <= ram);
+        }
+        assert_eq!(nearest(Method::Auto), pruned.min(formats));
+        assert!(run(Method::Tucker, formats).is_ok());
     }
 }

@@ -59,10 +59,10 @@ pub struct Options {
     pub macs_ratio: Option<f64>,
     /// Figures that the blob must keep on its target.
     pub budget: Budget,
+    /// Parameters and MACs that ratios are of; those of the graph if `None`.
+    pub original: Option<(usize, u64)>,
     /// The core that instructions are counted on.
     pub core: Core,
-    /// Modelled instructions of all steps that are no linear layers.
-    pub other_instructions: u64,
 }
 
 impl Options {
@@ -81,8 +81,8 @@ impl Options {
             ratio: None,
             macs_ratio: None,
             budget: Budget { flash: None, ram: None, macs: None, instructions: None },
+            original: None,
             core: Core::CortexM4,
-            other_instructions: 0,
         }
     }
 }

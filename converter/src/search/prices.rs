@@ -5,7 +5,7 @@
 
 use crate::calibrate::covariance::Geometry;
 use crate::graph::Graph;
-use crate::plan::cost::candidate_instructions;
+use crate::plan::cost::{candidate_instructions, fixed_instructions};
 use crate::plan::flash;
 use crate::plan::memory::{Memory, arena_bytes_of};
 
@@ -48,15 +48,20 @@ impl Prices {
             let own = prices.absolute(&node.name, &[geometry], &Candidate::dense(&geometry));
             layers.iter_mut().zip(own).for_each(|(sum, cost)| *sum += cost);
         }
+        // Instructions of other steps count where a limit on them is to hold.
+        let other_instructions = match options.budget.instructions {
+            Some(_) => fixed_instructions(graph, options.core, int8).unwrap_or(0) as f64,
+            None => 0.0,
+        };
         let other_bytes = flash::fixed_bytes(graph, int8)? as f64;
         let rest = [
             graph.macs() as f64 - layers[Cost::Macs as usize],
             (graph.parameters() + added) as f64 - layers[Cost::Parameters as usize],
             other_bytes,
-            options.other_instructions as f64,
+            other_instructions,
         ];
         prices.whole[Cost::Flash as usize] = (layers[Cost::Flash as usize] + other_bytes).max(1.0);
-        let instructions = layers[Cost::Instructions as usize] + options.other_instructions as f64;
+        let instructions = layers[Cost::Instructions as usize] + other_instructions;
         prices.whole[Cost::Instructions as usize] = instructions.max(1.0);
         prices.fixed = std::array::from_fn(|k| rest[k] / prices.whole[k]);
         Ok(prices)
@@ -82,23 +87,31 @@ impl Prices {
         share * self.whole[cost as usize]
     }
 
+    /// Bytes of the arena of a compressed network.
+    pub fn arena(&self, graph: &Graph) -> Result<usize, Error> {
+        Ok(arena_bytes_of(graph, self.options.int8)?)
+    }
+
     /// Whether the arena of a compressed network is within the budget.
     pub fn fits(&self, graph: &Graph) -> Result<bool, Error> {
         match &self.memory {
-            Some((_, ram)) => Ok(arena_bytes_of(graph, self.options.int8)? <= *ram),
+            Some((_, ram)) => Ok(self.arena(graph)? <= *ram),
             None => Ok(true),
         }
     }
 
-    /// Why no network was found whose arena and other costs are within the budget.
-    pub fn no_memory(&self) -> Error {
-        Error::MemoryTogether { wanted: self.options.budget.ram.unwrap_or(0) }
-    }
-
     /// The size options: each cost with how many times less of it there must be.
     pub fn asked(&self) -> Vec<(Cost, f64)> {
-        let Options { ratio, macs_ratio, budget, .. } = self.options;
+        let Options { ratio, macs_ratio, budget, original, .. } = self.options;
         let times = |cost: Cost, most: Option<f64>| most.map(|most| self.whole[cost as usize] / most);
+        // A ratio of the original is another one of the graph, where a chain of layers was multiplied out.
+        let [macs_ratio, ratio] = match original {
+            Some((parameters, macs)) => [
+                times(Cost::Macs, macs_ratio.map(|ratio| macs.max(1) as f64 / ratio)),
+                times(Cost::Parameters, ratio.map(|ratio| parameters.max(1) as f64 / ratio)),
+            ],
+            None => [macs_ratio, ratio],
+        };
         let limits = [
             (Cost::Macs, macs_ratio),
             (Cost::Macs, times(Cost::Macs, budget.macs.map(|macs| macs as f64))),
@@ -107,6 +120,14 @@ impl Prices {
             (Cost::Instructions, times(Cost::Instructions, budget.instructions.map(|count| count as f64))),
         ];
         limits.into_iter().filter_map(|(cost, times)| times.map(|times| (cost, times))).collect()
+    }
+
+    /// That no network was found with all that was asked.
+    pub fn together(&self) -> Error {
+        let costs =
+            self.asked().into_iter().map(|(cost, times)| format!("{times:.2}x fewer {}", cost.name()));
+        let arena = self.memory.as_ref().map(|(_, ram)| format!("an arena of {ram} bytes"));
+        Error::Together { asked: costs.chain(arena).collect::<Vec<_>>().join(" and ") }
     }
 }
 

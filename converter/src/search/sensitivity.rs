@@ -51,6 +51,7 @@ pub fn measured(
     samples: usize,
     progress: &dyn Progress,
 ) -> Result<Vec<Sensitivity>, Error> {
+    progress.expect(linear_layers(graph).count());
     // Covariances and losses come from different samples: a truncation looks too good on the samples that it was made for.
     let parts = subsets(graph, inputs, samples);
     let ids: Vec<ValueId> = graph.nodes.iter().map(|node| node.output).collect();
@@ -134,6 +135,7 @@ pub fn measured(
 
 /// Every linear layer with a dense weight, by the weights alone: the loss is the squared relative error of the weight.
 pub fn by_weight(graph: &Graph, method: Method, progress: &dyn Progress) -> Result<Vec<Sensitivity>, Error> {
+    progress.expect(linear_layers(graph).count());
     let mut found = Vec::new();
     for index in linear_layers(graph) {
         let node = &graph.nodes[index];

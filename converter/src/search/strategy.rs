@@ -27,7 +27,10 @@ pub trait Strategy {
     /// The smallest share that a cost can be brought to.
     fn least(&self, cost: Cost) -> f64;
 
-    /// The plan of least predicted loss within limits on the whole network's costs; `None` if it finds none.
+    /// The smallest arena, and the node that stands in the way of a smaller one, if it is a layer.
+    fn least_arena(&self) -> Result<(usize, Option<usize>), Error>;
+
+    /// The plan of least predicted loss within limits on the whole network's costs and the budget on its arena; `None` if it finds none.
     fn least_loss(&self, limits: Limits) -> Option<Vec<usize>>;
 
     /// The plan of least weighted cost within a limit on the predicted loss.
@@ -60,8 +63,9 @@ const TRIALS: usize = 5;
 /// Plans whose predicted loss is this many times the least one are not built to be compared.
 const HOPELESS: f64 = 6.0;
 
-/// The network of least loss within `limits`, and all that were judged on the way. `prices` names the limits.
+/// The network of least loss within `limits` that stands for `graph`, and all that were judged on the way. `prices` names the limits.
 pub fn sized(
+    graph: &Graph,
     strategies: &mut [Box<dyn Strategy + '_>],
     limits: Limits,
     prices: &Prices,
@@ -77,12 +81,8 @@ pub fn sized(
         .map(|(strategy, plan)| plan.as_ref().map(|plan| strategy.expected(plan).loss))
         .collect();
     let Some(least) = losses.iter().flatten().copied().min_by(f64::total_cmp) else {
-        if prices.memory.is_some() {
-            return Err(prices.no_memory());
-        }
-        let smallest =
-            |cost| strategies.iter().map(|strategy| strategy.least(cost)).fold(f64::INFINITY, f64::min);
-        return Err(unreachable(smallest, prices));
+        let all: Vec<&dyn Strategy> = strategies.iter().map(AsRef::as_ref).collect();
+        return Err(unreachable(graph, &all, prices));
     };
     let finalists: Vec<(usize, &Vec<usize>)> = plans
         .iter()
@@ -118,23 +118,32 @@ pub fn sized(
     let plan = plans[chosen].clone().unwrap_or_default();
     let shrunk = strategies[chosen].fit(&plan, all, progress)?;
     if !prices.fits(&shrunk.graph)? {
-        return Err(prices.no_memory());
+        return Err(prices.together());
     }
     Ok((Chosen { shrunk, judgement }, judged))
 }
 
-/// Why no plan is small enough, where each cost can be brought down to the share `least`.
-pub fn unreachable(least: impl Fn(Cost) -> f64, prices: &Prices) -> Error {
-    let asked = prices.asked();
-    for &(cost, times) in &asked {
-        let least = least(cost);
+/// Why no plan of any strategy is small enough: what none of them reaches alone, or all that was asked.
+pub fn unreachable(graph: &Graph, strategies: &[&dyn Strategy], prices: &Prices) -> Error {
+    for (cost, times) in prices.asked() {
+        let least = strategies.iter().map(|strategy| strategy.least(cost)).fold(f64::INFINITY, f64::min);
         if least * times > 1.0 + 1e-9 {
             let nearest = prices.figure(cost, least);
             return Error::Budget { what: cost.name(), wanted: times, reachable: 1.0 / least, nearest };
         }
     }
-    let words = asked.iter().map(|(cost, times)| format!("{times:.2}x fewer {}", cost.name()));
-    Error::Together { asked: words.collect::<Vec<_>>().join(" and ") }
+    if let Some((_, wanted)) = prices.memory {
+        let arenas: Result<Vec<_>, _> = strategies.iter().map(|strategy| strategy.least_arena()).collect();
+        match arenas.map(|arenas| arenas.into_iter().min_by_key(|(bytes, _)| *bytes)) {
+            Ok(Some((nearest, node))) if nearest > wanted => {
+                let step = node.map_or(String::new(), |node| format!(", in `{}`", graph.nodes[node].name));
+                return Error::Memory { wanted, nearest, step };
+            }
+            Ok(_) => {}
+            Err(error) => return error,
+        }
+    }
+    prices.together()
 }
 
 /// The cheapest network that `holds` on held-out samples, among a few of each strategy whose predicted loss closes in on `limit`;

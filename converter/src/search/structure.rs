@@ -19,7 +19,12 @@ use super::{Error, Method, Options, Outcome, Progress};
 /// Whether only what is there already is asked for.
 pub(super) fn suffices(options: &Options) -> bool {
     let structured = matches!(options.method, Method::Hypercomplex(_) | Method::TensorTrain);
-    let free = Options { int8: options.int8, core: options.core, ..Options::of(options.method) };
+    let free = Options {
+        int8: options.int8,
+        core: options.core,
+        original: options.original,
+        ..Options::of(options.method)
+    };
     structured && *options == free
 }
 

@@ -33,6 +33,7 @@ use super::refit::{bias, set};
 use super::strategy::{Shrunk, Strategy};
 use super::tradeoff::Point;
 use super::{Error, LayerReport, Progress, WORTH};
+use crate::search;
 use groups::{Group, groups as groups_of, narrow};
 use refit::Kept;
 use widths::{Curve, Plan, Prices, Widths};
@@ -58,6 +59,7 @@ pub struct Pruner<'a> {
     rankings: Vec<Option<Ranking>>,
     curves: Vec<Curve>,
     prices: Prices,
+    network: &'a search::Prices,
 }
 
 /// The readers of one group, and the order in which its channels go.
@@ -79,7 +81,13 @@ pub struct Pruned {
 
 impl<'a> Pruner<'a> {
     /// Ranks the channels of `graph` on calibration inputs and measures what they are worth.
-    pub fn new(graph: &'a Graph, data: &Dataset, loss: Loss, progress: &dyn Progress) -> Result<Self, Error> {
+    pub fn new(
+        graph: &'a Graph,
+        data: &Dataset,
+        loss: Loss,
+        network: &'a search::Prices,
+        progress: &dyn Progress,
+    ) -> Result<Self, Error> {
         let (inputs, samples) = (&data.inputs, data.samples);
         let groups = groups_of(graph);
         let ids: Vec<ValueId> = graph.nodes.iter().map(|node| node.output).collect();
@@ -87,6 +95,7 @@ impl<'a> Pruner<'a> {
         let values: Values =
             outputs.chain(graph.inputs.iter().copied().zip(inputs.iter().cloned())).collect();
         let (mut rankings, mut curves) = (Vec::new(), Vec::new());
+        progress.expect(groups.iter().filter(|group| group.blocked.is_none()).count());
         for group in &groups {
             if group.blocked.is_some() {
                 rankings.push(None);
@@ -99,40 +108,55 @@ impl<'a> Pruner<'a> {
             curves.push(curve(graph, group, &order, &unseen, &values, samples, loss));
             rankings.push(Some(Ranking { readers, order }));
         }
-        let prices = Prices::new(graph, &groups);
-        Ok(Self { graph, groups, rankings, curves, prices })
+        let prices = Prices::new(graph, &groups, &curves, network);
+        Ok(Self { graph, groups, rankings, curves, prices, network })
     }
 
     fn widths(&self) -> Widths<'_> {
         Widths { curves: &self.curves, prices: &self.prices }
     }
 
-    /// The network of these widths, refitted.
-    pub fn prune(&self, plan: &[usize], data: &Dataset, progress: &dyn Progress) -> Result<Pruned, Error> {
-        let mut graph = self.graph.clone();
-        let mut gone: Kept = vec![None; graph.values.len()];
-        let mut kept = Vec::with_capacity(plan.len());
-        for (((group, ranking), curve), step) in
-            self.groups.iter().zip(&self.rankings).zip(&self.curves).zip(plan)
-        {
-            let width = curve.steps[*step].0;
-            let channels = match ranking {
-                Some(ranking) if width < group.channels => ranking.order.kept(width),
-                _ => (0..group.channels).collect(),
-            };
-            if let Some(ranking) = ranking.as_ref().filter(|_| channels.len() < group.channels) {
-                ranking.readers.iter().for_each(|seen| seen.interpolate(&mut graph, &channels));
-                for (id, place) in &group.places {
-                    gone[id.0] = Some((*place, channels.clone()));
-                }
-            }
-            kept.push(channels);
-        }
-        for (group, channels) in self.groups.iter().zip(&kept) {
+    /// The channels of each group that a plan keeps.
+    fn kept(&self, plan: &[usize]) -> Vec<Vec<usize>> {
+        let widths = self.curves.iter().zip(plan).map(|(curve, step)| curve.steps[*step].0);
+        let groups = self.groups.iter().zip(&self.rankings).zip(widths);
+        let channels = groups.map(|((group, ranking), width)| match ranking {
+            Some(ranking) if width < group.channels => ranking.order.kept(width),
+            _ => (0..group.channels).collect(),
+        });
+        channels.collect()
+    }
+
+    /// The graph with these channels alone.
+    fn narrowed(&self, mut graph: Graph, kept: &[Vec<usize>]) -> Graph {
+        for (group, channels) in self.groups.iter().zip(kept) {
             if channels.len() < group.channels {
                 graph = narrow(&graph, group, channels);
             }
         }
+        graph
+    }
+
+    /// Bytes of a plan's arena.
+    fn arena(&self, plan: &[usize]) -> Result<usize, Error> {
+        self.network.arena(&self.narrowed(self.graph.clone(), &self.kept(plan)))
+    }
+
+    /// The network of these widths, refitted.
+    pub fn prune(&self, plan: &[usize], data: &Dataset, progress: &dyn Progress) -> Result<Pruned, Error> {
+        let mut graph = self.graph.clone();
+        let mut gone: Kept = vec![None; graph.values.len()];
+        let kept = self.kept(plan);
+        for ((group, ranking), channels) in self.groups.iter().zip(&self.rankings).zip(&kept) {
+            if let Some(ranking) = ranking.as_ref().filter(|_| channels.len() < group.channels) {
+                ranking.readers.iter().for_each(|seen| seen.interpolate(&mut graph, channels));
+                for (id, place) in &group.places {
+                    gone[id.0] = Some((*place, channels.clone()));
+                }
+            }
+        }
+        let graph = self.narrowed(graph, &kept);
+        progress.expect(search::sensitivity::linear_layers(&graph).count());
         let (graph, errors) = refit::refit(self.graph, &graph, &gone, &data.inputs, data.samples, progress)?;
         Ok(Pruned { graph, kept, errors })
     }
@@ -173,8 +197,23 @@ impl Strategy for Pruner<'_> {
         widths.shares(&widths.narrowest())[cost as usize]
     }
 
+    fn least_arena(&self) -> Result<(usize, Option<usize>), Error> {
+        Ok((self.arena(&self.widths().narrowest())?, None))
+    }
+
     fn least_loss(&self, limits: Limits) -> Option<Plan> {
-        self.widths().least_loss(limits)
+        let Some((_, limit)) = self.network.memory else { return self.widths().least_loss(limits) };
+        let mut room = limit;
+        loop {
+            let prices = self.prices.with_room(room);
+            let plan = Widths { curves: &self.curves, prices: &prices }.least_loss(limits)?;
+            // Gaps between blocks may pass what lives at once.
+            let over = self.arena(&plan).ok()?.saturating_sub(limit);
+            if over == 0 {
+                return Some(plan);
+            }
+            room = room.checked_sub(over)?;
+        }
     }
 
     fn least_cost(&self, worth: Costs, loss: f64) -> Plan {
@@ -418,7 +457,8 @@ mod tests {
             conv.bias.as_mut().unwrap()[2] = value;
         }
         let data = data(200, 1);
-        let pruner = Pruner::new(&graph, &data, Loss::Squares, &Silent).unwrap();
+        let prices = search::Prices::of(&graph, &PRUNE).unwrap();
+        let pruner = Pruner::new(&graph, &data, Loss::Squares, &prices, &Silent).unwrap();
         let pruned = pruner.prune(&pruner.least_cost(WORTH, 0.0), &data, &Silent).unwrap();
         assert_eq!(pruned.kept[0], [0, 1, 3]);
         let off = error(&graph, &pruned.graph, &self::data(10, 3));

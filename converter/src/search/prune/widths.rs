@@ -5,9 +5,12 @@
 //! greedy (the step that loses least for what it saves), then exchanges: one group wider, another narrower, as long as that lowers the loss.
 
 use crate::calibrate::covariance::Geometry;
-use crate::graph::Graph;
+use crate::graph::{Graph, ValueId};
+use crate::plan::memory::together;
+use crate::search;
 
-use super::super::allocate::{Costs, Limits};
+use super::super::allocate::{Cost, Costs, Limits};
+use super::super::candidates::Candidate;
 use super::super::refit::missing_bias;
 use super::groups::Group;
 
@@ -20,70 +23,121 @@ pub struct Curve {
     pub steps: Vec<(usize, f64)>,
 }
 
-/// A linear layer's cost at full width, and the groups that narrow it.
+/// What widths change the cost of: a linear layer, or a map of single channels.
 #[derive(Clone, Debug)]
-struct Layer {
-    macs: f64,
-    weights: f64,
-    bias: f64,
-    rows: Option<usize>,
-    columns: Option<usize>,
+struct Part {
+    /// Groups of its output channels and of its input channels.
+    groups: [Option<usize>; 2],
+    /// Costs at each step of the first group, and for it at each of the second.
+    costs: Vec<Vec<Costs>>,
 }
 
 /// What a graph costs for given widths, as shares of its cost at full width.
 #[derive(Clone, Debug)]
 pub struct Prices {
-    layers: Vec<Layer>,
+    parts: Vec<Part>,
     /// What no width changes.
-    fixed: [f64; 2],
-    whole: [f64; 2],
+    fixed: Costs,
+    /// Bytes that live at once, moment by moment, each with the group that narrows them; and how many may. Empty without a limit.
+    moments: Vec<Vec<(usize, Option<usize>)>>,
+    room: usize,
 }
 
 impl Prices {
-    /// Costs of `graph`, with the biases that fits may add.
-    pub fn new(graph: &Graph, groups: &[Group]) -> Self {
+    /// Costs of `graph` at every step of the groups' curves, with the biases that fits may add. Flash and instructions are
+    /// those of the narrowed layers; of other steps, those at full width.
+    pub fn new(graph: &Graph, groups: &[Group], curves: &[Curve], network: &search::Prices) -> Self {
         let find = |wanted: fn(&Group) -> &Vec<usize>, index: usize| {
             groups.iter().position(|group| group.blocked.is_none() && wanted(group).contains(&index))
         };
-        let mut layers = Vec::new();
-        let (mut fixed_macs, mut fixed_parameters) = (0.0, 0.0);
+        let number = 1.0 / network.figure(Cost::Parameters, 1.0);
+        let parameters = Cost::Parameters as usize;
+        let (mut parts, mut fixed) = (Vec::new(), network.fixed);
         for (index, node) in graph.nodes.iter().enumerate() {
-            let macs = graph.node_macs(node) as f64;
-            let parameters = node.op.parameters() as f64;
-            let rows = find(|group| &group.producers, index).or(find(|group| &group.carriers, index));
-            match (node.op.dense_weight(), Geometry::of(graph, node)) {
-                (Some(weight), Some(_)) => {
-                    let weights = weight.len() as f64;
-                    let bias = parameters - weights + missing_bias(graph, index) as f64;
-                    let columns = find(|group| &group.readers, index);
-                    layers.push(Layer { macs, weights, bias, rows, columns });
-                }
-                _ if rows.is_some() => {
-                    layers.push(Layer { macs, weights: 0.0, bias: parameters, rows, columns: None });
-                }
-                _ => {
-                    fixed_macs += macs;
-                    fixed_parameters += parameters;
-                }
+            let carried = find(|group| &group.carriers, index);
+            let [rows, columns] =
+                [find(|group| &group.producers, index).or(carried), find(|group| &group.readers, index)];
+            let layer = node.op.dense_weight().zip(Geometry::of(graph, node));
+            if layer.is_none() && rows.is_none() {
+                continue;
             }
+            let weights = layer.as_ref().map_or(0, |(weight, _)| weight.len());
+            let bias = (node.op.parameters() - weights + missing_bias(graph, index)) as f64 * number;
+            fixed[parameters] -= bias;
+            let cost = |[to, from]: [Width; 2]| {
+                let mut costs = layer.as_ref().map_or(Costs::default(), |(_, geometry)| {
+                    let stage = narrowed(geometry, to, if carried.is_some() { to } else { from });
+                    network.shares(&node.name, &[stage], &Candidate::dense(&stage))
+                });
+                costs[parameters] += bias * to.0 as f64 / to.1 as f64;
+                costs
+            };
+            let widths = |group: Option<usize>| -> Vec<Width> {
+                group.map_or(vec![(1, 1)], |group| {
+                    let Curve { channels, steps } = &curves[group];
+                    steps.iter().map(|(width, _)| (*width, *channels)).collect()
+                })
+            };
+            let from = widths(columns);
+            let costs = |to: Width| from.iter().map(|from| cost([to, *from])).collect();
+            parts
+                .push(Part { groups: [rows, columns], costs: widths(rows).into_iter().map(costs).collect() });
         }
-        let whole = [graph.macs().max(1) as f64, graph.parameters().max(1) as f64];
-        Self { layers, fixed: [fixed_macs, fixed_parameters], whole }
+        let (mut moments, mut room) = (Vec::new(), usize::MAX);
+        if let Some((memory, limit)) = &network.memory {
+            let of = |id: ValueId| {
+                let held = |group: &Group| group.places.iter().any(|(value, _)| *value == id);
+                groups.iter().position(|group| group.blocked.is_none() && held(group))
+            };
+            let moment =
+                |live: Vec<(ValueId, usize)>| live.into_iter().map(|(id, bytes)| (bytes, of(id))).collect();
+            moments = memory.moments().into_iter().map(moment).collect();
+            room = *limit;
+        }
+        Self { parts, fixed, moments, room }
     }
 
-    /// Shares of the costs that are left if group `g` keeps the share `left[g]` of its channels: bytes follow parameters,
-    /// instructions follow MACs.
-    pub fn shares(&self, left: &[f64]) -> Costs {
-        let share = |group: Option<usize>| group.map_or(1.0, |group| left[group]);
-        let mut sum = self.fixed;
-        for layer in &self.layers {
-            let (rows, columns) = (share(layer.rows), share(layer.columns));
-            sum[0] += layer.macs * rows * columns;
-            sum[1] += layer.weights * rows * columns + layer.bias * rows;
-        }
-        let [macs, parameters] = [sum[0] / self.whole[0], sum[1] / self.whole[1]];
-        [macs, parameters, parameters, macs]
+    /// Shares of the costs that are left at these steps of the groups.
+    pub fn shares(&self, plan: &[usize]) -> Costs {
+        let step = |group: Option<usize>| group.map_or(0, |group| plan[group]);
+        self.parts.iter().fold(self.fixed, |mut sum, part| {
+            let [rows, columns] = part.groups.map(step);
+            sum.iter_mut().zip(part.costs[rows][columns]).for_each(|(sum, cost)| *sum += cost);
+            sum
+        })
     }
+
+    /// The same with this many bytes for what lives at once.
+    pub fn with_room(&self, room: usize) -> Self {
+        Self { room, ..self.clone() }
+    }
+
+    /// Bytes that pass the limit, added up over all moments, as a share of it.
+    fn crowding(&self, plan: &[usize], curves: &[Curve]) -> f64 {
+        let bytes = |(bytes, group): &(usize, Option<usize>)| {
+            group.map_or(*bytes, |group| {
+                let Curve { channels, steps } = &curves[group];
+                bytes / channels * steps[plan[group]].0
+            })
+        };
+        let over = |live: &Vec<_>| together(live.iter().map(bytes)).saturating_sub(self.room);
+        self.moments.iter().map(over).sum::<usize>() as f64 / self.room.max(1) as f64
+    }
+}
+
+/// Channels kept, and all of them.
+type Width = (usize, usize);
+
+/// A layer with fewer output and input channels; depthwise layers keep one group for each input channel.
+fn narrowed(layer: &Geometry, to: Width, from: Width) -> Geometry {
+    let part = |n: usize, (kept, all): Width| n / all * kept;
+    let mut stage = *layer;
+    stage.output[0] = part(layer.output[0], to);
+    stage.input[0] = part(layer.input[0], from);
+    if layer.groups > 1 {
+        stage.groups = part(layer.groups, from);
+    }
+    stage
 }
 
 /// A choice of widths: for each group an index into [`Curve::steps`].
@@ -103,12 +157,14 @@ const REACH: usize = 4;
 impl Widths<'_> {
     /// Shares of the costs.
     pub fn shares(&self, plan: &[usize]) -> Costs {
-        let left = self
-            .curves
-            .iter()
-            .zip(plan)
-            .map(|(curve, step)| curve.steps[*step].0 as f64 / curve.channels as f64);
-        self.prices.shares(&left.collect::<Vec<f64>>())
+        self.prices.shares(plan)
+    }
+
+    /// How far a plan passes the limits on costs and on memory, added up.
+    fn excess(&self, plan: &[usize], limits: Limits) -> f64 {
+        let costs = self.shares(plan).into_iter().zip(limits.costs);
+        costs.map(|(share, limit)| (share - limit).max(0.0)).sum::<f64>()
+            + self.prices.crowding(plan, self.curves)
     }
 
     /// Sum of the groups' losses.
@@ -121,14 +177,14 @@ impl Widths<'_> {
         self.curves.iter().map(|curve| curve.steps.len() - 1).collect()
     }
 
-    /// Widths of (nearly) least loss within limits on costs; `None` if the narrowest are too costly.
+    /// Widths of (nearly) least loss within limits on costs and memory; `None` if the narrowest are too costly.
     pub fn least_loss(&self, limits: Limits) -> Option<Plan> {
-        let holds = |plan: &[usize]| excess(self.shares(plan), limits) <= 0.0;
+        let holds = |plan: &[usize]| self.excess(plan, limits) <= 0.0;
         let mut plan = vec![0; self.curves.len()];
         while !holds(&plan) {
-            let now = (self.loss(&plan), excess(self.shares(&plan), limits));
+            let now = (self.loss(&plan), self.excess(&plan, limits));
             plan = self.cheapest(&plan, |next| {
-                let saved = now.1 - excess(self.shares(next), limits).max(0.0);
+                let saved = now.1 - self.excess(next, limits);
                 (saved > 0.0).then(|| (self.loss(next) - now.0) / saved)
             })?;
         }
@@ -203,17 +259,16 @@ impl Widths<'_> {
     }
 }
 
-/// How far shares pass their limits, added up.
-fn excess(shares: Costs, limits: Limits) -> f64 {
-    shares.iter().zip(&limits.costs).map(|(share, limit)| (share - limit).max(0.0)).sum()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::search::allocate::Cost;
     use crate::search::prune::groups::{groups, narrow};
     use crate::search::refit::tests::network;
+    use crate::search::{Method, Options};
+
+    fn prices(graph: &Graph, curves: &[Curve], options: Options) -> Prices {
+        Prices::new(graph, &groups(graph), curves, &search::Prices::of(graph, &options).unwrap())
+    }
 
     fn curves(groups: &[Group]) -> Vec<Curve> {
         let hurt = [1.0, 0.3, 2.0];
@@ -233,16 +288,56 @@ mod tests {
     fn costs_are_those_of_the_narrowed_graph() {
         let graph = network();
         let found = groups(&graph);
-        let prices = Prices::new(&graph, &found);
+        let prices = prices(&graph, &curves(&found), Options::of(Method::Prune));
         for kept in [vec![0, 1, 2, 3], vec![1, 3], vec![2]] {
             let narrowed = narrow(&graph, &found[0], &kept);
-            let mut left = vec![1.0; found.len()];
-            left[0] = kept.len() as f64 / 4.0;
-            let [macs, parameters, ..] = prices.shares(&left);
+            let mut plan = vec![0; found.len()];
+            plan[0] = 4 - kept.len();
+            let [macs, parameters, flash, _] = prices.shares(&plan);
             assert!((macs - narrowed.macs() as f64 / graph.macs() as f64).abs() < 1e-12);
             // The last layer may get a bias of ten numbers.
             let grown = (narrowed.parameters() + 10) as f64 / graph.parameters() as f64;
             assert!((parameters - grown).abs() < 1e-12);
+            let of_narrowed = search::Prices::of(&narrowed, &Options::of(Method::Prune)).unwrap();
+            let of_whole = search::Prices::of(&graph, &Options::of(Method::Prune)).unwrap();
+            let [narrow, whole] = [of_narrowed, of_whole].map(|prices| prices.figure(Cost::Flash, 1.0));
+            assert!((flash - narrow / whole).abs() < 1e-12, "{flash} {}", narrow / whole);
+        }
+    }
+
+    #[test]
+    fn a_limit_on_memory_holds_and_costs_no_more_width_than_it_must() {
+        let graph = network();
+        let found = groups(&graph);
+        let curves = curves(&found);
+        let arena = |plan: &[usize]| {
+            let mut narrowed = graph.clone();
+            for (group, (curve, step)) in found.iter().zip(curves.iter().zip(plan)) {
+                let kept: Vec<usize> = (0..curve.steps[*step].0).collect();
+                if kept.len() < group.channels {
+                    narrowed = narrow(&narrowed, group, &kept);
+                }
+            }
+            crate::plan::memory::plan_of(&narrowed, None).unwrap().lower_bound
+        };
+        let dense = arena(&vec![0; curves.len()]);
+        for limit in [dense, dense * 9 / 10, dense * 3 / 4] {
+            let mut options = Options::of(Method::Prune);
+            options.budget.ram = Some(limit);
+            let prices = prices(&graph, &curves, options);
+            let widths = Widths { curves: &curves, prices: &prices };
+            let plan = widths.least_loss(Limits::OPEN).unwrap();
+            assert!(arena(&plan) <= limit, "{} {limit}", arena(&plan));
+            assert_eq!(limit == dense, widths.loss(&plan) == 0.0);
+            // Every group that was narrowed had to be.
+            for group in 0..plan.len() {
+                let mut wider = plan.clone();
+                wider[group] = wider[group].saturating_sub(1);
+                assert!(wider == plan || arena(&wider) > limit, "{plan:?}");
+            }
+            assert!(
+                Widths { curves: &curves, prices: &prices.with_room(16) }.least_loss(Limits::OPEN).is_none()
+            );
         }
     }
 
@@ -250,7 +345,8 @@ mod tests {
     fn least_loss_is_near_an_exhaustive_search_and_within_limits() {
         let graph = network();
         let found = groups(&graph);
-        let (curves, prices) = (curves(&found), Prices::new(&graph, &found));
+        let curves = curves(&found);
+        let prices = prices(&graph, &curves, Options::of(Method::Prune));
         let widths = Widths { curves: &curves, prices: &prices };
         let open: Vec<usize> = (0..curves.len()).map(|group| curves[group].steps.len()).collect();
         for share in [0.9, 0.7, 0.5] {
