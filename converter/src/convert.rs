@@ -10,7 +10,7 @@ use crate::calibrate::Dataset;
 use crate::evaluate::{ClassScores, evaluate, first_non_finite, metrics};
 use crate::graph::{Graph, ValueId};
 use crate::plan::Plan;
-use crate::quantize::{self, Quantized};
+use crate::quantize::{self, Quantized, RankBits};
 use crate::report::{self, Accuracy, Fidelity, Holder, Layer, Peak, Samples, Size, run_blob};
 use crate::search::{self, Progress};
 use crate::{emit, lower, passes, plan};
@@ -24,8 +24,8 @@ pub struct Options {
     pub method: Method,
     /// Whether weights and activations become 8-bit integers.
     pub int8: bool,
-    /// Width of factors' inner values in an int8 blob: 8 or 16.
-    pub rank_bits: u8,
+    /// Width of factors' inner values in an int8 blob.
+    pub rank_bits: RankBits,
     /// Budget: relative RMS error of the output on held-out calibration samples.
     pub max_error: Option<f64>,
     /// Budget: percentage points of accuracy on labelled calibration samples.
@@ -46,7 +46,7 @@ impl Default for Options {
         Self {
             method: Method::None,
             int8: false,
-            rank_bits: 8,
+            rank_bits: RankBits::Eight,
             max_error: None,
             max_drop: None,
             ratio: None,
@@ -200,12 +200,11 @@ pub fn convert(
     // What an error limit is judged on must not be what rounding was fitted to either.
     let parts = calibration.filter(|_| options.max_error.is_some()).map(search::split);
     let fitted = parts.as_ref().map(|(train, _)| train).or(calibration);
-    let quantized = match options.int8 {
-        true => Some(quantize::quantize(&lowered, fitted, &quantize_options(options))?),
-        false => None,
-    };
-    let graph = quantized.as_ref().map_or(&lowered, |quantized| &quantized.graph).clone();
-    let plan = plan_of(&graph, quantized.as_ref())?;
+    let (mut quantized, mut graph, mut plan) = numbers(&lowered, fitted, options)?;
+    if options.rank_bits == RankBits::Measured && options.budget.ram.is_some_and(|ram| plan.arena_bytes > ram) {
+        let narrow = Options { rank_bits: RankBits::Eight, ..options.clone() };
+        (quantized, graph, plan) = numbers(&lowered, fitted, &narrow)?;
+    }
     let program = emit::Program { graph: &graph, plan: &plan, quantized: quantized.as_ref(), labels: &[] };
     let blob = emit::emit(&program)?;
 
@@ -314,10 +313,25 @@ pub fn convert(
     Ok(Converted { blob, report, lowered, graph, plan, quantized })
 }
 
+/// The network as it will be stored, and its plan.
+fn numbers(
+    lowered: &Graph,
+    calibration: Option<&Dataset>,
+    options: &Options,
+) -> Result<(Option<Quantized>, Graph, Plan), Error> {
+    let quantized = match options.int8 {
+        true => Some(quantize::quantize(lowered, calibration, &quantize_options(options))?),
+        false => None,
+    };
+    let graph = quantized.as_ref().map_or(lowered, |quantized| &quantized.graph).clone();
+    let plan = plan_of(&graph, quantized.as_ref())?;
+    Ok((quantized, graph, plan))
+}
+
 fn search_options(options: &Options) -> search::Options {
     search::Options {
         method: options.method,
-        int8: options.int8.then_some(options.rank_bits),
+        int8: options.int8.then_some(options.rank_bits.planned()),
         max_error: options.max_error,
         max_drop: options.max_drop,
         ratio: options.ratio,

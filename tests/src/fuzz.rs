@@ -13,6 +13,7 @@ use tucano_converter::evaluate::evaluate;
 use tucano_converter::import::npz::{Archive, Data};
 use tucano_converter::import::{Options, import_bytes};
 use tucano_converter::passes::simplify;
+use tucano_converter::quantize::RankBits;
 use tucano_converter::search::Silent;
 
 /// Largest work that an accepted model is run for.
@@ -90,7 +91,7 @@ pub fn blobs() -> Vec<Vec<u8>> {
         let samples = array.shape[0].min(8);
         let data = Dataset { inputs: vec![values], samples: array.shape[0], labels: None }.slice(0..samples);
         for int8 in [false, true] {
-            let options = convert::Options { int8, rank_bits: 16, ..convert::Options::default() };
+            let options = convert::Options { int8, rank_bits: RankBits::Sixteen, ..convert::Options::default() };
             let converted = convert::convert(&model, Some(&data), &options, &Silent).expect("it converts");
             blobs.push(converted.blob);
         }

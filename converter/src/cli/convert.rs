@@ -11,6 +11,7 @@ use super::data::Selection;
 use super::progress::Bar;
 use super::{budget, model};
 use crate::convert::{Budget, Method, Options, convert};
+use crate::quantize::RankBits;
 use crate::{emit, report};
 
 /// Flags of `convert`.
@@ -27,8 +28,8 @@ pub struct Arguments {
     /// Store weights and activations as 8-bit integers; needs --calibrate
     #[arg(long)]
     int8: bool,
-    /// Width of the inner values of factorised layers in int8 blobs
-    #[arg(long, value_name = "BITS", default_value = "8", value_parser = ["8", "16"], requires = "int8")]
+    /// Width of the inner values of factorised layers in int8 blobs; auto: 16 bits for those whose rounding to 8 the outputs suffer from
+    #[arg(long, value_name = "BITS", default_value = "8", value_parser = ["8", "16", "auto"], requires = "int8")]
     rank_bits: String,
     /// Samples of real inputs: decides ranks and ranges
     #[arg(long, value_name = "DATA.npz")]
@@ -230,7 +231,11 @@ impl Arguments {
         let options = Options {
             method: self.format.method(),
             int8: self.int8,
-            rank_bits: if self.rank_bits == "16" { 16 } else { 8 },
+            rank_bits: match &*self.rank_bits {
+                "16" => RankBits::Sixteen,
+                "auto" => RankBits::Measured,
+                _ => RankBits::Eight,
+            },
             max_error: self.max_error,
             max_drop: self.max_drop,
             ratio: self.ratio,

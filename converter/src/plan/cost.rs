@@ -17,6 +17,7 @@ use crate::calibrate::covariance::Geometry;
 use crate::emit;
 use crate::graph::{Graph, Op};
 use crate::passes::{layout, legalize};
+use crate::quantize::RankBits;
 
 /// Modelled instructions of each step of a blob.
 pub fn instructions<O: OpSet>(model: &Model<'_, O>, core: Core) -> Option<Vec<u64>> {
@@ -28,9 +29,9 @@ pub fn instructions<O: OpSet>(model: &Model<'_, O>, core: Core) -> Option<Vec<u6
 }
 
 /// Modelled instructions of a layer that is lowered to `stages`, one after the other. `int8`: the width of integers between two stages, `None` for floats.
-pub fn candidate_instructions(core: Core, int8: Option<u8>, stages: &[Geometry]) -> Option<u64> {
+pub fn candidate_instructions(core: Core, int8: Option<RankBits>, stages: &[Geometry]) -> Option<u64> {
     let price = |stage: &Geometry| {
-        let kernel = core.kernel(operation(stage, int8.map(|bits| bits == 16 && stages.len() > 1)))?;
+        let kernel = core.kernel(operation(stage, int8.map(|bits| bits.planned_bytes() == 2 && stages.len() > 1)))?;
         Some(kernel.rates.instructions(&linear_work(stage, kernel)))
     };
     stages.iter().map(price).sum()
@@ -262,7 +263,7 @@ mod tests {
             let elements: usize = graph.shape(graph.inputs[0]).iter().product();
             let inputs = vec![(0..2 * elements).map(|k| (k % 17) as f32 / 9.0 - 1.0).collect()];
             let data = Dataset { inputs, samples: 2, labels: None };
-            for int8 in [None, Some(8)] {
+            for int8 in [None, Some(RankBits::Eight)] {
                 let quantized = int8
                     .map(|_| quantize::quantize(&graph, Some(&data), &quantize::Options::default()).unwrap());
                 let stored = quantized.as_ref().map_or(&graph, |quantized| &quantized.graph);

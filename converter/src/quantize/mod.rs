@@ -9,7 +9,7 @@
 //! the range of least squared error (`range`), each with and without bias correction (Nagel et al. 2019, arXiv 1906.04721), and on request the better rule with
 //! layers fitted to what the rounded layers before them give (`refit`, `rounding`); the one whose simulated outputs come
 //! nearest to the float outputs on the calibration samples wins, so no choice is worse there than plain extremes. Rank channels are
-//! equalised first (`gauge`).
+//! equalised first (`gauge`); which of their values get 16 bits may be left to the same measure (`wide`).
 //!
 //! Refused, naming node or value: a graph without calibration data unless all is pinned; operators that exist for floats
 //! alone; a softmax over more than 4095 classes; accumulators that could pass 32 bits; pins that contradict each other.
@@ -20,9 +20,11 @@ mod range;
 mod refit;
 mod rounding;
 mod simulate;
+mod wide;
 
 pub use layer::Layer;
 pub use simulate::simulate;
+pub use wide::RankBits;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -39,8 +41,8 @@ use layer::LayerInput;
 /// How to quantise.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
-    /// Width of values inside factorised layers: 8 or 16. At 16 bits a value whose reader could overflow keeps fewer levels, or 8 bits.
-    pub rank_bits: u8,
+    /// Width of values inside factorised layers. At 16 bits a value whose reader could overflow keeps fewer levels, or 8 bits.
+    pub rank_bits: RankBits,
     /// Weight scales that the source model fixes, by node name, one for each output channel; other layers use the greatest magnitude / 127.
     pub weight_scales: BTreeMap<String, Vec<f32>>,
     /// Whether rounding with layers fitted one after the other competes too: it takes seconds, where the other ways take none.
@@ -49,7 +51,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { rank_bits: 8, weight_scales: BTreeMap::new(), fit: false }
+        Self { rank_bits: RankBits::Eight, weight_scales: BTreeMap::new(), fit: false }
     }
 }
 
@@ -183,8 +185,8 @@ pub fn quantize(graph: &Graph, calibration: Option<&Dataset>, options: &Options)
     let graph = &gauge::equalized(graph, data);
     let statistics = ranges::collect(graph, data);
     let reference = evaluate(graph, &data.inputs, data.samples, &graph.outputs);
-    let judged = |clipped: bool, rounding: Rounding<'_>| -> Result<(f64, Quantized), Error> {
-        let values = calibrated(graph, &groups, &fixed, &statistics, options, clipped)?;
+    let judged = |wide: &[ValueId], clipped: bool, rounding: Rounding<'_>| -> Result<(f64, Quantized), Error> {
+        let values = calibrated(graph, &groups, &fixed, &statistics, wide, clipped)?;
         let mut quantized = with_values(graph, &groups, &values, options, rounding)?;
         let outputs = simulate(&quantized, &data.inputs, data.samples);
         let error =
@@ -197,19 +199,26 @@ pub fn quantize(graph: &Graph, calibration: Option<&Dataset>, options: &Options)
         };
         Ok((error, quantized))
     };
-    let mut best = judged(false, Rounding::Nearest)?;
+    let inner = wide::inner(graph, &groups);
+    let measured = |wide: &[ValueId]| Ok(judged(wide, false, Rounding::Nearest)?.0);
+    let wide = &*match options.rank_bits {
+        RankBits::Eight => Vec::new(),
+        RankBits::Sixteen => inner,
+        RankBits::Measured => wide::worth_it(&inner, measured)?,
+    };
+    let mut best = judged(wide, false, Rounding::Nearest)?;
     for (clipped, rounding) in [
         (false, Rounding::Corrected(&statistics)),
         (true, Rounding::Nearest),
         (true, Rounding::Corrected(&statistics)),
     ] {
-        let next = judged(clipped, rounding)?;
+        let next = judged(wide, clipped, rounding)?;
         if next.0 < best.0 {
             best = next;
         }
     }
     if options.fit {
-        let next = judged(best.1.choice.clipped, Rounding::Fitted(data))?;
+        let next = judged(wide, best.1.choice.clipped, Rounding::Fitted(data))?;
         if next.0 < best.0 {
             best = next;
         }
@@ -313,7 +322,7 @@ fn calibrated(
     groups: &[usize],
     fixed: &HashMap<usize, Quantization>,
     statistics: &HashMap<ValueId, Statistics>,
-    options: &Options,
+    wide: &[ValueId],
     clipped: bool,
 ) -> Result<HashMap<usize, Quantization>, Error> {
     let mut values = fixed.clone();
@@ -325,7 +334,7 @@ fn calibrated(
         if !(seen.low.is_finite() && seen.high.is_finite()) {
             return Err(Error::NotFinite { value: value.name.clone() });
         }
-        let quantization = if options.rank_bits == 16 && may_be_wide(graph, groups, ValueId(index)) {
+        let quantization = if wide.contains(&ValueId(index)) {
             range::symmetric16(seen, levels(graph, ValueId(index)))
         } else {
             None
@@ -335,16 +344,6 @@ fn calibrated(
         values.insert(index, quantization);
     }
     Ok(values)
-}
-
-/// Inner values of factorised layers may be 16 bits wide where only linear layers give and read them.
-fn may_be_wide(graph: &Graph, groups: &[usize], id: ValueId) -> bool {
-    let linear = |node: usize| graph.nodes[node].op.weight().is_some();
-    graph.value(id).rank_space
-        && !graph.outputs.contains(&id)
-        && groups.iter().filter(|group| **group == id.0).count() == 1
-        && graph.producer(id).is_some_and(linear)
-        && graph.consumers(id).into_iter().all(linear)
 }
 
 /// Greatest magnitude stored in a value, should it be 16 bits wide; a pinned one may use them all.

@@ -233,7 +233,7 @@ fn doubts_are_told() {
     };
     told(|c| c.samples = Samples { count: 8, source: "synthetic" }, "unverified");
     told(|c| c.samples.count = 32, "only 32");
-    told(|c| c.verify.kl = Some(0.02), "--rank-bits 16");
+    told(|c| c.verify.kl = Some(0.02), "--rank-bits auto");
     told(|c| c.verify.agreement = Some(0.9), "10.0 %");
     told(|c| c.after.arena_bytes = 1 << 20, "arena grew");
 }

@@ -30,7 +30,7 @@ pub fn warnings(conversion: &Conversion) -> Vec<String> {
     if let Some(float) = &conversion.float {
         let factorised = conversion.layers.iter().any(|layer| !layer.ranks.is_empty());
         let hint = if factorised {
-            ": --rank-bits 16 rounds the inner values of factorised layers less"
+            ": --rank-bits auto rounds the inner values of factorised layers less where it pays"
         } else {
             ""
         };

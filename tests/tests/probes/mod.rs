@@ -5,6 +5,7 @@ use tucano_converter::calibrate::Dataset;
 use tucano_converter::graph::{
     ActivationRange, Conv, Core, Dense, Graph, Mode, Network, Node, Op, Pool, Tensor, Unary, Weight,
 };
+use tucano_converter::quantize::RankBits;
 use tucano_converter::{emit, import, lower, passes, plan, quantize};
 
 /// A blob with one input, as stored.
@@ -22,12 +23,12 @@ pub fn all() -> Vec<Probe> {
     };
     let resnet = model("resnet8.onnx");
     vec![
-        probe("image i8", &image(false), Some(8)),
-        probe("vector i8", &vector(), Some(8)),
-        probe("moves i8", &moves(false), Some(8)),
-        probe("factors i8", &factors(), Some(8)),
-        probe("factors i16", &factors(), Some(16)),
-        probe("resnet8 i8", &resnet, Some(8)),
+        probe("image i8", &image(false), Some(RankBits::Eight)),
+        probe("vector i8", &vector(), Some(RankBits::Eight)),
+        probe("moves i8", &moves(false), Some(RankBits::Eight)),
+        probe("factors i8", &factors(), Some(RankBits::Eight)),
+        probe("factors i16", &factors(), Some(RankBits::Sixteen)),
+        probe("resnet8 i8", &resnet, Some(RankBits::Eight)),
         probe("image f32", &image(true), None),
         probe("vector f32", &vector(), None),
         probe("moves f32", &moves(true), None),
@@ -36,7 +37,7 @@ pub fn all() -> Vec<Probe> {
     ]
 }
 
-fn probe(name: &'static str, model: &Graph, int8: Option<u8>) -> Probe {
+fn probe(name: &'static str, model: &Graph, int8: Option<RankBits>) -> Probe {
     const SAMPLES: usize = 16;
     let graph = passes::simplify(model);
     let graph = passes::legalize(&lower::lower(&graph).expect("lowers")).expect("legal");
