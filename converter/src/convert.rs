@@ -10,7 +10,7 @@ use crate::calibrate::Dataset;
 use crate::evaluate::{ClassScores, evaluate, first_non_finite, metrics};
 use crate::graph::{Graph, ValueId};
 use crate::plan::Plan;
-use crate::quantize::{self, Quantized, RankBits};
+use crate::quantize::{self, Quantized, RankBits, WeightBits};
 use crate::report::{self, Accuracy, Fidelity, Holder, Layer, Peak, Samples, Size, run_blob};
 use crate::search::{self, Progress};
 use crate::{emit, lower, passes, plan};
@@ -26,6 +26,8 @@ pub struct Options {
     pub int8: bool,
     /// Width of factors' inner values in an int8 blob.
     pub rank_bits: RankBits,
+    /// Width of stored weights in an int8 blob.
+    pub weight_bits: WeightBits,
     /// Budget: relative RMS error of the output on held-out calibration samples.
     pub max_error: Option<f64>,
     /// Budget: percentage points of accuracy on labelled calibration samples.
@@ -47,6 +49,7 @@ impl Default for Options {
             method: Method::None,
             int8: false,
             rank_bits: RankBits::Eight,
+            weight_bits: WeightBits::Eight,
             max_error: None,
             max_drop: None,
             ratio: None,
@@ -201,7 +204,8 @@ pub fn convert(
     let parts = calibration.filter(|_| options.max_error.is_some()).map(search::split);
     let fitted = parts.as_ref().map(|(train, _)| train).or(calibration);
     let (mut quantized, mut graph, mut plan) = numbers(&lowered, fitted, options)?;
-    if options.rank_bits == RankBits::Measured && options.budget.ram.is_some_and(|ram| plan.arena_bytes > ram) {
+    if options.rank_bits == RankBits::Measured && options.budget.ram.is_some_and(|ram| plan.arena_bytes > ram)
+    {
         let narrow = Options { rank_bits: RankBits::Eight, ..options.clone() };
         (quantized, graph, plan) = numbers(&lowered, fitted, &narrow)?;
     }
@@ -362,7 +366,8 @@ fn keep_budget(budget: &Budget, size: &Size) -> Result<(), Error> {
 }
 
 fn quantize_options(options: &Options) -> quantize::Options {
-    quantize::Options { rank_bits: options.rank_bits, fit: true, ..quantize::Options::default() }
+    let Options { rank_bits, weight_bits, .. } = *options;
+    quantize::Options { rank_bits, weight_bits, fit: true, ..quantize::Options::default() }
 }
 
 fn refuse_overflow(graph: &Graph, data: &Dataset) -> Result<(), Error> {

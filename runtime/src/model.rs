@@ -194,6 +194,11 @@ impl<'m> Step<'m> {
         self.elements(k, DType::I8)
     }
 
+    /// The pairs of 4-bit elements of weight `k`; `None` if it is of another type.
+    pub fn weight_i4x2(&self, k: usize) -> Option<&'m [u8]> {
+        self.elements(k, DType::I4x2)
+    }
+
     /// The elements of weight `k`; `None` if it is of another type.
     pub fn weight_i32(&self, k: usize) -> Option<&'m [i32]> {
         self.elements(k, DType::I32)
@@ -272,7 +277,7 @@ fn lies_in_memory(blob: &Blob<'_>, tensor: &TensorRecord) -> Option<bool> {
         DType::I16 => (-32768..=32767).contains(&tensor.zero_point),
         DType::I32 => true,
         DType::F32 => tensor.zero_point == 0,
-        DType::F16 => false,
+        DType::F16 | DType::I4x2 => false,
     };
     let aligned = u32::from(header.align).checked_sub(1).is_some_and(|mask| tensor.offset & mask == 0);
     Some(end <= available as usize && scale && zero_point && aligned && tensor.window_rows == 0)

@@ -91,7 +91,8 @@ pub fn blobs() -> Vec<Vec<u8>> {
         let samples = array.shape[0].min(8);
         let data = Dataset { inputs: vec![values], samples: array.shape[0], labels: None }.slice(0..samples);
         for int8 in [false, true] {
-            let options = convert::Options { int8, rank_bits: RankBits::Sixteen, ..convert::Options::default() };
+            let options =
+                convert::Options { int8, rank_bits: RankBits::Sixteen, ..convert::Options::default() };
             let converted = convert::convert(&model, Some(&data), &options, &Silent).expect("it converts");
             blobs.push(converted.blob);
         }

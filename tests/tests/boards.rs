@@ -64,21 +64,27 @@ impl Net {
 
     /// Weights, bias, multipliers and shifts of a linear step: sums of about `taps` products of two bytes come to about `range`.
     fn linear(&mut self, outputs: usize, taps: usize, range: f64) -> [u16; 4] {
+        self.linear_of(DType::I8, outputs, taps, range)
+    }
+
+    /// Like [`Net::linear`], for weights of 4 bits, or of 8.
+    fn linear_of(&mut self, dtype: DType, outputs: usize, taps: usize, range: f64) -> [u16; 4] {
+        let (row, size) = if dtype == DType::I4x2 { (taps.div_ceil(2), 4.6) } else { (taps, 73.0) };
         // Weights are symmetric: no -128.
         let weights = self
             .noise
-            .bytes(outputs * taps)
+            .bytes(outputs * row)
             .into_iter()
             .map(|byte| if byte == 0x80 { 0x81 } else { byte })
             .collect();
         let bias = (0..outputs).flat_map(|_| (self.noise.next() % 2048).to_le_bytes()).collect();
-        let typical = range / (73.0 * 73.0 * (taps as f64).sqrt());
+        let typical = range / (73.0 * size * (taps as f64).sqrt());
         let factors: Vec<_> =
             (0..outputs).map(|k| quantize_multiplier(typical * (0.5 + k as f64 / outputs as f64))).collect();
         let multipliers = factors.iter().flat_map(|(multiplier, _)| multiplier.to_le_bytes()).collect();
         let shifts = factors.iter().flat_map(|(_, shift)| shift.to_le_bytes()).collect();
         let constants: [(DType, Vec<u8>); 4] =
-            [(DType::I8, weights), (DType::I32, bias), (DType::I32, multipliers), (DType::I32, shifts)];
+            [(dtype, weights), (DType::I32, bias), (DType::I32, multipliers), (DType::I32, shifts)];
         constants.map(|(dtype, bytes)| self.blob.weight(dtype, Packing::Rows, &bytes))
     }
 
@@ -153,7 +159,10 @@ fn network() -> Vec<u8> {
         act_min: I8_RANGE.0,
         act_max: I8_RANGE.1,
     };
-    net.step(OpCode::AddI8, &[first, second], sum, &[], &parameters.emit());
+    let third = net.tensor(DType::I8, [1, 8, 8, 8], 0.05, 11);
+    let weights = net.linear_of(DType::I4x2, 8, 72, 60.0);
+    net.step(OpCode::Conv2dI4, &[second], third, &weights, &same(3, 1, I8_RANGE));
+    net.step(OpCode::AddI8, &[first, third], sum, &[], &parameters.emit());
     let table: Vec<u8> = (0..=255).map(|entry: u8| (entry ^ 0x80).wrapping_neg()).collect();
     let table = net.blob.weight(DType::I8, Packing::Rows, &table);
     let mapped = net.tensor(DType::I8, [1, 8, 8, 8], 0.08, 0);
@@ -179,6 +188,12 @@ fn network() -> Vec<u8> {
     let flat = net.tensor(DType::I8, [1, 4, 2, 10], 0.1, 0);
     let weights = net.linear(10, 4, 60.0);
     net.step(OpCode::DenseI8, &[small], flat, &weights, &dense);
+    let odd = net.tensor(DType::I8, [1, 4, 2, 5], 0.1, 2);
+    let weights = net.linear_of(DType::I4x2, 5, 10, 60.0);
+    net.step(OpCode::DenseI4, &[flat], odd, &weights, &dense);
+    let flat = net.tensor(DType::I8, [1, 4, 2, 10], 0.1, 0);
+    let weights = net.linear_of(DType::I4x2, 10, 5, 60.0);
+    net.step(OpCode::DenseI4, &[odd], flat, &weights, &dense);
     let output = net.tensor(DType::I8, [1, 4, 2, 10], 1.0 / 256.0, -128);
     let (multiplier, left_shift) = quantize_multiplier(0.1 * f64::from(1 << 26));
     let parameters = softmax::Parameters { multiplier, left_shift, diff_min: -248 };

@@ -41,6 +41,8 @@ const BLOCK: [u16; 1] = [16];
 fn lanes(op: OpCode) -> &'static [u16] {
     match op {
         OpCode::Conv2dI8
+        | OpCode::Conv2dI4
+        | OpCode::DenseI4
         | OpCode::Conv2dI16
         | OpCode::Conv2dF32
         | OpCode::DenseI8

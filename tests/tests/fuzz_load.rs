@@ -53,11 +53,16 @@ impl Net {
     }
 
     fn integers(&mut self, weights: u32, outputs: u32) -> Vec<u16> {
+        self.integers_of(DType::I8, weights, outputs)
+    }
+
+    /// With `bytes` bytes of weights of a type.
+    fn integers_of(&mut self, dtype: DType, bytes: u32, outputs: u32) -> Vec<u16> {
         let words = |value: i32| -> Vec<u8> { (0..outputs).flat_map(|_| value.to_le_bytes()).collect() };
-        let bytes: Vec<u8> = (0..weights).map(|k| (k * 37 % 255) as u8).collect();
+        let bytes: Vec<u8> = (0..bytes).map(|k| (k * 37 % 255) as u8).collect();
         let mut add = |dtype, bytes: &[u8]| self.builder.weight(dtype, Packing::Rows, bytes);
         vec![
-            add(DType::I8, &bytes),
+            add(dtype, &bytes),
             add(DType::I32, &words(100)),
             add(DType::I32, &words(HALF)),
             add(DType::I32, &words(-6)),
@@ -107,6 +112,8 @@ fn integer_net() -> Vec<u8> {
     net.then(OpCode::Conv2dI8, DType::I8, &image, &weights, &window(3, 1, 2, I8_BOUNDS));
     let weights = net.integers(9 * 4, 4);
     net.then(OpCode::DepthwiseConv2dI8, DType::I8, &image, &weights, &window(3, 1, 4, I8_BOUNDS));
+    let weights = net.integers_of(DType::I4x2, 4 * 9, 4);
+    net.then(OpCode::Conv2dI4, DType::I8, &image, &weights, &window(3, 1, 2, I8_BOUNDS));
     let (first, sum) = (net.last, net.tensor(DType::I8, &image, 1.0 / 16.0, 0));
     let [low, high] = I8_BOUNDS;
     let add = [20, HALF as u32, 0, HALF as u32, 0, HALF as u32, -18i32 as u32, low, high];
@@ -129,6 +136,8 @@ fn integer_net() -> Vec<u8> {
     net.then(OpCode::TableI8, DType::I8, &[1, 4, 2, 2], &[table], &[]);
     let weights = net.integers(3 * 2, 3);
     net.then(OpCode::DenseI8, DType::I8, &[1, 4, 2, 3], &weights, &I8_BOUNDS);
+    let weights = net.integers_of(DType::I4x2, 2 * 3, 3);
+    net.then(OpCode::DenseI4, DType::I8, &[1, 4, 2, 3], &weights, &I8_BOUNDS);
     let (input, output) = (net.last, net.tensor(DType::I8, &[1, 4, 2, 3], 1.0 / 256.0, -128));
     net.step(OpCode::SoftmaxI8, &[input], output, &[], &[HALF as u32, 22, -31i32 as u32]);
     net.finish()

@@ -11,7 +11,7 @@ use super::data::Selection;
 use super::progress::Bar;
 use super::{budget, model};
 use crate::convert::{Budget, Method, Options, convert};
-use crate::quantize::RankBits;
+use crate::quantize::{RankBits, WeightBits};
 use crate::{emit, report};
 
 /// Flags of `convert`.
@@ -31,6 +31,9 @@ pub struct Arguments {
     /// Width of the inner values of factorised layers in int8 blobs; auto: 16 bits for those whose rounding to 8 the outputs suffer from
     #[arg(long, value_name = "BITS", default_value = "8", value_parser = ["8", "16", "auto"], requires = "int8")]
     rank_bits: String,
+    /// Width of stored weights in int8 blobs; auto: 4 bits, half the flash, for as many layers as hardly change the outputs on held-out samples
+    #[arg(long, value_name = "BITS", default_value = "8", value_parser = ["8", "4", "auto"])]
+    weight_bits: String,
     /// Samples of real inputs: decides ranks and ranges
     #[arg(long, value_name = "DATA.npz")]
     calibrate: Option<PathBuf>,
@@ -235,6 +238,11 @@ impl Arguments {
                 "16" => RankBits::Sixteen,
                 "auto" => RankBits::Measured,
                 _ => RankBits::Eight,
+            },
+            weight_bits: match &*self.weight_bits {
+                "4" => WeightBits::Four,
+                "auto" => WeightBits::Measured,
+                _ => WeightBits::Eight,
             },
             max_error: self.max_error,
             max_drop: self.max_drop,

@@ -33,6 +33,7 @@ impl Program<'_> {
             Kind::Conv(window, gather) => {
                 let Op::Conv(conv) = &node.op else { return Err(mismatch(node)) };
                 self.convolution(step, node, window, gather, conv.groups, |family| match family {
+                    Family::I8 if self.four_bits(step) => OpCode::Conv2dI4,
                     Family::I8 => OpCode::Conv2dI8,
                     Family::I16 => OpCode::Conv2dI16,
                     Family::F32 => OpCode::Conv2dF32,
@@ -51,6 +52,7 @@ impl Program<'_> {
                 let (weights, [act_min, act_max]) =
                     self.constants(step.node, node, gather, layer.activation)?;
                 let op = match self.family(step) {
+                    Family::I8 if self.four_bits(step) => OpCode::DenseI4,
                     Family::I8 => OpCode::DenseI8,
                     Family::I16 => OpCode::DenseI16,
                     Family::F32 => OpCode::DenseF32,
@@ -99,6 +101,12 @@ impl Program<'_> {
         }
     }
 
+    /// Whether a linear layer's weights have 4 bits.
+    fn four_bits(&self, step: &Step) -> bool {
+        let layer = self.quantized.and_then(|quantized| quantized.layers.get(step.node)?.as_ref());
+        layer.is_some_and(|layer| layer.four_bits)
+    }
+
     fn byte_or_float(&self, step: &Step, node: &Node, [byte, float]: [OpCode; 2]) -> Result<OpCode, Error> {
         match self.family(step) {
             Family::I8 => Ok(byte),
@@ -125,13 +133,17 @@ impl Program<'_> {
             Some(quantized) => {
                 let layer = quantized.layers.get(index).and_then(Option::as_ref);
                 let layer = layer.ok_or_else(|| refuse(node, "has no integer weights"))?;
-                let weights = gathered(&layer.weights, &gather.weights).iter().map(|w| *w as u8).collect();
+                let weights = gathered(&layer.weights, &gather.weights);
+                let weights = match layer.four_bits {
+                    true => (DType::I4x2, pairs(&weights, gather.channels.len())),
+                    false => (DType::I8, weights.iter().map(|w| *w as u8).collect()),
+                };
                 let integers = |numbers: &[i32]| {
                     let stored = gathered(numbers, &gather.channels);
                     (DType::I32, stored.iter().flat_map(|number| number.to_le_bytes()).collect())
                 };
                 let constants = vec![
-                    (DType::I8, weights),
+                    weights,
                     integers(&layer.bias),
                     integers(&layer.multipliers),
                     integers(&layer.shifts),
@@ -326,6 +338,13 @@ impl Program<'_> {
         let parameters = softmax::Parameters { multiplier, left_shift, diff_min: -(radius.floor() as i32) };
         Ok(Encoded { op, weights: vec![], parameters: parameters.emit().to_vec() })
     }
+}
+
+/// 4-bit weights of `channels` output channels, two in a byte, the first in its lower half; each channel starts a byte.
+fn pairs(weights: &[i8], channels: usize) -> Vec<u8> {
+    let pair = |pair: &[i8]| (pair[0] as u8 & 0xF) | (pair.get(1).map_or(0, |high| *high as u8) << 4);
+    let channel = (weights.len() / channels.max(1)).max(1);
+    weights.chunks(channel).flat_map(|weights| weights.chunks(2).map(pair)).collect()
 }
 
 /// Element types of an operator.

@@ -31,7 +31,8 @@ pub fn instructions<O: OpSet>(model: &Model<'_, O>, core: Core) -> Option<Vec<u6
 /// Modelled instructions of a layer that is lowered to `stages`, one after the other. `int8`: the width of integers between two stages, `None` for floats.
 pub fn candidate_instructions(core: Core, int8: Option<RankBits>, stages: &[Geometry]) -> Option<u64> {
     let price = |stage: &Geometry| {
-        let kernel = core.kernel(operation(stage, int8.map(|bits| bits.planned_bytes() == 2 && stages.len() > 1)))?;
+        let kernel =
+            core.kernel(operation(stage, int8.map(|bits| bits.planned_bytes() == 2 && stages.len() > 1)))?;
         Some(kernel.rates.instructions(&linear_work(stage, kernel)))
     };
     stages.iter().map(price).sum()
@@ -130,14 +131,14 @@ pub fn work(step: &Step<'_>, kernel: &Kernel) -> Option<Work> {
     let rows_of = |extent: usize| elements.checked_div(extent).map(|rows| rows as u64);
     let plain = Work { outputs: elements as u64, ..Work::default() };
     Some(match kernel.op {
-        OpCode::Conv2dI8 | OpCode::Conv2dI16 | OpCode::Conv2dF32 => {
+        OpCode::Conv2dI8 | OpCode::Conv2dI16 | OpCode::Conv2dF32 | OpCode::Conv2dI4 => {
             let (window, groups) = convolution(step, &input, &output)?;
             conv_work(&window, groups, kernel)
         }
         OpCode::DepthwiseConv2dI8 | OpCode::DepthwiseConv2dI16 | OpCode::DepthwiseConv2dF32 => {
             block_work(&convolution(step, &input, &output)?.0, kernel)
         }
-        OpCode::DenseI8 | OpCode::DenseI16 | OpCode::DenseF32 => {
+        OpCode::DenseI8 | OpCode::DenseI16 | OpCode::DenseF32 | OpCode::DenseI4 => {
             let (inputs, outputs) = (last_extent(&input), last_extent(&output));
             dense_work(rows_of(outputs)?, inputs, outputs, kernel)
         }

@@ -2,6 +2,7 @@
 
 use tucano::quant::quantize_multiplier;
 
+use super::four::LEVELS_4;
 use super::{Error, stored_bounds};
 use crate::evaluate::evaluate;
 use crate::graph::{ActivationRange, Graph, Node, Op, Quantization, Tensor, ValueId, Weight};
@@ -13,6 +14,8 @@ pub struct Layer {
     pub shape: Vec<usize>,
     /// Weights.
     pub weights: Vec<i8>,
+    /// Whether they are stored in 4 bits.
+    pub four_bits: bool,
     /// Real size of a weight's unit, one for each output channel.
     pub scales: Vec<f32>,
     /// In units of input scale times weight scale.
@@ -39,6 +42,8 @@ pub struct LayerInput<'a> {
     pub output_levels: i32,
     /// Weight scales that are fixed.
     pub scales: Option<&'a [f32]>,
+    /// Greatest magnitude of a stored weight.
+    pub levels: i32,
     pub activation: ActivationRange,
 }
 
@@ -61,6 +66,7 @@ impl Layer {
         let mut layer = Self {
             shape: from.weight.shape.clone(),
             weights: Vec::with_capacity(from.weight.len()),
+            four_bits: from.levels == LEVELS_4,
             scales: Vec::with_capacity(channels),
             bias: Vec::with_capacity(channels),
             multipliers: Vec::with_capacity(channels),
@@ -80,7 +86,8 @@ impl Layer {
                     "weight scale {scale} of channel {channel} is not positive and normal"
                 )));
             }
-            let stored = |weight: &f32| (weight / scale).round().clamp(-127.0, 127.0) as i8;
+            let levels = from.levels as f32;
+            let stored = |weight: &f32| (weight / scale).round().clamp(-levels, levels) as i8;
             let start = layer.weights.len();
             layer.weights.extend(weights.iter().map(stored));
             let bias = (f64::from(from.bias[channel]) / (input_scale * f64::from(scale))).round();
@@ -165,11 +172,11 @@ impl LayerInput<'_> {
         i64::from(if self.input.bits == 16 { greatest.min(self.input_levels) } else { greatest })
     }
 
-    /// Greatest weight / 127; coarser where the bias would need more bits than it has.
+    /// Greatest weight / greatest level; coarser where the bias would need more bits than it has.
     pub fn scale_of(&self, weights: &[f32], bias: f32) -> f32 {
         let greatest = weights.iter().fold(0.0f32, |max, weight| max.max(weight.abs()));
         let for_bias = f64::from(bias.abs()) / (f64::from(self.input.scale) * BIAS_LIMIT);
-        let scale = f64::from(greatest / 127.0).max(for_bias) as f32;
+        let scale = f64::from(greatest / self.levels as f32).max(for_bias) as f32;
         // A channel of zeros: a unit for which the multiplier is 1.
         let neutral = self.output.scale / self.input.scale;
         if scale.is_normal() { scale } else { neutral.clamp(f32::MIN_POSITIVE, f32::MAX) }

@@ -9,11 +9,12 @@
 //! the range of least squared error (`range`), each with and without bias correction (Nagel et al. 2019, arXiv 1906.04721), and on request the better rule with
 //! layers fitted to what the rounded layers before them give (`refit`, `rounding`); the one whose simulated outputs come
 //! nearest to the float outputs on the calibration samples wins, so no choice is worse there than plain extremes. Rank channels are
-//! equalised first (`gauge`); which of their values get 16 bits may be left to the same measure (`wide`).
+//! equalised first (`gauge`). Which of their values get 16 bits (`wide`), and which layers' weights 4 (`four`), may be left to such measures, too.
 //!
 //! Refused, naming node or value: a graph without calibration data unless all is pinned; operators that exist for floats
 //! alone; a softmax over more than 4095 classes; accumulators that could pass 32 bits; pins that contradict each other.
 
+mod four;
 mod gauge;
 mod layer;
 mod range;
@@ -22,6 +23,7 @@ mod rounding;
 mod simulate;
 mod wide;
 
+pub use four::{WeightBits, has_kernel};
 pub use layer::Layer;
 pub use simulate::simulate;
 pub use wide::RankBits;
@@ -43,6 +45,8 @@ use layer::LayerInput;
 pub struct Options {
     /// Width of values inside factorised layers. At 16 bits a value whose reader could overflow keeps fewer levels, or 8 bits.
     pub rank_bits: RankBits,
+    /// Width of stored weights.
+    pub weight_bits: WeightBits,
     /// Weight scales that the source model fixes, by node name, one for each output channel; other layers use the greatest magnitude / 127.
     pub weight_scales: BTreeMap<String, Vec<f32>>,
     /// Whether rounding with layers fitted one after the other competes too: it takes seconds, where the other ways take none.
@@ -51,7 +55,12 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { rank_bits: RankBits::Eight, weight_scales: BTreeMap::new(), fit: false }
+        Self {
+            rank_bits: RankBits::Eight,
+            weight_bits: WeightBits::Eight,
+            weight_scales: BTreeMap::new(),
+            fit: false,
+        }
     }
 }
 
@@ -179,51 +188,80 @@ pub fn quantize(graph: &Graph, calibration: Option<&Dataset>, options: &Options)
             Some(id) => {
                 Err(Error::Uncalibrated { value: graph.values[id].name.clone(), others: open.count() })
             }
-            None => with_values(graph, &groups, &fixed, options, Rounding::Nearest),
+            None => with_values(graph, &groups, &fixed, &[], options, Rounding::Nearest),
         };
     };
     let graph = &gauge::equalized(graph, data);
     let statistics = ranges::collect(graph, data);
     let reference = evaluate(graph, &data.inputs, data.samples, &graph.outputs);
-    let judged = |wide: &[ValueId], clipped: bool, rounding: Rounding<'_>| -> Result<(f64, Quantized), Error> {
-        let values = calibrated(graph, &groups, &fixed, &statistics, wide, clipped)?;
-        let mut quantized = with_values(graph, &groups, &values, options, rounding)?;
-        let outputs = simulate(&quantized, &data.inputs, data.samples);
-        let error =
-            reference.iter().zip(&outputs).map(|(a, b)| metrics::relative_rms(a, b)).fold(0.0, f64::max);
-        quantized.choice = Choice {
-            clipped,
-            bias_corrected: !matches!(rounding, Rounding::Nearest),
-            fitted: matches!(rounding, Rounding::Fitted(_)),
-            error: Some(error),
+    let made = |widths: Widths<'_>, clipped: bool, rounding: Rounding<'_>| {
+        let values = calibrated(graph, &groups, &fixed, &statistics, widths.wide, clipped)?;
+        with_values(graph, &groups, &values, widths.four, options, rounding)
+    };
+    let judged =
+        |widths: Widths<'_>, clipped: bool, rounding: Rounding<'_>| -> Result<(f64, Quantized), Error> {
+            let mut quantized = made(widths, clipped, rounding)?;
+            let outputs = simulate(&quantized, &data.inputs, data.samples);
+            let error =
+                reference.iter().zip(&outputs).map(|(a, b)| metrics::relative_rms(a, b)).fold(0.0, f64::max);
+            quantized.choice = Choice {
+                clipped,
+                bias_corrected: !matches!(rounding, Rounding::Nearest),
+                fitted: matches!(rounding, Rounding::Fitted(_)),
+                error: Some(error),
+            };
+            Ok((error, quantized))
         };
-        Ok((error, quantized))
-    };
     let inner = wide::inner(graph, &groups);
-    let measured = |wide: &[ValueId]| Ok(judged(wide, false, Rounding::Nearest)?.0);
-    let wide = &*match options.rank_bits {
-        RankBits::Eight => Vec::new(),
-        RankBits::Sixteen => inner,
-        RankBits::Measured => wide::worth_it(&inner, measured)?,
+    let wide =
+        match options.rank_bits {
+            RankBits::Eight => Vec::new(),
+            RankBits::Sixteen => inner,
+            RankBits::Measured => wide::worth_it(&inner, |wide| {
+                Ok(judged(Widths { wide, four: &[] }, false, Rounding::Nearest)?.0)
+            })?,
+        };
+    let wide = &*wide;
+    let candidates = four::candidates(graph);
+    let four = match options.weight_bits {
+        WeightBits::Eight => Vec::new(),
+        WeightBits::Four => candidates.into_iter().map(|(node, _)| node).collect(),
+        WeightBits::Measured => {
+            let [known, other] = four::split(data);
+            let (loss, allowed) = four::loss(graph, &other);
+            let alone = |four: &[usize]| Ok(loss(&made(Widths { wide, four }, false, Rounding::Nearest)?));
+            let together =
+                |four: &[usize]| Ok(loss(&made(Widths { wide, four }, false, Rounding::Fitted(&known))?));
+            four::choose(&candidates, allowed, alone, together)?
+        }
     };
-    let mut best = judged(wide, false, Rounding::Nearest)?;
+    let widths = Widths { wide, four: &four };
+    let mut best = judged(widths, false, Rounding::Nearest)?;
     for (clipped, rounding) in [
         (false, Rounding::Corrected(&statistics)),
         (true, Rounding::Nearest),
         (true, Rounding::Corrected(&statistics)),
     ] {
-        let next = judged(wide, clipped, rounding)?;
+        let next = judged(widths, clipped, rounding)?;
         if next.0 < best.0 {
             best = next;
         }
     }
-    if options.fit {
-        let next = judged(wide, best.1.choice.clipped, Rounding::Fitted(data))?;
+    // Nearest levels are too coarse for 4-bit weights.
+    if options.fit || !four.is_empty() {
+        let next = judged(widths, best.1.choice.clipped, Rounding::Fitted(data))?;
         if next.0 < best.0 {
             best = next;
         }
     }
     Ok(best.1)
+}
+
+/// What is not stored in 8 bits: inner values of 16, nodes whose weights have 4.
+#[derive(Clone, Copy)]
+struct Widths<'a> {
+    wide: &'a [ValueId],
+    four: &'a [usize],
 }
 
 fn is_used(graph: &Graph, id: ValueId) -> bool {
@@ -373,6 +411,7 @@ fn with_values(
     graph: &Graph,
     groups: &[usize],
     values: &HashMap<usize, Quantization>,
+    four: &[usize],
     options: &Options,
     rounding: Rounding<'_>,
 ) -> Result<Quantized, Error> {
@@ -396,7 +435,7 @@ fn with_values(
             values.get(&groups[node.output.0]),
         ) {
             (Some(weight), Some(input), Some(output)) => {
-                Some(layer_input(graph, index, weight, [*input, *output], options))
+                Some(layer_input(graph, index, weight, [*input, *output], four.contains(&index), options))
             }
             _ => None,
         };
@@ -449,6 +488,7 @@ fn layer_input<'a>(
     index: usize,
     weight: &'a Tensor,
     [input, output]: [Quantization; 2],
+    four: bool,
     options: &'a Options,
 ) -> LayerInput<'a> {
     let node = &graph.nodes[index];
@@ -457,6 +497,8 @@ fn layer_input<'a>(
         Op::Dense(dense) => (dense.bias.as_ref(), dense.activation),
         _ => (None, ActivationRange::NONE),
     };
+    let scales = options.weight_scales.get(&node.name).map(Vec::as_slice);
+    let four = four && scales.is_none() && input.bits == 8 && output.bits == 8;
     LayerInput {
         node: &node.name,
         weight,
@@ -465,7 +507,8 @@ fn layer_input<'a>(
         output,
         input_levels: levels(graph, node.inputs[0]),
         output_levels: levels(graph, node.output),
-        scales: options.weight_scales.get(&node.name).map(Vec::as_slice),
+        scales,
+        levels: if four { four::LEVELS_4 } else { four::LEVELS_8 },
         activation,
     }
 }

@@ -16,8 +16,6 @@ use crate::evaluate::{Values, evaluate_from};
 use crate::graph::{ActivationRange, Graph, Op, Tensor};
 use crate::linalg::{Matrix, product, solve};
 
-/// Greatest stored weight.
-const LEVELS: i32 = 127;
 /// How a layer may be rounded.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Way {
@@ -121,8 +119,8 @@ impl Rows<'_> {
         };
         let scales: Vec<f32> = (0..weight.nrows()).map(scale).collect();
         let levels = match way {
-            Way::Nearest => nearest(&weight, &scales, LEVELS),
-            Way::Compensated(_) => compensated(&weight, &scales, &damped, LEVELS),
+            Way::Nearest => nearest(&weight, &scales, self.from.levels),
+            Way::Compensated(_) => compensated(&weight, &scales, &damped, self.from.levels),
         };
         let mut found = OnGrid { levels, scales, bias: Vec::new() };
         let real = found.weight();

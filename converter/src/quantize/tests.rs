@@ -189,7 +189,8 @@ fn wide_rank_values_drop_bits_before_their_reader_overflows() {
         graph.values[1].rank_space = true;
         let data = samples(&graph, 30, 1.0);
         let quantized =
-            quantize(&graph, Some(&data), &Options { rank_bits: RankBits::Sixteen, ..Options::default() }).unwrap();
+            quantize(&graph, Some(&data), &Options { rank_bits: RankBits::Sixteen, ..Options::default() })
+                .unwrap();
         assert_eq!(quantized.graph.values[1].quantization.unwrap().bits, 16, "rank {rank}");
         let [least, greatest] = quantized.layers[0].as_ref().unwrap().bounds;
         assert_eq!(least, -greatest);
@@ -206,7 +207,9 @@ fn wide_rank_values_drop_bits_before_their_reader_overflows() {
     let mut graph = chain(&[1, 1], vec![dense(rank, 1, random(rank, 1)), dense(1, rank, vec![1.0; rank])]);
     graph.values[1].rank_space = true;
     let data = samples(&graph, 4, 1.0);
-    let quantized = quantize(&graph, Some(&data), &Options { rank_bits: RankBits::Sixteen, ..Options::default() }).unwrap();
+    let quantized =
+        quantize(&graph, Some(&data), &Options { rank_bits: RankBits::Sixteen, ..Options::default() })
+            .unwrap();
     assert_eq!(quantized.graph.values[1].quantization.unwrap().bits, 8);
 }
 

@@ -60,6 +60,18 @@ pub trait Backend: Copy {
         scalar::conv2d::conv2d_i16(window, groups, linear, input, output)
     }
 
+    /// Convolution in `groups` groups, with weights of 4 bits.
+    fn conv2d_i4(
+        self,
+        window: &Window,
+        groups: usize,
+        linear: &Integer<'_, u8>,
+        input: &[i8],
+        output: &mut [i8],
+    ) -> Option<()> {
+        scalar::conv2d::conv2d_i4(window, groups, linear, input, output)
+    }
+
     /// Convolution in `groups` groups.
     fn conv2d_f32(
         self,
@@ -119,6 +131,17 @@ pub trait Backend: Copy {
         output: IntegersMut<'_>,
     ) -> Option<()> {
         scalar::dense::dense_i16(inputs, linear, input, output)
+    }
+
+    /// Dense layer over rows of `inputs` elements, with weights of 4 bits.
+    fn dense_i4(
+        self,
+        inputs: usize,
+        linear: &Integer<'_, u8>,
+        input: &[i8],
+        output: &mut [i8],
+    ) -> Option<()> {
+        scalar::dense::dense_i4(inputs, linear, input, output)
     }
 
     /// Dense layer over rows of `inputs` elements.

@@ -137,6 +137,8 @@ pub enum DType {
     F32 = 4,
     /// IEEE 754 binary16. Reserved: no 1.0 operator takes it.
     F16 = 5,
+    /// Two signed 4-bit integers in a byte, the first in its lower half. Of constants alone.
+    I4x2 = 6,
 }
 
 impl DType {
@@ -148,6 +150,7 @@ impl DType {
             3 => Some(Self::I32),
             4 => Some(Self::F32),
             5 => Some(Self::F16),
+            6 => Some(Self::I4x2),
             _ => None,
         }
     }
@@ -155,7 +158,7 @@ impl DType {
     /// Bytes of one element.
     pub const fn bytes(self) -> usize {
         match self {
-            Self::I8 => 1,
+            Self::I8 | Self::I4x2 => 1,
             Self::I16 | Self::F16 => 2,
             Self::I32 | Self::F32 => 4,
         }
@@ -169,6 +172,7 @@ impl DType {
             Self::I32 => "i32",
             Self::F32 => "f32",
             Self::F16 => "f16",
+            Self::I4x2 => "i4x2",
         }
     }
 }

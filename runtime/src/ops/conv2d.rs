@@ -1,6 +1,6 @@
 //! Two-dimensional convolution of images `[n, h, w, c]`: strides, dilation, padding of each side, groups.
 
-use super::linear::{Float, Integer};
+use super::linear::{self, Float, Integer};
 use super::operands::{Family, apart, ends, integers, integers_mut};
 use super::window::Window;
 use super::{OpCode, Operator};
@@ -124,15 +124,10 @@ fn check(step: &Step<'_>, family: Family) -> Result<(), ErrorKind> {
     if inputs.checked_rem(p.groups) != Some(0) || outputs.checked_rem(p.groups) != Some(0) {
         return Err(ErrorKind::Parameter);
     }
-    let weights = inputs
+    let kernel = inputs
         .checked_div(p.groups)
-        .and_then(|elements| elements.checked_mul(p.kernel_h)?.checked_mul(p.kernel_w)?.checked_mul(outputs));
-    if family == Family::F32 {
-        Float::of(step, p.act_min, p.act_max).ok_or(ErrorKind::ElementType)?.check(weights, outputs)
-    } else {
-        let linear = Integer::of(step, p.act_min, p.act_max).ok_or(ErrorKind::ElementType)?;
-        linear.check(weights, outputs, output.dtype)
-    }
+        .and_then(|elements| elements.checked_mul(p.kernel_h)?.checked_mul(p.kernel_w));
+    linear::check(step, family, [p.act_min, p.act_max], kernel, outputs, output.dtype)
 }
 
 /// [`OpCode::Conv2dI8`].
@@ -174,6 +169,25 @@ impl Operator for Conv2dI16 {
         let input = integers(from.dtype, input?)?;
         let output = integers_mut(to.dtype, views.output)?;
         backend.conv2d_i16(&window, p.groups as usize, &linear, input, output)
+    }
+}
+
+/// [`OpCode::Conv2dI4`].
+pub struct Conv2dI4;
+
+impl Operator for Conv2dI4 {
+    const CODE: u16 = OpCode::Conv2dI4 as u16;
+
+    fn check(step: &Step<'_>) -> Result<(), ErrorKind> {
+        check(step, Family::I4)
+    }
+
+    fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
+        let p = Parameters::parse(step.parameters())?;
+        let window = p.window(&step.input(0)?, &step.output(0)?).ok()?;
+        let linear = Integer::of_i4x2(step, p.act_min, p.act_max)?;
+        let (input, output) = apart(step.views(memory)?)?;
+        backend.conv2d_i4(&window, p.groups as usize, &linear, input, output)
     }
 }
 

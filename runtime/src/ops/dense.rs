@@ -1,6 +1,6 @@
 //! Dense layer over the last axis: `[.., i]` to `[.., o]`, each leading row on its own.
 
-use super::linear::{Float, Integer};
+use super::linear::{self, Float, Integer};
 use super::operands::{Family, apart, ends, integers, integers_mut, last_axis};
 use super::{OpCode, Operator};
 use crate::arena::Memory;
@@ -42,13 +42,7 @@ fn check(step: &Step<'_>, family: Family) -> Result<(), ErrorKind> {
     if input.rank != output.rank || !same_rows || inputs == 0 || outputs == 0 {
         return Err(ErrorKind::Shape);
     }
-    let weights = inputs.checked_mul(outputs);
-    if family == Family::F32 {
-        Float::of(step, p.act_min, p.act_max).ok_or(ErrorKind::ElementType)?.check(weights, outputs)
-    } else {
-        let linear = Integer::of(step, p.act_min, p.act_max).ok_or(ErrorKind::ElementType)?;
-        linear.check(weights, outputs, output.dtype)
-    }
+    linear::check(step, family, [p.act_min, p.act_max], Some(inputs), outputs, output.dtype)
 }
 
 /// [`OpCode::DenseI8`].
@@ -89,6 +83,25 @@ impl Operator for DenseI16 {
         let input = integers(from.dtype, input?)?;
         let output = integers_mut(step.output(0)?.dtype, views.output)?;
         backend.dense_i16(last_axis(&from)? as usize, &linear, input, output)
+    }
+}
+
+/// [`OpCode::DenseI4`].
+pub struct DenseI4;
+
+impl Operator for DenseI4 {
+    const CODE: u16 = OpCode::DenseI4 as u16;
+
+    fn check(step: &Step<'_>) -> Result<(), ErrorKind> {
+        check(step, Family::I4)
+    }
+
+    fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
+        let p = Parameters::parse(step.parameters())?;
+        let linear = Integer::of_i4x2(step, p.act_min, p.act_max)?;
+        let inputs = last_axis(&step.input(0)?)?;
+        let (input, output) = apart(step.views(memory)?)?;
+        backend.dense_i4(inputs as usize, &linear, input, output)
     }
 }
 

@@ -1,15 +1,16 @@
 //! Constant operands that convolutions and dense layers share: weights, bias and how an accumulator becomes an output.
 
+use super::operands::Family;
 use crate::blob::{DType, TensorRecord};
 use crate::error::ErrorKind;
 use crate::model::Step;
 use crate::quant;
 
-/// Operands of an integer linear operator.
+/// Operands of an integer linear operator, whose weights are stored as `W`: `i8`, or `u8` with two of 4 bits.
 #[derive(Clone, Copy, Debug)]
-pub struct Integer<'a> {
+pub struct Integer<'a, W = i8> {
     /// Weights, in the operator's order.
-    pub weights: &'a [i8],
+    pub weights: &'a [W],
     /// One for each output channel, in units of input scale times weight scale.
     pub bias: &'a [i32],
     /// Q31 factor of each output channel.
@@ -29,8 +30,21 @@ pub struct Integer<'a> {
 impl<'a> Integer<'a> {
     /// Takes the operands of a step, whose input and output are its first ones. No lengths are checked.
     pub fn of(step: &Step<'a>, act_min: u32, act_max: u32) -> Option<Self> {
+        Self::with(step.weight_i8(0)?, step, act_min, act_max)
+    }
+}
+
+impl<'a> Integer<'a, u8> {
+    /// Like [`Integer::of`], for weights of 4 bits.
+    pub fn of_i4x2(step: &Step<'a>, act_min: u32, act_max: u32) -> Option<Self> {
+        Self::with(step.weight_i4x2(0)?, step, act_min, act_max)
+    }
+}
+
+impl<'a, W> Integer<'a, W> {
+    fn with(weights: &'a [W], step: &Step<'a>, act_min: u32, act_max: u32) -> Option<Self> {
         Some(Self {
-            weights: step.weight_i8(0)?,
+            weights,
             bias: step.weight_i32(1)?,
             multiplier: step.weight_i32(2)?,
             shift: step.weight_i32(3)?,
@@ -41,7 +55,7 @@ impl<'a> Integer<'a> {
         })
     }
 
-    /// Checks what [`Integer::of`] gives: `weights` elements, one bias, multiplier and shift for each of `outputs` channels, all in range.
+    /// Checks what [`Integer::of`] gives: `weights` stored elements, one bias, multiplier and shift for each of `outputs` channels, all in range.
     pub fn check(&self, weights: Option<u32>, outputs: u32, output: DType) -> Result<(), ErrorKind> {
         let outputs = outputs as usize;
         if Some(self.weights.len()) != weights.map(|elements| elements as usize)
@@ -101,6 +115,29 @@ impl<'a> Float<'a> {
             return Err(ErrorKind::WeightLength);
         }
         check_float_bounds(self.low, self.high)
+    }
+}
+
+/// Checks the constants and bounds of a linear operator whose output channels have `kernel` weights each (`None`: more than 32 bits count).
+pub(super) fn check(
+    step: &Step<'_>,
+    family: Family,
+    [act_min, act_max]: [u32; 2],
+    kernel: Option<u32>,
+    outputs: u32,
+    output: DType,
+) -> Result<(), ErrorKind> {
+    let weights = kernel.and_then(|kernel| kernel.checked_mul(outputs));
+    let missing = ErrorKind::ElementType;
+    match family {
+        Family::F32 => Float::of(step, act_min, act_max).ok_or(missing)?.check(weights, outputs),
+        Family::I8 | Family::I16 => {
+            Integer::of(step, act_min, act_max).ok_or(missing)?.check(weights, outputs, output)
+        }
+        Family::I4 => {
+            let bytes = kernel.and_then(|kernel| kernel.div_ceil(2).checked_mul(outputs));
+            Integer::of_i4x2(step, act_min, act_max).ok_or(missing)?.check(bytes, outputs, output)
+        }
     }
 }
 

@@ -10,7 +10,8 @@
 //! [`crate::blob::Packing::Rows`] order. `family` below is one of
 //! - `i8`: input and output `i8`,
 //! - `i16`: input or output (or both) `i16`, the other may be `i8`: factors' inner values,
-//! - `f32`: all `f32`, and no multipliers.
+//! - `f32`: all `f32`, and no multipliers,
+//! - `i4`: as `i8`, with weights of 4 bits, two in a byte, the first in its lower half; what belongs to one output channel starts a byte.
 //!
 //! A step's parameter words are the fields of the operator's `Parameters`, in declared order; signed fields as two's complement, floats
 //! as bits. The integer linear operators compute `sum((x - zp_in) * w) + bias` in `i32`, requantise, add `zp_out` and clamp to the
@@ -39,9 +40,9 @@
 //!
 //! | operator | families | inputs | weights | in place |
 //! |---|---|---|---|---|
-//! | conv2d | i8 i16 f32 | image | `[o][kh][kw][i/groups]`, bias `[o]`, multiplier `[o]`, shift `[o]` | no |
+//! | conv2d | i8 i16 f32 i4 | image | `[o][kh][kw][i/groups]`, bias `[o]`, multiplier `[o]`, shift `[o]` | no |
 //! | depthwise_conv2d | i8 i16 f32 | image | `[kh][kw][o]`, bias, multiplier, shift; output channel `k` reads input channel `k / (o / c)` | no |
-//! | dense | i8 i16 f32 | `[.., i]` | `[o][i]`, bias, multiplier, shift | no |
+//! | dense | i8 i16 f32 i4 | `[.., i]` | `[o][i]`, bias, multiplier, shift | no |
 //! | max_pool2d, average_pool2d | i8 f32 | image | none | no |
 //! | add | i8 f32 | two of equal shape | none | yes, on the first input |
 //! | mul | f32 | two of equal shape | none | yes, on the first input |
@@ -67,8 +68,8 @@ pub mod unary;
 pub mod window;
 
 pub use add::{AddF32, AddI8};
-pub use conv2d::{Conv2dF32, Conv2dI8, Conv2dI16};
-pub use dense::{DenseF32, DenseI8, DenseI16};
+pub use conv2d::{Conv2dF32, Conv2dI4, Conv2dI8, Conv2dI16};
+pub use dense::{DenseF32, DenseI4, DenseI8, DenseI16};
 pub use depthwise_conv2d::{DepthwiseConv2dF32, DepthwiseConv2dI8, DepthwiseConv2dI16};
 pub use mean::Mean2dI8;
 pub use mul::MulF32;
@@ -113,6 +114,8 @@ pub enum OpCode {
     Conv2dI16 = 0x0102,
     /// Convolution, `f32`.
     Conv2dF32 = 0x0104,
+    /// Convolution, `i8` with 4-bit weights.
+    Conv2dI4 = 0x0105,
     /// Depthwise convolution, `i8`.
     DepthwiseConv2dI8 = 0x0201,
     /// Depthwise convolution from or to `i16`.
@@ -125,6 +128,8 @@ pub enum OpCode {
     DenseI16 = 0x0302,
     /// Dense layer, `f32`.
     DenseF32 = 0x0304,
+    /// Dense layer, `i8` with 4-bit weights.
+    DenseI4 = 0x0305,
     /// Maximum over windows, `i8`.
     MaxPool2dI8 = 0x0401,
     /// Maximum over windows, `f32`.
@@ -165,16 +170,18 @@ impl From<OpCode> for u16 {
 
 impl OpCode {
     /// All codes, in ascending order.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 26] = [
         Self::Conv2dI8,
         Self::Conv2dI16,
         Self::Conv2dF32,
+        Self::Conv2dI4,
         Self::DepthwiseConv2dI8,
         Self::DepthwiseConv2dI16,
         Self::DepthwiseConv2dF32,
         Self::DenseI8,
         Self::DenseI16,
         Self::DenseF32,
+        Self::DenseI4,
         Self::MaxPool2dI8,
         Self::MaxPool2dF32,
         Self::AveragePool2dI8,

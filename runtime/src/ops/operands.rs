@@ -17,13 +17,15 @@ pub enum Family {
     I16,
     /// All `f32`.
     F32,
+    /// Input and output are `i8`, weights have 4 bits.
+    I4,
 }
 
 impl Family {
     /// Refuses tensors of other types, and integer ones whose zero point does not fit.
     pub fn check(self, input: &TensorRecord, output: &TensorRecord) -> Result<(), ErrorKind> {
         let legal = match (input.dtype, output.dtype) {
-            (DType::I8, DType::I8) => self == Self::I8,
+            (DType::I8, DType::I8) => matches!(self, Self::I8 | Self::I4),
             (DType::I16, DType::I8 | DType::I16) | (DType::I8, DType::I16) => self == Self::I16,
             (DType::F32, DType::F32) => self == Self::F32,
             _ => false,

@@ -8,6 +8,7 @@ mod step;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use step::{Bytes, Random, Step, tensor};
+use tucano::blob::DType;
 use tucano::ops::{OpCode, add, conv2d, dense, mean, permute, pool2d, softmax, unary};
 use tucano::quant;
 
@@ -134,32 +135,46 @@ fn requantise(sum: i32, multiplier: i32, shift: i32) -> i64 {
 /// Quantised constants of a linear layer with outputs spread over the range.
 struct Constants {
     weights: Vec<i8>,
+    four_bits: bool,
     bias: Vec<i32>,
     multiplier: Vec<i32>,
     shift: Vec<i32>,
 }
 
 impl Constants {
-    fn random(random: &mut Random, weights: usize, outputs: usize, spread: f64) -> Self {
+    /// For sums of about `fan_in` products; weights of 4 bits where `code` has such.
+    fn random<X: Activation, Y: Activation>(
+        random: &mut Random,
+        fan_in: usize,
+        outputs: usize,
+        code: OpCode,
+    ) -> Self {
+        let four_bits = matches!(code, OpCode::Conv2dI4 | OpCode::DenseI4);
+        let levels = if four_bits { [-8, 7] } else { [-127, 127] };
+        let spread = f64::from(Y::BOUNDS[1])
+            / (f64::from(X::BOUNDS[1]) * f64::from(levels[1]) * 0.5 * (fan_in as f64).sqrt());
         let factors: Vec<(i32, i32)> = (0..outputs)
             .map(|_| quant::quantize_multiplier(spread * (0.2 + f64::from(random.next()) / 4e9)))
             .collect();
         Self {
-            weights: random.integers(weights, -127, 127),
+            weights: random.integers(outputs * fan_in, levels[0], levels[1]),
+            four_bits,
             bias: random.integers(outputs, -3000, 3000),
             multiplier: factors.iter().map(|factor| factor.0).collect(),
             shift: factors.iter().map(|factor| factor.1).collect(),
         }
     }
 
-    fn operands(&self) -> Vec<(tucano::blob::DType, Vec<u8>)> {
+    fn operands(&self) -> Vec<(DType, Vec<u8>)> {
         let integers = |values: &[i32]| (i32::DTYPE, i32::bytes(values));
-        vec![
-            (i8::DTYPE, i8::bytes(&self.weights)),
-            integers(&self.bias),
-            integers(&self.multiplier),
-            integers(&self.shift),
-        ]
+        // Each output channel starts a byte.
+        let rows = self.weights.chunks((self.weights.len() / self.bias.len()).max(1));
+        let pair = |pair: &[i8]| pair[0] as u8 % 16 + 16 * (pair.get(1).map_or(9, |&w| w as u8) % 16);
+        let weights = match self.four_bits {
+            true => (DType::I4x2, rows.flat_map(|row| row.chunks(2).map(pair)).collect()),
+            false => (i8::DTYPE, i8::bytes(&self.weights)),
+        };
+        vec![weights, integers(&self.bias), integers(&self.multiplier), integers(&self.shift)]
     }
 
     /// Outputs for sums of products, channels last.
@@ -200,11 +215,6 @@ fn bounds<T: Activation>(random: &mut Random) -> [i32; 2] {
     if random.next().is_multiple_of(2) { [low, high] } else { [low / 3, high / 2] }
 }
 
-fn spread<X: Activation, Y: Activation>(fan_in: usize) -> f64 {
-    let sum = f64::from(X::BOUNDS[1]) * 64.0 * (fan_in as f64).sqrt();
-    f64::from(Y::BOUNDS[1]) / sum
-}
-
 /// A convolution of random integers against the oracle; depthwise where `code` is so.
 fn integer_convolution<X: Activation, Y: Activation>(
     windows: &Windows,
@@ -216,7 +226,7 @@ fn integer_convolution<X: Activation, Y: Activation>(
     let (inputs, outputs) = (windows.groups * windows.group_inputs, windows.groups * windows.group_outputs);
     let taps = windows.kernel[0] * windows.kernel[1];
     let fan_in = taps * windows.group_inputs;
-    let constants = Constants::random(&mut random, outputs * fan_in, outputs, spread::<X, Y>(fan_in));
+    let constants = Constants::random::<X, Y>(&mut random, fan_in, outputs, code);
     let (zero_in, zero_out) = (zero_point::<X>(&mut random), zero_point::<Y>(&mut random));
     let bounds = bounds::<Y>(&mut random);
     let shape = [windows.batch, windows.input[0], windows.input[1], inputs];
@@ -293,7 +303,7 @@ fn integer_dense<X: Activation, Y: Activation>(
 ) -> Result<(), TestCaseError> {
     let mut random = Random(seed);
     let inputs = *shape.last().unwrap();
-    let constants = Constants::random(&mut random, outputs * inputs, outputs, spread::<X, Y>(inputs));
+    let constants = Constants::random::<X, Y>(&mut random, inputs, outputs, code);
     let (zero_in, zero_out) = (zero_point::<X>(&mut random), zero_point::<Y>(&mut random));
     let bounds = bounds::<Y>(&mut random);
     let x: Vec<X> = random.integers(shape.iter().product(), X::BOUNDS[0], X::BOUNDS[1]);
@@ -417,6 +427,13 @@ proptest! {
     }
 
     #[test]
+    fn conv2d_i4(windows in windows(3, 9), channels in 1..40usize) {
+        integer_convolution::<i8, i8>(&windows, OpCode::Conv2dI4)?;
+        let windows = Windows { groups: 1, group_inputs: channels, dilation: [1, 1], ..windows };
+        integer_convolution::<i8, i8>(&windows, OpCode::Conv2dI4)?;
+    }
+
+    #[test]
     fn conv2d_f32(windows in windows(3, 9)) {
         float_convolution(&windows, OpCode::Conv2dF32)?;
     }
@@ -444,6 +461,7 @@ proptest! {
     fn dense_integers(shape in prop::collection::vec(1..6usize, 0..4), inputs in 1..70usize, outputs in 1..20usize, seed: u64) {
         let shape = [&shape[..], &[inputs]].concat();
         integer_dense::<i8, i8>(&shape, outputs, seed, OpCode::DenseI8)?;
+        integer_dense::<i8, i8>(&shape, outputs, seed, OpCode::DenseI4)?;
         integer_dense::<i8, i16>(&shape, outputs, seed, OpCode::DenseI16)?;
         integer_dense::<i16, i8>(&shape, outputs, seed, OpCode::DenseI16)?;
         integer_dense::<i16, i16>(&shape, outputs, seed, OpCode::DenseI16)?;

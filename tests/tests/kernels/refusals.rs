@@ -75,6 +75,8 @@ fn convolutions() {
             (Parameter, |step| step.parameters[12] = 128),
             (Parameter, |step| step.parameters[12] = -128i32 as u32 - 1),
             (ElementType, |step| step.op = OpCode::Conv2dI16),
+            (ElementType, |step| step.op = OpCode::Conv2dI4),
+            (ElementType, |step| step.weights[0].0 = DType::I4x2),
         ],
     );
     // Groups are the channels of a depthwise convolution, and bounds of `i16` are wider.
@@ -118,6 +120,29 @@ fn dense_layers() {
             (OperandCount, |step| step.op = OpCode::DenseI8),
             (Parameter, |step| step.parameters[0] = f32::NAN.to_bits()),
             (Parameter, |step| step.parameters[1] = (-2f32).to_bits()),
+        ],
+    );
+    // Three weights of 4 bits a channel: two bytes.
+    refuses(
+        || Step {
+            op: OpCode::DenseI4,
+            inputs: vec![(tensor(DType::I8, &[2, 3], 0), vec![0; 6])],
+            output: tensor(DType::I8, &[2, 4], 0),
+            weights: vec![
+                (DType::I4x2, vec![0; 8]),
+                (DType::I32, vec![0; 16]),
+                (DType::I32, vec![0; 16]),
+                (DType::I32, vec![0; 16]),
+            ],
+            parameters: vec![-128i32 as u32, 127],
+            in_place: false,
+        },
+        &[
+            (WeightLength, |step| step.weights[0].1.truncate(6)),
+            (WeightLength, |step| step.weights[0].1.resize(12, 0)),
+            (ElementType, |step| step.weights[0].0 = DType::I8),
+            (ElementType, |step| step.op = OpCode::DenseI8),
+            (ElementType, |step| step.output.dtype = DType::I16),
         ],
     );
 }

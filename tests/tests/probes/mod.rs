@@ -5,7 +5,7 @@ use tucano_converter::calibrate::Dataset;
 use tucano_converter::graph::{
     ActivationRange, Conv, Core, Dense, Graph, Mode, Network, Node, Op, Pool, Tensor, Unary, Weight,
 };
-use tucano_converter::quantize::RankBits;
+use tucano_converter::quantize::{RankBits, WeightBits};
 use tucano_converter::{emit, import, lower, passes, plan, quantize};
 
 /// A blob with one input, as stored.
@@ -23,28 +23,38 @@ pub fn all() -> Vec<Probe> {
     };
     let resnet = model("resnet8.onnx");
     vec![
-        probe("image i8", &image(false), Some(RankBits::Eight)),
-        probe("vector i8", &vector(), Some(RankBits::Eight)),
-        probe("moves i8", &moves(false), Some(RankBits::Eight)),
-        probe("factors i8", &factors(), Some(RankBits::Eight)),
-        probe("factors i16", &factors(), Some(RankBits::Sixteen)),
-        probe("resnet8 i8", &resnet, Some(RankBits::Eight)),
-        probe("image f32", &image(true), None),
-        probe("vector f32", &vector(), None),
-        probe("moves f32", &moves(true), None),
-        probe("factors f32", &factors(), None),
-        probe("phm_mlp f32", &model("phm_mlp_dense.onnx"), None),
+        probe("image i8", &image(false), EIGHT),
+        probe("vector i8", &vector(), EIGHT),
+        probe("image i4", &image(false), FOUR),
+        probe("vector i4", &vector(), FOUR),
+        probe("factors i4", &factors(), FOUR),
+        probe("moves i8", &moves(false), EIGHT),
+        probe("factors i8", &factors(), EIGHT),
+        probe("factors i16", &factors(), SIXTEEN),
+        probe("resnet8 i8", &resnet, EIGHT),
+        probe("image f32", &image(true), FLOATS),
+        probe("vector f32", &vector(), FLOATS),
+        probe("moves f32", &moves(true), FLOATS),
+        probe("factors f32", &factors(), FLOATS),
+        probe("phm_mlp f32", &model("phm_mlp_dense.onnx"), FLOATS),
     ]
 }
 
-fn probe(name: &'static str, model: &Graph, int8: Option<RankBits>) -> Probe {
+/// Widths of inner values and weights; `None` stands for floats.
+type Widths = Option<(RankBits, WeightBits)>;
+const FLOATS: Widths = None;
+const EIGHT: Widths = Some((RankBits::Eight, WeightBits::Eight));
+const SIXTEEN: Widths = Some((RankBits::Sixteen, WeightBits::Eight));
+const FOUR: Widths = Some((RankBits::Eight, WeightBits::Four));
+
+fn probe(name: &'static str, model: &Graph, widths: Widths) -> Probe {
     const SAMPLES: usize = 16;
     let graph = passes::simplify(model);
     let graph = passes::legalize(&lower::lower(&graph).expect("lowers")).expect("legal");
     let elements: usize = graph.shape(graph.inputs[0]).iter().product();
     let data = Dataset { inputs: vec![random(SAMPLES * elements, 3)], samples: SAMPLES, labels: None };
-    let quantized = int8.map(|rank_bits| {
-        let options = quantize::Options { rank_bits, ..Default::default() };
+    let quantized = widths.map(|(rank_bits, weight_bits)| {
+        let options = quantize::Options { rank_bits, weight_bits, ..Default::default() };
         quantize::quantize(&graph, Some(&data), &options).expect("quantises")
     });
     let graph = quantized.as_ref().map_or(&graph, |quantized| &quantized.graph);

@@ -1,6 +1,6 @@
 //! Convolution: each output is a few inner products over what lies side by side in both image and weights.
 
-use super::element::{Element, clamp_f32, dot, dot_f32};
+use super::element::{Element, clamp_f32, dot, dot_f32, dot_i4x2};
 use crate::backend::{Integers, IntegersMut};
 use crate::ops::linear::{Float, Integer};
 use crate::ops::window::Window;
@@ -33,6 +33,22 @@ pub fn conv2d_i16(
 }
 
 #[inline(never)]
+pub fn conv2d_i4(
+    window: &Window,
+    groups: usize,
+    linear: &Integer<'_, u8>,
+    input: &[i8],
+    output: &mut [i8],
+) -> Option<()> {
+    let finish = |channel: usize, sum: i32| {
+        let sum = sum.wrapping_add(*linear.bias.get(channel)?);
+        Some(i8::narrow(linear.finish(channel, sum)?))
+    };
+    let dot = |x: &[i8], w: &[u8], first: usize| dot_i4x2(x, linear.input_zero, w, first);
+    convolve(window, groups, linear.weights, 2, input, output, dot, i32::wrapping_add, finish)
+}
+
+#[inline(never)]
 pub fn conv2d_f32(
     window: &Window,
     groups: usize,
@@ -44,7 +60,8 @@ pub fn conv2d_f32(
         let bias = *linear.bias.get(channel)?;
         Some(clamp_f32(sum + bias, [linear.low, linear.high]))
     };
-    convolve(window, groups, linear.weights, input, output, dot_f32, |a, b| a + b, sum)
+    let dot = |x: &[f32], w: &[f32], first: usize| Some(dot_f32(x, plain(w, first, x.len())?));
+    convolve(window, groups, linear.weights, 1, input, output, dot, |a, b| a + b, sum)
 }
 
 #[inline(always)]
@@ -60,19 +77,28 @@ fn integer<X: Element, Y: Element>(
         let sum = sum.wrapping_add(*linear.bias.get(channel)?);
         Some(Y::narrow(linear.finish(channel, sum)?))
     };
-    convolve(window, groups, linear.weights, input, output, |x, w| dot(x, zero, w), i32::wrapping_add, finish)
+    let dot = |x: &[X], w: &[i8], first: usize| Some(dot(x, zero, plain(w, first, x.len())?));
+    convolve(window, groups, linear.weights, 1, input, output, dot, i32::wrapping_add, finish)
 }
 
-/// The loops of all families. `dot` and `add` sum up products, `finish` makes an output of a channel's sum.
+/// Some elements that are stored one by one.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "three of them are the arithmetic of a family")]
+fn plain<W>(stored: &[W], first: usize, elements: usize) -> Option<&[W]> {
+    stored.get(first..)?.get(..elements)
+}
+
+/// The loops of all families. A stored element of `weights` holds `density` of them. `dot` sums up products of inputs and of an output channel's weights
+/// from a number on, `add` such sums, `finish` makes an output of a channel's sum.
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "four of them are the arithmetic of a family")]
 fn convolve<X, W, Y, A: Copy + Default>(
     window: &Window,
     groups: usize,
     weights: &[W],
+    density: usize,
     input: &[X],
     output: &mut [Y],
-    dot: impl Fn(&[X], &[W]) -> A,
+    dot: impl Fn(&[X], &[W], usize) -> Option<A>,
     add: impl Fn(A, A) -> A,
     finish: impl Fn(usize, A) -> Option<Y>,
 ) -> Option<()> {
@@ -80,7 +106,7 @@ fn convolve<X, W, Y, A: Copy + Default>(
     let group_inputs = inputs.checked_div(groups)?;
     let group_outputs = outputs.checked_div(groups)?;
     let kernel_row = columns.kernel.wrapping_mul(group_inputs);
-    let kernel = rows.kernel.wrapping_mul(kernel_row);
+    let kernel = rows.kernel.wrapping_mul(kernel_row).div_ceil(density);
     let contiguous = groups == 1 && columns.dilation == 1;
     let mut images = input;
     let mut outputs_left = output;
@@ -101,21 +127,21 @@ fn convolve<X, W, Y, A: Copy + Default>(
                         let mut sum = A::default();
                         for tap_h in 0..rows.kernel {
                             let Some(y) = rows.position(row, tap_h) else { continue };
-                            let taps = kernel.get(tap_h.wrapping_mul(kernel_row)..)?;
+                            let first = tap_h.wrapping_mul(kernel_row);
                             if contiguous {
                                 if run.length == 0 {
                                     continue;
                                 }
                                 let x = image.get(window.at(y, run.position)..)?.get(..run_elements)?;
-                                let w = taps.get(run.tap.wrapping_mul(inputs)..)?.get(..run_elements)?;
-                                sum = add(sum, dot(x, w));
+                                let first = first.wrapping_add(run.tap.wrapping_mul(inputs));
+                                sum = add(sum, dot(x, kernel, first)?);
                                 continue;
                             }
                             for tap_w in 0..columns.kernel {
                                 let Some(x) = columns.position(column, tap_w) else { continue };
                                 let x = image.get(window.at(y, x).wrapping_add(first_input)..)?;
-                                let w = taps.get(tap_w.wrapping_mul(group_inputs)..)?;
-                                sum = add(sum, dot(x.get(..group_inputs)?, w.get(..group_inputs)?));
+                                let first = first.wrapping_add(tap_w.wrapping_mul(group_inputs));
+                                sum = add(sum, dot(x.get(..group_inputs)?, kernel, first)?);
                             }
                         }
                         let (slot, rest) = outputs_left.split_first_mut()?;

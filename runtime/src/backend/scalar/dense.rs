@@ -1,6 +1,6 @@
 //! Dense layers: one inner product an output.
 
-use super::element::{Element, clamp_f32, dot, dot_f32};
+use super::element::{Element, clamp_f32, dot, dot_f32, dot_i4x2};
 use crate::backend::{Integers, IntegersMut};
 use crate::ops::linear::{Float, Integer};
 
@@ -25,12 +25,21 @@ pub fn dense_i16(
 }
 
 #[inline(never)]
+pub fn dense_i4(inputs: usize, linear: &Integer<'_, u8>, input: &[i8], output: &mut [i8]) -> Option<()> {
+    let finish = |x: &[i8], w: &[u8], channel: usize| {
+        let sum = dot_i4x2(x, linear.input_zero, w, 0)?.wrapping_add(*linear.bias.get(channel)?);
+        Some(i8::narrow(linear.finish(channel, sum)?))
+    };
+    rows([inputs, inputs.div_ceil(2)], linear.bias.len(), linear.weights, input, output, finish)
+}
+
+#[inline(never)]
 pub fn dense_f32(inputs: usize, linear: &Float<'_>, input: &[f32], output: &mut [f32]) -> Option<()> {
     let finish = |x: &[f32], w: &[f32], channel: usize| {
         let sum = dot_f32(x, w) + *linear.bias.get(channel)?;
         Some(clamp_f32(sum, [linear.low, linear.high]))
     };
-    rows(inputs, linear.bias.len(), linear.weights, input, output, finish)
+    rows([inputs; 2], linear.bias.len(), linear.weights, input, output, finish)
 }
 
 #[inline(always)]
@@ -44,13 +53,13 @@ fn integer<X: Element, Y: Element>(
         let sum = dot(x, linear.input_zero, w).wrapping_add(*linear.bias.get(channel)?);
         Some(Y::narrow(linear.finish(channel, sum)?))
     };
-    rows(inputs, linear.bias.len(), linear.weights, input, output, finish)
+    rows([inputs; 2], linear.bias.len(), linear.weights, input, output, finish)
 }
 
-/// The loops of all families: `finish` makes an output of an input row, a weight row and its channel.
+/// The loops of all families: `finish` makes an output of an input row, a weight row (of these many stored elements) and its channel.
 #[inline(always)]
 fn rows<X, W, Y>(
-    inputs: usize,
+    [inputs, weight_row]: [usize; 2],
     outputs: usize,
     weights: &[W],
     input: &[X],
@@ -64,7 +73,7 @@ fn rows<X, W, Y>(
         input_left = rest;
         let mut weights_left = weights;
         for channel in 0..outputs {
-            let (w, rest) = weights_left.split_at_checked(inputs)?;
+            let (w, rest) = weights_left.split_at_checked(weight_row)?;
             weights_left = rest;
             let (slot, rest) = output_left.split_first_mut()?;
             *slot = finish(x, w, channel)?;

@@ -43,6 +43,33 @@ pub fn dot<X: Element>(x: &[X], zero: i16, w: &[i8]) -> i32 {
     sum
 }
 
+/// Like [`dot`], with the 4-bit weights from number `first` on, two in a byte, the first in its lower half. `None` if there are too few.
+#[inline(always)]
+pub fn dot_i4x2(x: &[i8], zero: i16, w: &[u8], first: usize) -> Option<i32> {
+    let low = |byte: u8| (byte << 4) as i8 >> 4;
+    let high = |byte: u8| byte as i8 >> 4;
+    let product = |x: i8, w: i8| i32::from(x.widen().wrapping_sub(zero)).wrapping_mul(w.into());
+    let mut w = w.get(first / 2..)?;
+    let mut x = x;
+    let mut sum = 0i32;
+    if first % 2 == 1
+        && let Some((&head, rest)) = x.split_first()
+    {
+        let (&byte, others) = w.split_first()?;
+        sum = product(head, high(byte));
+        (x, w) = (rest, others);
+    }
+    let (pairs, last) = x.as_chunks::<2>();
+    let (bytes, rest) = w.split_at_checked(pairs.len())?;
+    for (&[a, b], &byte) in pairs.iter().zip(bytes) {
+        sum = sum.wrapping_add(product(a, low(byte))).wrapping_add(product(b, high(byte)));
+    }
+    if let &[x] = last {
+        sum = sum.wrapping_add(product(x, low(*rest.first()?)));
+    }
+    Some(sum)
+}
+
 /// `sum x * w` over the shorter of both, in eight interleaved partial sums.
 #[inline(always)]
 pub fn dot_f32(x: &[f32], w: &[f32]) -> f32 {
