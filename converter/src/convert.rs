@@ -10,7 +10,7 @@ use crate::calibrate::Dataset;
 use crate::evaluate::{ClassScores, evaluate, first_non_finite, metrics};
 use crate::graph::{Graph, ValueId};
 use crate::plan::Plan;
-use crate::quantize::{self, Quantized, RankBits, WeightBits};
+use crate::quantize::{self, Quantized, RankBits, WeightBits, Widths};
 use crate::report::{self, Accuracy, Fidelity, Holder, Layer, Peak, Samples, Size, run_blob};
 use crate::search::{self, Progress};
 use crate::{emit, lower, passes, plan};
@@ -335,7 +335,7 @@ fn numbers(
 fn search_options(options: &Options) -> search::Options {
     search::Options {
         method: options.method,
-        int8: options.int8.then_some(options.rank_bits.planned()),
+        int8: options.int8.then_some(Widths { rank: options.rank_bits, weights: options.weight_bits }),
         max_error: options.max_error,
         max_drop: options.max_drop,
         ratio: options.ratio,

@@ -38,7 +38,7 @@ struct Tucano {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Compress an ONNX model into a blob (the program `convert`)
-    Convert(convert::Arguments),
+    Convert(Box<convert::Arguments>),
     /// Show what a blob holds: steps, shapes, kernels, memory
     Inspect(inspect::Arguments),
     /// Say whether a model can be converted, and if not, all that stands in the way

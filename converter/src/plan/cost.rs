@@ -17,7 +17,7 @@ use crate::calibrate::covariance::Geometry;
 use crate::emit;
 use crate::graph::{Graph, Op};
 use crate::passes::{layout, legalize};
-use crate::quantize::RankBits;
+use crate::quantize::Widths;
 
 /// Modelled instructions of each step of a blob.
 pub fn instructions<O: OpSet>(model: &Model<'_, O>, core: Core) -> Option<Vec<u64>> {
@@ -28,11 +28,16 @@ pub fn instructions<O: OpSet>(model: &Model<'_, O>, core: Core) -> Option<Vec<u6
     model.steps().map(price).collect()
 }
 
-/// Modelled instructions of a layer that is lowered to `stages`, one after the other. `int8`: the width of integers between two stages, `None` for floats.
-pub fn candidate_instructions(core: Core, int8: Option<RankBits>, stages: &[Geometry]) -> Option<u64> {
+/// Modelled instructions of a layer that is lowered to `stages`, one after the other. `int8`: the widths of integers, `None` for floats.
+pub fn candidate_instructions(core: Core, int8: Option<Widths>, stages: &[Geometry]) -> Option<u64> {
     let price = |stage: &Geometry| {
-        let kernel =
-            core.kernel(operation(stage, int8.map(|bits| bits.planned_bytes() == 2 && stages.len() > 1)))?;
+        let numbers = match int8 {
+            None => Numbers::Floats,
+            Some(widths) if widths.wide() && stages.len() > 1 => Numbers::Words,
+            Some(widths) if widths.four_bits(stage, stages.len()) => Numbers::Nibbles,
+            Some(_) => Numbers::Bytes,
+        };
+        let kernel = core.kernel(operation(stage, numbers))?;
         Some(kernel.rates.instructions(&linear_work(stage, kernel)))
     };
     stages.iter().map(price).sum()
@@ -78,22 +83,36 @@ fn integer_twin(float: OpCode, whole: bool) -> OpCode {
     }
 }
 
-/// The operation of a stage; `wide`: whether it reads or writes 16-bit integers, `None` for floats.
-fn operation(stage: &Geometry, wide: Option<bool>) -> OpCode {
+/// What a stage calculates with.
+#[derive(Clone, Copy)]
+enum Numbers {
+    Floats,
+    /// All of 8 bits.
+    Bytes,
+    /// Weights of 4 bits.
+    Nibbles,
+    /// Inputs or outputs of 16 bits.
+    Words,
+}
+
+/// The operation of a stage. Depthwise ones have no weights of 4 bits.
+fn operation(stage: &Geometry, numbers: Numbers) -> OpCode {
     // A dense layer's geometry is that of a 1x1 convolution of a 1x1 image: so is the cost of such a convolution.
     let dense = stage.kernel == [1, 1] && stage.input[1..] == [1, 1] && stage.groups == 1;
     let depthwise = is_depthwise(stage);
-    let [float, byte, word] = if dense {
-        [OpCode::DenseF32, OpCode::DenseI8, OpCode::DenseI16]
+    let [float, byte, nibble, word] = if dense {
+        [OpCode::DenseF32, OpCode::DenseI8, OpCode::DenseI4, OpCode::DenseI16]
     } else if depthwise {
-        [OpCode::DepthwiseConv2dF32, OpCode::DepthwiseConv2dI8, OpCode::DepthwiseConv2dI16]
+        let byte = OpCode::DepthwiseConv2dI8;
+        [OpCode::DepthwiseConv2dF32, byte, byte, OpCode::DepthwiseConv2dI16]
     } else {
-        [OpCode::Conv2dF32, OpCode::Conv2dI8, OpCode::Conv2dI16]
+        [OpCode::Conv2dF32, OpCode::Conv2dI8, OpCode::Conv2dI4, OpCode::Conv2dI16]
     };
-    match wide {
-        None => float,
-        Some(false) => byte,
-        Some(true) => word,
+    match numbers {
+        Numbers::Floats => float,
+        Numbers::Bytes => byte,
+        Numbers::Nibbles => nibble,
+        Numbers::Words => word,
     }
 }
 
@@ -117,7 +136,7 @@ fn linear_work(stage: &Geometry, kernel: &Kernel) -> Work {
         inputs: stage.input[0],
         outputs: stage.output[0],
     };
-    match operation(stage, None) {
+    match operation(stage, Numbers::Floats) {
         OpCode::DenseF32 => dense_work(stage.images as u64, stage.input[0], stage.output[0], kernel),
         OpCode::DepthwiseConv2dF32 => block_work(&window, kernel),
         _ => conv_work(&window, stage.groups, kernel),
@@ -251,6 +270,7 @@ fn dense_work(rows: u64, inputs: usize, outputs: usize, kernel: &Kernel) -> Work
 mod tests {
     use super::*;
     use crate::calibrate::Dataset;
+    use crate::quantize::WeightBits;
     use crate::{passes, quantize};
     use std::path::Path;
 
@@ -264,9 +284,14 @@ mod tests {
             let elements: usize = graph.shape(graph.inputs[0]).iter().product();
             let inputs = vec![(0..2 * elements).map(|k| (k % 17) as f32 / 9.0 - 1.0).collect()];
             let data = Dataset { inputs, samples: 2, labels: None };
-            for int8 in [None, Some(RankBits::Eight)] {
+            let four = Widths { weights: WeightBits::Four, ..Widths::default() };
+            for int8 in [None, Some(Widths::default()), Some(four)] {
                 let quantized = int8
-                    .map(|_| quantize::quantize(&graph, Some(&data), &quantize::Options::default()).unwrap());
+                    .map(|Widths { weights: weight_bits, .. }| quantize::Options {
+                        weight_bits,
+                        ..Default::default()
+                    })
+                    .map(|options| quantize::quantize(&graph, Some(&data), &options).unwrap());
                 let stored = quantized.as_ref().map_or(&graph, |quantized| &quantized.graph);
                 let bytes = |id| quantized.as_ref().map_or(4, |quantized| quantized.dtype(id).bytes());
                 let plan = plan(layout(stored).unwrap(), bytes);

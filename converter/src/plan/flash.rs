@@ -13,6 +13,7 @@ use crate::calibrate::covariance::Geometry;
 use crate::graph::Graph;
 use crate::passes::layout::{Kind, Step};
 use crate::passes::{layout, legalize};
+use crate::quantize::Widths;
 
 /// Sections of a blob.
 const SECTIONS: usize = 9;
@@ -23,17 +24,20 @@ const PARAMETER_WORDS: usize = 13;
 /// Room for what `lower` appends to a layer's name.
 const STAGE_SUFFIX: usize = 24;
 
-/// Bytes that a layer named `name` adds to a blob when it is lowered to `stages`; `int8`: as integers.
-pub fn layer_bytes(int8: bool, stages: &[Geometry], name: &str) -> usize {
-    stages.iter().map(|stage| constant_bytes(int8, stage) + step_bytes(int8, name)).sum()
+/// Bytes that a layer named `name` adds to a blob when it is lowered to `stages`; `int8`: as integers of these widths.
+pub fn layer_bytes(int8: Option<Widths>, stages: &[Geometry], name: &str) -> usize {
+    let bytes = |stage| constant_bytes(int8, stage, stages.len()) + step_bytes(int8.is_some(), name);
+    stages.iter().map(bytes).sum()
 }
 
-/// Constants of a stage.
-fn constant_bytes(int8: bool, stage: &Geometry) -> usize {
-    let (outputs, weights) = (stage.output[0], stage.output[0] * stage.row_len());
+/// Constants of a stage, one of `stages`.
+fn constant_bytes(int8: Option<Widths>, stage: &Geometry, stages: usize) -> usize {
+    let (outputs, row) = (stage.output[0], stage.row_len());
+    let integers = |row| vec![outputs * row, 4 * outputs, 4 * outputs, 4 * outputs];
     let arrays = match int8 {
-        true => vec![weights, 4 * outputs, 4 * outputs, 4 * outputs],
-        false => vec![4 * weights, 4 * outputs],
+        Some(widths) if widths.four_bits(stage, stages) => integers(row.div_ceil(2)),
+        Some(_) => integers(row),
+        None => vec![4 * outputs * row, 4 * outputs],
     };
     arrays.into_iter().map(|bytes| bytes.next_multiple_of(BLOB_ALIGN)).sum()
 }
@@ -50,7 +54,7 @@ fn step_bytes(int8: bool, name: &str) -> usize {
 }
 
 /// Bytes of a dense network's blob besides its linear layers.
-pub fn fixed_bytes(graph: &Graph, int8: bool) -> Result<usize, Error> {
+pub fn fixed_bytes(graph: &Graph, int8: Option<Widths>) -> Result<usize, Error> {
     let legal = legalize(graph)?;
     let layout = layout(&legal)?;
     let is_layer = |step: &Step| {
@@ -62,13 +66,12 @@ pub fn fixed_bytes(graph: &Graph, int8: bool) -> Result<usize, Error> {
     let layers = layout.steps.iter().filter(|step| is_layer(step)).count();
     let other = layout.steps.iter().filter(|step| !is_layer(step)).map(|step| {
         let constants = match (&step.kind, int8) {
-            (Kind::Conv(..) | Kind::DepthwiseConv(..), _) => {
-                Geometry::of(&legal, &legal.nodes[step.node]).map_or(0, |stage| constant_bytes(int8, &stage))
-            }
-            (Kind::Pointwise, true) => TABLE,
+            (Kind::Conv(..) | Kind::DepthwiseConv(..), _) => Geometry::of(&legal, &legal.nodes[step.node])
+                .map_or(0, |stage| constant_bytes(int8, &stage, 1)),
+            (Kind::Pointwise, Some(_)) => TABLE,
             _ => 0,
         };
-        constants + step_bytes(int8, &step.name) - TensorRecord::BYTES
+        constants + step_bytes(int8.is_some(), &step.name) - TensorRecord::BYTES
     });
     let frame = HEADER_BYTES + SECTIONS * (SECTION_ENTRY_BYTES + BLOB_ALIGN) + graph.name.len();
     let tensors = (layout.tensors.len() - layers.min(layout.tensors.len())) * TensorRecord::BYTES;
@@ -79,6 +82,7 @@ pub fn fixed_bytes(graph: &Graph, int8: bool) -> Result<usize, Error> {
 mod tests {
     use super::*;
     use crate::calibrate::Dataset;
+    use crate::quantize::WeightBits;
     use crate::{emit, passes, plan, quantize};
     use std::path::Path;
 
@@ -92,9 +96,14 @@ mod tests {
             let elements: usize = graph.shape(graph.inputs[0]).iter().product();
             let inputs = vec![(0..2 * elements).map(|k| (k % 17) as f32 / 9.0 - 1.0).collect()];
             let data = Dataset { inputs, samples: 2, labels: None };
-            for int8 in [false, true] {
+            let four = Widths { weights: WeightBits::Four, ..Widths::default() };
+            for int8 in [None, Some(Widths::default()), Some(four)] {
                 let quantized = int8
-                    .then(|| quantize::quantize(&legal, Some(&data), &quantize::Options::default()).unwrap());
+                    .map(|Widths { weights: weight_bits, .. }| quantize::Options {
+                        weight_bits,
+                        ..Default::default()
+                    })
+                    .map(|options| quantize::quantize(&legal, Some(&data), &options).unwrap());
                 let stored = quantized.as_ref().map_or(&legal, |quantized| &quantized.graph);
                 let bytes = |id| quantized.as_ref().map_or(4, |quantized| quantized.dtype(id).bytes());
                 let plan = plan::plan(layout(stored).unwrap(), bytes);
@@ -106,7 +115,7 @@ mod tests {
                     .iter()
                     .filter_map(|node| Some(layer_bytes(int8, &[Geometry::of(&graph, node)?], &node.name)));
                 let bound = fixed_bytes(&graph, int8).unwrap() + layers.sum::<usize>();
-                assert!(bound >= blob && bound <= blob + blob / 50 + 1024, "{file} {int8}: {bound} {blob}");
+                assert!(bound >= blob && bound <= blob + blob / 50 + 1024, "{file} {int8:?}: {bound} {blob}");
             }
         }
     }

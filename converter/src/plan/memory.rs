@@ -15,7 +15,7 @@ use crate::graph::{Graph, Op, ValueId};
 use crate::lower;
 use crate::passes::layout::Kind;
 use crate::passes::{self, layout, legalize};
-use crate::quantize::RankBits;
+use crate::quantize::Widths;
 
 /// Why the memory of a graph is unknown.
 #[derive(Clone, Debug, PartialEq, thiserror::Error, miette::Diagnostic)]
@@ -34,25 +34,25 @@ pub enum Error {
     Layout(#[from] layout::Error),
 }
 
-/// The plan of a graph, its networks lowered, as it would be quantised: `int8` is the width of integers between the stages of a layer, `None`
+/// The plan of a graph, its networks lowered, as it would be quantised: `int8`: the widths of integers, `None`
 /// stands for floats. Needs no calibration.
-pub fn plan_of(graph: &Graph, int8: Option<RankBits>) -> Result<Plan, Error> {
+pub fn plan_of(graph: &Graph, int8: Option<Widths>) -> Result<Plan, Error> {
     let graph = legalize(&lower::lower(graph)?)?;
     Ok(plan(layout(&graph)?, |id| element_bytes(&graph, id, int8)))
 }
 
 /// Bytes of the arena of [`plan_of`].
-pub fn arena_bytes_of(graph: &Graph, int8: Option<RankBits>) -> Result<usize, Error> {
+pub fn arena_bytes_of(graph: &Graph, int8: Option<Widths>) -> Result<usize, Error> {
     Ok(plan_of(graph, int8)?.arena_bytes)
 }
 
 /// Width that `quantize` gives the elements of a value.
-fn element_bytes(graph: &Graph, id: ValueId, int8: Option<RankBits>) -> usize {
-    let Some(rank_bits) = int8 else { return 4 };
+fn element_bytes(graph: &Graph, id: ValueId, int8: Option<Widths>) -> usize {
+    let Some(widths) = int8 else { return 4 };
     let value = graph.value(id);
     let wide = match value.quantization {
         Some(pinned) => pinned.bits == 16,
-        None if value.rank_space => rank_bits.planned_bytes() == 2,
+        None if value.rank_space => widths.wide(),
         // Probabilities that leave the graph.
         None => {
             let softmax = |node: usize| matches!(graph.nodes[node].op, Op::Softmax { .. });
@@ -118,7 +118,7 @@ pub struct Unreachable {
 
 impl Memory {
     /// The lifetimes of a graph whose weights are dense; `int8` as in [`plan_of`].
-    pub fn of(graph: &Graph, int8: Option<RankBits>) -> Result<Self, Error> {
+    pub fn of(graph: &Graph, int8: Option<Widths>) -> Result<Self, Error> {
         let legal = legalize(graph)?;
         let mut layout = layout(&legal)?;
         let Lifetimes { blocks, values, of_buffer } =
@@ -132,7 +132,7 @@ impl Memory {
             (linear && graph.nodes[node].op.weight().is_some()).then_some(Span { node, time, input, output })
         };
         let spans = (1..).zip(&layout.steps).filter_map(span).collect();
-        let inner_bytes = int8.map_or(4, RankBits::planned_bytes);
+        let inner_bytes = int8.map_or(4, |widths| if widths.wide() { 2 } else { 1 });
         Ok(Self { blocks, values, spans, end: layout.steps.len() + 1, inner_bytes })
     }
 
@@ -309,6 +309,7 @@ mod tests {
     use super::*;
     use crate::compress::Choice;
     use crate::graph::{Core, Mode, Network, Tensor, Weight};
+    use crate::quantize::RankBits;
     use crate::search::stages::stages;
     use std::path::Path;
 
@@ -387,7 +388,9 @@ mod tests {
     fn assignments_need_what_the_planner_gives_them() {
         let graph = resnet();
         let layers = choices(&graph);
-        for int8 in [None, Some(RankBits::Eight), Some(RankBits::Sixteen)] {
+        for int8 in
+            [None, Some(Widths::default()), Some(Widths { rank: RankBits::Sixteen, ..Widths::default() })]
+        {
             let memory = Memory::of(&graph, int8).unwrap();
             for seed in 0..12 {
                 let pick = |(index, (node, choices)): (usize, &(usize, Vec<Choice>))| {
@@ -412,7 +415,7 @@ mod tests {
     #[test]
     fn a_limit_is_met_where_it_can_be_and_named_where_not() {
         let graph = resnet();
-        let memory = Memory::of(&graph, Some(RankBits::Eight)).unwrap();
+        let memory = Memory::of(&graph, Some(Widths::default())).unwrap();
         let layers = choices(&graph);
         let chains: Vec<Vec<Vec<Geometry>>> = layers
             .iter()

@@ -23,7 +23,7 @@ mod rounding;
 mod simulate;
 mod wide;
 
-pub use four::{WeightBits, has_kernel};
+pub use four::WeightBits;
 pub use layer::Layer;
 pub use simulate::simulate;
 pub use wide::RankBits;
@@ -61,6 +61,33 @@ impl Default for Options {
             weight_scales: BTreeMap::new(),
             fit: false,
         }
+    }
+}
+
+/// Widths of an integer model's numbers, as far as they are asked for; what is left to measuring counts as 8 bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Widths {
+    /// Of values inside factorised layers.
+    pub rank: RankBits,
+    /// Of stored weights.
+    pub weights: WeightBits,
+}
+
+impl Widths {
+    /// The width of values between stages that a search reckons with.
+    pub fn planned_rank(self) -> RankBits {
+        if self.wide() { RankBits::Sixteen } else { RankBits::Eight }
+    }
+
+    /// Whether values between stages have 16 bits.
+    pub fn wide(self) -> bool {
+        self.rank == RankBits::Sixteen
+    }
+
+    /// Whether the weights of `stage`, one of `stages` of a layer, have 4 bits.
+    pub fn four_bits(self, stage: &Geometry, stages: usize) -> bool {
+        let reads_wide = stages > 1 && self.wide();
+        self.weights == WeightBits::Four && four::has_kernel(stage) && !reads_wide
     }
 }
 
@@ -194,13 +221,13 @@ pub fn quantize(graph: &Graph, calibration: Option<&Dataset>, options: &Options)
     let graph = &gauge::equalized(graph, data);
     let statistics = ranges::collect(graph, data);
     let reference = evaluate(graph, &data.inputs, data.samples, &graph.outputs);
-    let made = |widths: Widths<'_>, clipped: bool, rounding: Rounding<'_>| {
-        let values = calibrated(graph, &groups, &fixed, &statistics, widths.wide, clipped)?;
-        with_values(graph, &groups, &values, widths.four, options, rounding)
+    let made = |finer: Finer<'_>, clipped: bool, rounding: Rounding<'_>| {
+        let values = calibrated(graph, &groups, &fixed, &statistics, finer.wide, clipped)?;
+        with_values(graph, &groups, &values, finer.four, options, rounding)
     };
     let judged =
-        |widths: Widths<'_>, clipped: bool, rounding: Rounding<'_>| -> Result<(f64, Quantized), Error> {
-            let mut quantized = made(widths, clipped, rounding)?;
+        |finer: Finer<'_>, clipped: bool, rounding: Rounding<'_>| -> Result<(f64, Quantized), Error> {
+            let mut quantized = made(finer, clipped, rounding)?;
             let outputs = simulate(&quantized, &data.inputs, data.samples);
             let error =
                 reference.iter().zip(&outputs).map(|(a, b)| metrics::relative_rms(a, b)).fold(0.0, f64::max);
@@ -213,14 +240,13 @@ pub fn quantize(graph: &Graph, calibration: Option<&Dataset>, options: &Options)
             Ok((error, quantized))
         };
     let inner = wide::inner(graph, &groups);
-    let wide =
-        match options.rank_bits {
-            RankBits::Eight => Vec::new(),
-            RankBits::Sixteen => inner,
-            RankBits::Measured => wide::worth_it(&inner, |wide| {
-                Ok(judged(Widths { wide, four: &[] }, false, Rounding::Nearest)?.0)
-            })?,
-        };
+    let wide = match options.rank_bits {
+        RankBits::Eight => Vec::new(),
+        RankBits::Sixteen => inner,
+        RankBits::Measured => {
+            wide::worth_it(&inner, |wide| Ok(judged(Finer { wide, four: &[] }, false, Rounding::Nearest)?.0))?
+        }
+    };
     let wide = &*wide;
     let candidates = four::candidates(graph);
     let four = match options.weight_bits {
@@ -229,27 +255,27 @@ pub fn quantize(graph: &Graph, calibration: Option<&Dataset>, options: &Options)
         WeightBits::Measured => {
             let [known, other] = four::split(data);
             let (loss, allowed) = four::loss(graph, &other);
-            let alone = |four: &[usize]| Ok(loss(&made(Widths { wide, four }, false, Rounding::Nearest)?));
+            let alone = |four: &[usize]| Ok(loss(&made(Finer { wide, four }, false, Rounding::Nearest)?));
             let together =
-                |four: &[usize]| Ok(loss(&made(Widths { wide, four }, false, Rounding::Fitted(&known))?));
+                |four: &[usize]| Ok(loss(&made(Finer { wide, four }, false, Rounding::Fitted(&known))?));
             four::choose(&candidates, allowed, alone, together)?
         }
     };
-    let widths = Widths { wide, four: &four };
-    let mut best = judged(widths, false, Rounding::Nearest)?;
+    let finer = Finer { wide, four: &four };
+    let mut best = judged(finer, false, Rounding::Nearest)?;
     for (clipped, rounding) in [
         (false, Rounding::Corrected(&statistics)),
         (true, Rounding::Nearest),
         (true, Rounding::Corrected(&statistics)),
     ] {
-        let next = judged(widths, clipped, rounding)?;
+        let next = judged(finer, clipped, rounding)?;
         if next.0 < best.0 {
             best = next;
         }
     }
     // Nearest levels are too coarse for 4-bit weights.
     if options.fit || !four.is_empty() {
-        let next = judged(widths, best.1.choice.clipped, Rounding::Fitted(data))?;
+        let next = judged(finer, best.1.choice.clipped, Rounding::Fitted(data))?;
         if next.0 < best.0 {
             best = next;
         }
@@ -259,7 +285,7 @@ pub fn quantize(graph: &Graph, calibration: Option<&Dataset>, options: &Options)
 
 /// What is not stored in 8 bits: inner values of 16, nodes whose weights have 4.
 #[derive(Clone, Copy)]
-struct Widths<'a> {
+struct Finer<'a> {
     wide: &'a [ValueId],
     four: &'a [usize],
 }

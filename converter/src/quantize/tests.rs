@@ -270,9 +270,9 @@ fn the_choice_is_never_worse_than_plain_extremes() {
         let chosen = quantize(&graph, Some(&data), &Options::default()).unwrap();
         let groups = shared_groups(&graph, true);
         let statistics = ranges::collect(&graph, &data);
-        let values =
-            calibrated(&graph, &groups, &HashMap::new(), &statistics, &Options::default(), false).unwrap();
-        let plain = with_values(&graph, &groups, &values, &Options::default(), Rounding::Nearest).unwrap();
+        let values = calibrated(&graph, &groups, &HashMap::new(), &statistics, &[], false).unwrap();
+        let plain =
+            with_values(&graph, &groups, &values, &[], &Options::default(), Rounding::Nearest).unwrap();
         assert!(error_on(&graph, &chosen, &data) <= error_on(&graph, &plain, &data));
         assert_eq!(chosen.choice.error, Some(error_on(&graph, &chosen, &data)));
     }
@@ -391,4 +391,42 @@ fn operators_without_an_integer_form_are_named() {
     graph.add_value("y", vec![1, 4]);
     let error = quantize(&graph, None, &Options::default()).unwrap_err();
     assert!(matches!(&error, Error::Node { node, op: "mul", .. } if node == "p"), "{error}");
+}
+
+#[test]
+fn weights_of_4_bits_are_fitted_and_depthwise_ones_keep_8() {
+    let graph = chain(
+        &[1, 3, 8, 8],
+        vec![conv([16, 3, 3, 3], 1, 1), conv([16, 1, 3, 3], 16, 2), conv([8, 16, 1, 1], 1, 3)],
+    );
+    let data = samples(&graph, 40, 1.0);
+    let with =
+        |weight_bits| quantize(&graph, Some(&data), &Options { weight_bits, ..Options::default() }).unwrap();
+    let widths = |quantized: &Quantized| -> Vec<bool> {
+        quantized.layers.iter().map(|layer| layer.as_ref().unwrap().four_bits).collect()
+    };
+    let (eight, four) = (with(WeightBits::Eight), with(WeightBits::Four));
+    assert_eq!(widths(&eight), [false; 3]);
+    assert_eq!(widths(&four), [true, false, true]);
+    for (layer, four_bits) in four.layers.iter().flatten().zip(widths(&four)) {
+        let greatest = layer.weights.iter().map(|w| w.unsigned_abs()).max().unwrap();
+        assert!(if four_bits { greatest <= 7 } else { greatest == 127 }, "{greatest}");
+    }
+    // Coarser, yet fitted: nearer than the nearest levels of 4 bits, even for inputs as little correlated as these.
+    let groups = shared_groups(&graph, true);
+    let values = groups.iter().map(|id| (*id, four.graph.values[*id].quantization.unwrap())).collect();
+    let nearest = with_values(&graph, &groups, &values, &[0, 2], &Options::default(), Rounding::Nearest);
+    let [eight, four, nearest] =
+        [&eight, &four, &nearest.unwrap()].map(|quantized| error_on(&graph, quantized, &data));
+    assert!(eight < four && four < 0.9 * nearest, "{eight} {four} {nearest}");
+    // Nothing is lost that matters here, so nothing has 4 bits where they are measured.
+    let measured = with(WeightBits::Measured);
+    assert!(widths(&measured).iter().filter(|four| **four).count() < 2);
+    // Wide values are read by 8-bit weights.
+    let mut graph = chain(&[1, 6], vec![dense(4, 6, random(24, 1)), dense(2, 4, random(8, 2))]);
+    graph.values[1].rank_space = true;
+    let data = samples(&graph, 30, 1.0);
+    let options =
+        Options { rank_bits: RankBits::Sixteen, weight_bits: WeightBits::Four, ..Options::default() };
+    assert_eq!(widths(&quantize(&graph, Some(&data), &options).unwrap()), [false; 2]);
 }

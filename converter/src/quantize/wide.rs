@@ -17,24 +17,6 @@ pub enum RankBits {
     Measured,
 }
 
-impl RankBits {
-    /// The width to reckon with before anything is measured.
-    pub const fn planned(self) -> Self {
-        match self {
-            Self::Eight | Self::Measured => Self::Eight,
-            Self::Sixteen => Self::Sixteen,
-        }
-    }
-
-    /// Bytes of a value of the planned width.
-    pub const fn planned_bytes(self) -> usize {
-        match self.planned() {
-            Self::Sixteen => 2,
-            _ => 1,
-        }
-    }
-}
-
 /// Least share of the output's squared error that a value must take away to be wide.
 const WORTH: f64 = 0.05;
 

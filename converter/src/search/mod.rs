@@ -159,7 +159,9 @@ fn with_data(
         true => split(data),
         false => (data.clone(), Dataset::default()),
     };
-    let int8 = options.int8.map(|rank_bits| quantize::Options { rank_bits, ..Default::default() });
+    let int8 = options
+        .int8
+        .map(|widths| quantize::Options { rank_bits: widths.planned_rank(), ..Default::default() });
     let judge = Judge::new(graph, &train, &held, loss, int8.clone());
     let stayed = match sized {
         true => "the budget is met without it",

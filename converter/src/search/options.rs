@@ -3,7 +3,7 @@
 use tucano::backend::spec::Core;
 
 use super::Budget;
-use crate::quantize::RankBits;
+use crate::quantize::Widths;
 
 /// Which formats may be used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,8 +48,8 @@ impl Method {
 pub struct Options {
     /// Allowed formats.
     pub method: Method,
-    /// Judge networks as 8-bit integers, with this many bits between factors; as floats if `None`.
-    pub int8: Option<RankBits>,
+    /// Judge networks as integers of these widths (weights as of 8 bits); as floats if `None`.
+    pub int8: Option<Widths>,
     /// Largest relative RMS error of the network's output, on calibration samples that no fit has seen.
     pub max_error: Option<f64>,
     /// Largest drop of accuracy in percentage points, judged by labels across folds of the calibration samples.

@@ -53,7 +53,7 @@ impl Prices {
             Some(_) => fixed_instructions(graph, options.core, int8).unwrap_or(0) as f64,
             None => 0.0,
         };
-        let other_bytes = flash::fixed_bytes(graph, int8)? as f64;
+        let other_bytes = flash::fixed_bytes(graph, options.int8)? as f64;
         let rest = [
             graph.macs() as f64 - layers[Cost::Macs as usize],
             (graph.parameters() + added) as f64 - layers[Cost::Parameters as usize],
@@ -70,7 +70,7 @@ impl Prices {
     /// In numbers, bytes and instructions.
     fn absolute(&self, name: &str, stages: &[Geometry], candidate: &Candidate) -> Costs {
         let Options { core, int8, .. } = self.options;
-        let bytes = flash::layer_bytes(int8.is_some(), stages, name);
+        let bytes = flash::layer_bytes(int8, stages, name);
         // Cores without a model are priced by MACs.
         let instructions = candidate_instructions(core, int8, stages).unwrap_or(candidate.macs);
         [candidate.macs as f64, candidate.weights as f64, bytes as f64, instructions as f64]
