@@ -3,7 +3,7 @@
 
 use tucano::host::Runner;
 use tucano_converter::calibrate::Dataset;
-use tucano_converter::convert::{Converted, Method, Options, convert};
+use tucano_converter::convert::{Budget, Converted, Method, Options, convert};
 use tucano_converter::evaluate::{ClassScores, evaluate, metrics};
 use tucano_converter::graph::Graph;
 use tucano_converter::report::{plain_table, run_blob};
@@ -140,4 +140,48 @@ fn hypercomplex_residual_network() {
 #[test]
 fn quaternion_network() {
     reach("trained/quat_cnn_dense.onnx", "data/cifar_f32.npz", &[goal(3.0, 2.5, 0.036)]);
+}
+
+/// The divergence on unseen samples of the int8 network that a method finds for these sizes; `None` where it reaches none.
+fn reached(graph: &Graph, halves: &[Dataset; 2], options: &Options) -> Option<f64> {
+    let [calibration, unseen] = halves;
+    let converted = convert(graph, Some(calibration), options, &Silent).ok()?;
+    let outputs = run_blob(&mut Runner::new(&converted.blob).unwrap(), unseen).unwrap().remove(0);
+    Some(judge(graph, unseen, &outputs).kl)
+}
+
+#[test]
+fn no_single_method_is_better_at_the_same_budget() {
+    /// Two networks of equal worth are no nearer than this on 250 samples.
+    const NOISE: f64 = 1.15;
+    let Some(zoo) = zoo() else { return };
+    let (model, data) = (zoo.join("trained/resnet8.onnx"), zoo.join("data/cifar_f32.npz"));
+    let (graph, data) = read(&model, &data, Some("y")).unwrap();
+    let half = data.samples / 2;
+    let mut halves = [data.slice(0..half), data.slice(half..data.samples)];
+    halves[0].labels = None;
+    let budgets = [
+        Options { macs_ratio: Some(1.5), ..Options::default() },
+        Options { budget: Budget { ram: Some(40 << 10), ..Budget::default() }, ..Options::default() },
+    ];
+    let mut table = plain_table(&["budget", "method", "KL int8"]);
+    let mut worse = Vec::new();
+    for budget in budgets {
+        let asked = format!("{:?} {:?}", budget.macs_ratio, budget.budget.ram);
+        let mut run = |method: Method| {
+            let kl = reached(&graph, &halves, &Options { method, int8: true, ..budget.clone() });
+            let figure = kl.map_or("unreachable".into(), |kl| format!("{kl:.4}"));
+            table.add_row([asked.clone(), format!("{method:?}"), figure]);
+            kl
+        };
+        let auto = run(Method::Auto).expect("a network of that size");
+        let single = [Method::Tucker, Method::Cp, Method::OneWay, Method::DepthwisePointwise, Method::Prune];
+        let best = single.into_iter().filter_map(&mut run).fold(f64::INFINITY, f64::min);
+        assert!(best.is_finite(), "no single method reaches {asked}");
+        if auto > NOISE * best {
+            worse.push(format!("{asked}: {auto:.4} > {best:.4}"));
+        }
+    }
+    println!("{table}");
+    assert!(worse.is_empty(), "{worse:?}");
 }

@@ -22,6 +22,7 @@ use crate::lower::{network_macs, network_parameters};
 use super::Method;
 use super::fisher::Metric;
 use super::packing::{Side, pack};
+use super::stages::stages;
 
 /// How much more of one cost than the dense layer a candidate may have that saves of the other.
 const SLACK: f64 = 1.05;
@@ -331,20 +332,29 @@ impl Offers<'_> {
         Ok(())
     }
 
-    /// The dense layer, then what no other candidate that costs no more in both respects beats in error, least error first.
+    /// Elements that live while the widest stage runs.
+    fn load(&self, choice: Choice) -> usize {
+        let elements = |shape: [usize; 3]| shape.iter().product::<usize>();
+        let stages = stages(self.geometry, choice);
+        stages.iter().map(|stage| elements(stage.input) + elements(stage.output)).max().unwrap_or(0)
+    }
+
+    /// The dense layer, then what no other candidate that costs no more in any respect, memory included, beats in error, least error first.
     fn thinned(mut self) -> Vec<Candidate> {
         self.found.sort_by(|a, b| {
             a.error.total_cmp(&b.error).then(a.macs.cmp(&b.macs)).then(a.weights.cmp(&b.weights))
         });
-        let mut kept = vec![self.dense];
-        for candidate in self.found {
-            let beaten =
-                |other: &Candidate| other.macs <= candidate.macs && other.weights <= candidate.weights;
-            if !kept[1..].iter().any(beaten) {
-                kept.push(candidate);
+        let mut kept: Vec<(usize, Candidate)> = Vec::new();
+        for candidate in std::mem::take(&mut self.found) {
+            let load = self.load(candidate.choice);
+            let beaten = |(other_load, other): &(usize, Candidate)| {
+                other.macs <= candidate.macs && other.weights <= candidate.weights && *other_load <= load
+            };
+            if !kept.iter().any(beaten) {
+                kept.push((load, candidate));
             }
         }
-        kept
+        std::iter::once(self.dense).chain(kept.into_iter().map(|(_, candidate)| candidate)).collect()
     }
 }
 

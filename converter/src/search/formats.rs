@@ -33,9 +33,36 @@ enum Fitting {
     Weights,
 }
 
+/// Methods whose own plans compete under [`Method::Auto`].
+const SINGLE: [Method; 6] = [
+    Method::LowRank,
+    Method::Tucker,
+    Method::Cp,
+    Method::OneWay,
+    Method::DepthwisePointwise,
+    Method::Hypercomplex(None),
+];
+/// They do so up to this many times the least predicted loss, and at most so many of them.
+const CHANCE: f64 = 2.0;
+const RIVALS: usize = 2;
+
+/// Whether a form is one of a method's.
+fn is_of(choice: Choice, method: Method) -> bool {
+    method.allows(match choice {
+        Choice::Dense => return true,
+        Choice::LowRank(_) => Method::LowRank,
+        Choice::Tucker(..) | Choice::FullTucker(..) => Method::Tucker,
+        Choice::Cp(_) => Method::Cp,
+        Choice::OneWay(_) => Method::OneWay,
+        Choice::Depthwise(..) => Method::DepthwisePointwise,
+        Choice::Kronecker(..) | Choice::Given => Method::Hypercomplex(None),
+    })
+}
+
 /// Every layer's candidates, with what the network loses by each.
 pub struct Formats<'a> {
     graph: &'a Graph,
+    method: Method,
     found: Vec<Sensitivity>,
     rows: Vec<Vec<Row>>,
     /// See [`Strategy::predicted`].
@@ -62,7 +89,7 @@ impl<'a> Formats<'a> {
         let found =
             sensitivity::measured(graph, method, loss, &metrics, &data.inputs, data.samples, progress)?;
         let fitting = Fitting::Data { metrics, trusted: Trusted::new() };
-        Ok(Self::new(graph, found, prices, fitting, stayed))
+        Ok(Self::new(graph, method, found, prices, fitting, stayed))
     }
 
     /// Candidates of every layer by the weights alone: the loss is the squared relative error of the weight, and fits need no data.
@@ -73,11 +100,12 @@ impl<'a> Formats<'a> {
         progress: &dyn Progress,
     ) -> Result<Self, Error> {
         let found = sensitivity::by_weight(graph, method, progress)?;
-        Ok(Self::new(graph, found, prices, Fitting::Weights, "its weight has no spare rank"))
+        Ok(Self::new(graph, method, found, prices, Fitting::Weights, "its weight has no spare rank"))
     }
 
     fn new(
         graph: &'a Graph,
+        method: Method,
         found: Vec<Sensitivity>,
         prices: &'a Prices,
         fitting: Fitting,
@@ -90,7 +118,7 @@ impl<'a> Formats<'a> {
         if let Some((memory, limit)) = &prices.memory {
             exclude(&found, &stages, &mut rows, memory, *limit);
         }
-        Self { graph, found, rows, curve, stages, prices, fitting, stayed }
+        Self { graph, method, found, rows, curve, stages, prices, fitting, stayed }
     }
 
     /// Every layer's candidates as the memory's planner takes them.
@@ -197,6 +225,36 @@ impl Strategy for Formats<'_> {
     fn least_loss(&self, limits: Limits) -> Option<Vec<usize>> {
         let plan = least_loss(&self.rows, limits.less(&self.prices.fixed))?;
         self.in_memory(plan, limits)
+    }
+
+    /// Under [`Method::Auto`] the plans of single methods, where the prediction gives them a chance: sums of losses are not so exact that what is
+    /// chosen among all forms would always be better.
+    fn rivals(&self, limits: Limits, plan: &[usize]) -> Vec<Vec<usize>> {
+        if self.method != Method::Auto {
+            return Vec::new();
+        }
+        let least = self.expected(plan).loss;
+        let mut rivals: Vec<(f64, Vec<usize>)> = Vec::new();
+        for method in SINGLE {
+            let of_method = |(rows, layer): (&Vec<Row>, &Sensitivity)| -> Vec<Row> {
+                let candidates = rows.iter().zip(&layer.candidates);
+                let row = |(row, candidate): (&Row, &Candidate)| match is_of(candidate.choice, method) {
+                    true => *row,
+                    false => Row { loss: row.loss.max(EXCLUDED), ..*row },
+                };
+                candidates.map(row).collect()
+            };
+            let rows: Vec<Vec<Row>> = self.rows.iter().zip(&self.found).map(of_method).collect();
+            let found = least_loss(&rows, limits.less(&self.prices.fixed));
+            let Some(rival) = found.and_then(|rival| self.in_memory(rival, limits)) else { continue };
+            let loss = self.expected(&rival).loss;
+            if loss <= CHANCE * least && rival != plan && rivals.iter().all(|(_, other)| *other != rival) {
+                rivals.push((loss, rival));
+            }
+        }
+        rivals.sort_by(|a, b| a.0.total_cmp(&b.0));
+        rivals.truncate(RIVALS);
+        rivals.into_iter().map(|(_, rival)| rival).collect()
     }
 
     fn least_cost(&self, worth: Costs, loss: f64) -> Vec<usize> {

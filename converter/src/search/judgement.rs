@@ -13,9 +13,22 @@ pub const FEWEST_JUDGED: usize = 20;
 /// Of five samples, one is held out where the result is judged by its error.
 const HELD_OUT: usize = 5;
 
+/// Fewer held-out samples than these say too little: every sample is held out once, then.
+const FEW: usize = 16;
+
 /// The samples to fit, and every fifth, held out to judge.
 pub fn split(data: &Dataset) -> (Dataset, Dataset) {
-    let pick = |wanted: fn(usize) -> bool| {
+    split_at(data, HELD_OUT - 1)
+}
+
+/// [`split`], and where that holds out only a few samples, the four others like it.
+pub fn splits(data: &Dataset) -> Vec<(Dataset, Dataset)> {
+    let folds = if data.samples < FEW * HELD_OUT { HELD_OUT } else { 1 };
+    (0..folds).map(|fold| split_at(data, HELD_OUT - 1 - fold)).collect()
+}
+
+fn split_at(data: &Dataset, fold: usize) -> (Dataset, Dataset) {
+    let pick = |wanted: &dyn Fn(usize) -> bool| {
         let members: Vec<usize> = (0..data.samples).filter(|sample| wanted(*sample)).collect();
         let part = |values: &Vec<f32>| {
             let len = values.len() / data.samples;
@@ -28,7 +41,7 @@ pub fn split(data: &Dataset) -> (Dataset, Dataset) {
         let labels = data.labels.as_ref().map(|labels| members.iter().map(|k| labels[*k]).collect());
         Dataset { inputs, samples: members.len(), labels }
     };
-    (pick(|sample| sample % HELD_OUT != HELD_OUT - 1), pick(|sample| sample % HELD_OUT == HELD_OUT - 1))
+    (pick(&|sample| sample % HELD_OUT != fold), pick(&|sample| sample % HELD_OUT == fold))
 }
 
 /// The dense network on held-out samples, to compare others with.
@@ -42,6 +55,14 @@ pub struct Judge<'a> {
     reference: Vec<Vec<f32>>,
     /// On the samples that were fitted to, where integers are judged.
     train_reference: Vec<Vec<f32>>,
+}
+
+/// Samples to fit, and who judges by others.
+pub struct Fold<'a> {
+    /// To fit.
+    pub train: &'a Dataset,
+    /// Judges by the rest.
+    pub judge: Judge<'a>,
 }
 
 /// A compressed network against the dense one on held-out samples.
@@ -133,6 +154,23 @@ pub fn outputs(
 }
 
 impl Judgement {
+    /// One judgement of the samples of all, of which there is at least one.
+    pub fn over(all: &[Self]) -> Self {
+        let samples = all.iter().map(|one| one.samples).sum::<usize>();
+        let mean = |of: &dyn Fn(&Self) -> f64| {
+            all.iter().map(|one| of(one) * one.samples as f64).sum::<f64>() / samples.max(1) as f64
+        };
+        let right = |k: usize| mean(&|one: &Self| one.accuracy.map_or(0.0, |accuracy| accuracy[k]));
+        let known = all.iter().all(|one| one.accuracy.is_some());
+        Self {
+            loss: mean(&|one| one.loss),
+            error: mean(&|one| one.error * one.error).sqrt(),
+            agreement: mean(&|one| one.agreement),
+            accuracy: known.then(|| [right(0), right(1)]),
+            samples,
+        }
+    }
+
     /// The figures in words.
     pub fn words(&self, loss: Loss) -> String {
         let mut words = format!("relative output error {:.4}", self.error);

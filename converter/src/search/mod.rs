@@ -43,7 +43,7 @@ pub use explain::LayerReport;
 use explain::report;
 use formats::Formats;
 pub use judgement::split;
-use judgement::{FEWEST_JUDGED, Judge, Judgement};
+use judgement::{FEWEST_JUDGED, Fold, Judge, Judgement};
 use loss::Loss;
 pub use options::{Method, Options, Progress, Silent};
 pub use prices::Prices;
@@ -155,25 +155,31 @@ fn with_data(
     let loss = if options.max_error.is_some() { Loss::Squares } else { Loss::of(graph) };
     let judged = !sized || options.max_error.is_some() || options.method == Method::Auto;
     // Folds judge a drop: nothing else is held out.
-    let (train, held) = match judged && options.max_drop.is_none() && data.samples >= FEWEST_JUDGED {
-        true => split(data),
-        false => (data.clone(), Dataset::default()),
+    let parts = match judged && options.max_drop.is_none() && data.samples >= FEWEST_JUDGED {
+        true if sized => judgement::splits(data),
+        true => vec![split(data)],
+        false => vec![(data.clone(), Dataset::default())],
     };
     let int8 = options
         .int8
         .map(|widths| quantize::Options { rank_bits: widths.planned_rank(), ..Default::default() });
-    let judge = Judge::new(graph, &train, &held, loss, int8.clone());
+    let folds: Vec<Fold<'_>> = parts
+        .iter()
+        .map(|(train, held)| Fold { train, judge: Judge::new(graph, train, held, loss, int8.clone()) })
+        .collect();
+    // Candidates are measured on the samples of the first fold.
+    let Fold { train, judge } = &folds[0];
     let stayed = match sized {
         true => "the budget is met without it",
         false => "factorising it gains too little for what it costs in accuracy",
     };
     let mut strategies: Vec<Box<dyn Strategy + '_>> = Vec::new();
     if options.method != Method::Prune {
-        let formats = Formats::measured(graph, options.method, loss, &train, &prices, stayed, progress)?;
+        let formats = Formats::measured(graph, options.method, loss, train, &prices, stayed, progress)?;
         strategies.push(Box::new(formats));
     }
     if options.method.allows(Method::Prune) {
-        strategies.push(Box::new(Pruner::new(graph, &train, loss, &prices, progress)?));
+        strategies.push(Box::new(Pruner::new(graph, train, loss, &prices, progress)?));
     }
     let mut tradeoff = Tradeoff { measure: loss.into(), points: strategies[0].predicted() };
     if let Some(points) = options.max_drop {
@@ -181,8 +187,8 @@ fn with_data(
     }
     let (chosen, judged) = if sized {
         // What is judged by an error limit must not have been fitted to the judging samples.
-        let all = if options.max_error.is_some() { &train } else { data };
-        strategy::sized(graph, &mut strategies, limits(&prices), &prices, &judge, [&train, all], progress)?
+        let all = if options.max_error.is_some() { train } else { data };
+        strategy::sized(graph, &mut strategies, limits(&prices), &prices, &folds, all, progress)?
     } else {
         // What rounding alone does.
         let untouched = judge.of(graph)?;
@@ -200,11 +206,11 @@ fn with_data(
             let few = !decisions || changed <= (MOST_CHANGED * judgement.samples as f64).ceil() + 0.5;
             within && judgement.loss <= limit && few
         };
-        match strategy::cheapest(&mut strategies, WORTH, limit, &holds, &judge, &train, progress)? {
+        match strategy::cheapest(&mut strategies, WORTH, limit, &holds, judge, train, progress)? {
             (Some(chosen), judged) => (chosen, judged),
             (None, judged) => {
                 let plan = strategies[0].untouched();
-                let shrunk = strategies[0].fit(&plan, &train, progress)?;
+                let shrunk = strategies[0].fit(&plan, train, progress)?;
                 (Chosen { shrunk, judgement: Some(untouched) }, judged)
             }
         }

@@ -8,7 +8,7 @@ use crate::calibrate::Dataset;
 use crate::graph::Graph;
 
 use super::allocate::{Cost, Costs, Limits, Row};
-use super::judgement::{Judge, Judgement};
+use super::judgement::{Fold, Judge, Judgement};
 use super::prices::Prices;
 use super::tradeoff::Point;
 use super::{Error, LayerReport, Progress};
@@ -32,6 +32,11 @@ pub trait Strategy {
 
     /// The plan of least predicted loss within limits on the whole network's costs and the budget on its arena; `None` if it finds none.
     fn least_loss(&self, limits: Limits) -> Option<Vec<usize>>;
+
+    /// Other plans within the limits that may turn out better than `plan`, the one of least predicted loss.
+    fn rivals(&self, _limits: Limits, _plan: &[usize]) -> Vec<Vec<usize>> {
+        Vec::new()
+    }
 
     /// The plan of least weighted cost within a limit on the predicted loss.
     fn least_cost(&self, worth: Costs, loss: f64) -> Vec<usize>;
@@ -63,64 +68,67 @@ const TRIALS: usize = 5;
 /// Plans whose predicted loss is this many times the least one are not built to be compared.
 const HOPELESS: f64 = 6.0;
 
-/// The network of least loss within `limits` that stands for `graph`, and all that were judged on the way. `prices` names the limits.
+/// The network of least loss within `limits` that stands for `graph`, and all that were judged on the way, each fitted once for each of `folds`. `prices`
+/// names the limits.
 pub fn sized(
     graph: &Graph,
     strategies: &mut [Box<dyn Strategy + '_>],
     limits: Limits,
     prices: &Prices,
-    judge: &Judge<'_>,
-    [train, all]: [&Dataset; 2],
+    folds: &[Fold<'_>],
+    all: &Dataset,
     progress: &dyn Progress,
 ) -> Result<(Chosen, Vec<Point>), Error> {
-    let plans: Vec<Option<Vec<usize>>> =
-        strategies.iter().map(|strategy| strategy.least_loss(limits)).collect();
-    let losses: Vec<Option<f64>> = strategies
-        .iter()
-        .zip(&plans)
-        .map(|(strategy, plan)| plan.as_ref().map(|plan| strategy.expected(plan).loss))
-        .collect();
-    let Some(least) = losses.iter().flatten().copied().min_by(f64::total_cmp) else {
+    let mut finalists: Vec<Finalist> = Vec::new();
+    for (strategy, offers) in strategies.iter().enumerate() {
+        let Some(plan) = offers.least_loss(limits) else { continue };
+        let rivals = offers.rivals(limits, &plan);
+        let loss = |plan: &Vec<usize>| offers.expected(plan).loss;
+        let plans = std::iter::once(plan).chain(rivals);
+        finalists.extend(plans.map(|plan| Finalist { strategy, loss: loss(&plan), plan }));
+    }
+    finalists.sort_by(|a, b| a.loss.total_cmp(&b.loss));
+    let Some(least) = finalists.first().map(|finalist| finalist.loss) else {
         let all: Vec<&dyn Strategy> = strategies.iter().map(AsRef::as_ref).collect();
         return Err(unreachable(graph, &all, prices));
     };
-    let finalists: Vec<(usize, &Vec<usize>)> = plans
-        .iter()
-        .enumerate()
-        .filter_map(|(k, plan)| plan.as_ref().map(|plan| (k, plan)))
-        .filter(|(k, _)| losses[*k].is_some_and(|loss| loss <= HOPELESS * least))
-        .collect();
+    finalists.retain(|finalist| finalist.loss <= HOPELESS * least);
     let mut judged = Vec::new();
-    let mut best: Option<(usize, Judgement)> = None;
-    if finalists.len() > 1 && judge.can_judge() {
-        for (k, plan) in &finalists {
-            let shrunk = strategies[*k].fit(plan, train, progress)?;
-            if !prices.fits(&shrunk.graph)? {
-                continue;
-            }
-            let judgement = judge.of(&shrunk.graph)?;
-            judged.push(Point::judged(&shrunk.graph, judgement));
-            if best.is_none_or(|(_, best)| judgement.loss < best.loss) {
-                best = Some((*k, judgement));
+    // Where nobody judges, predictions decide.
+    let mut best: (usize, Option<Judgement>) = (0, None);
+    if finalists.len() > 1 {
+        for (index, finalist) in finalists.iter().enumerate() {
+            let mut judgements = Vec::with_capacity(folds.len());
+            for Fold { train, judge } in folds.iter().filter(|fold| fold.judge.can_judge()) {
+                let shrunk = strategies[finalist.strategy].fit(&finalist.plan, train, progress)?;
+                if !prices.fits(&shrunk.graph)? {
+                    break;
+                }
+                judgements.push(judge.of(&shrunk.graph)?);
+                if judgements.len() == folds.len() {
+                    let judgement = Judgement::over(&judgements);
+                    judged.push(Point::judged(&shrunk.graph, judgement));
+                    if best.1.is_none_or(|best| judgement.loss < best.loss) {
+                        best = (index, Some(judgement));
+                    }
+                }
             }
         }
     }
-    let (chosen, judgement) = match best {
-        Some((k, judgement)) => (k, Some(judgement)),
-        // Nobody to judge: predictions decide.
-        None => {
-            let by_loss = |a: &&(usize, &Vec<usize>), b: &&(usize, &Vec<usize>)| {
-                losses[a.0].unwrap_or(f64::MAX).total_cmp(&losses[b.0].unwrap_or(f64::MAX))
-            };
-            (finalists.iter().min_by(by_loss).map_or(0, |(k, _)| *k), None)
-        }
-    };
-    let plan = plans[chosen].clone().unwrap_or_default();
-    let shrunk = strategies[chosen].fit(&plan, all, progress)?;
+    let Finalist { strategy, plan, .. } = finalists.swap_remove(best.0);
+    let shrunk = strategies[strategy].fit(&plan, all, progress)?;
     if !prices.fits(&shrunk.graph)? {
         return Err(prices.together());
     }
-    Ok((Chosen { shrunk, judgement }, judged))
+    Ok((Chosen { shrunk, judgement: best.1 }, judged))
+}
+
+/// A plan that is built to be compared.
+struct Finalist {
+    strategy: usize,
+    plan: Vec<usize>,
+    /// As predicted.
+    loss: f64,
 }
 
 /// Why no plan of any strategy is small enough: what none of them reaches alone, or all that was asked.
