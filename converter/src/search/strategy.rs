@@ -65,6 +65,8 @@ pub struct Chosen {
 /// Trials of a limit on the loss.
 const TRIALS: usize = 5;
 
+/// What prediction puts behind must be judged this much better on the few held-out samples.
+const SURE: f64 = 0.9;
 /// Plans whose predicted loss is this many times the least one are not built to be compared.
 const HOPELESS: f64 = 6.0;
 
@@ -108,7 +110,7 @@ pub fn sized(
                 if judgements.len() == folds.len() {
                     let judgement = Judgement::over(&judgements);
                     judged.push(Point::judged(&shrunk.graph, judgement));
-                    if best.1.is_none_or(|best| judgement.loss < best.loss) {
+                    if best.1.is_none_or(|best| judgement.loss < SURE * best.loss) {
                         best = (index, Some(judgement));
                     }
                 }
