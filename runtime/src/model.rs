@@ -214,6 +214,13 @@ impl<'m> Step<'m> {
         bytemuck::try_cast_slice(self.blob.weight_bytes(&record)?).ok()
     }
 
+    /// Whether the output lies in the place of the first input.
+    pub fn in_place(&self) -> bool {
+        let places = [self.input(0), self.output(0)].map(|tensor| tensor.as_ref().and_then(place_of));
+        let [read, written] = places;
+        read.is_some() && read == written
+    }
+
     /// Bytes of the scratch in the arena. It is aligned as the arena is.
     pub fn scratch_bytes(&self) -> usize {
         self.record.scratch_bytes as usize

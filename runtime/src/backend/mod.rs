@@ -6,8 +6,23 @@
 //! Kernels take operands that an operator's `check` has accepted ([`crate::ops`]). They give `None`, and never panic, when a buffer is
 //! shorter than its shape says. Where an operator may work in place its kernel takes the one buffer that is input and output.
 
+#[cfg(tucano_profile = "v8m")]
+mod helium;
 mod scalar;
 pub mod spec;
+#[cfg(any(tucano_profile = "v7em", tucano_profile = "v8m"))]
+mod thumb_dsp;
+#[cfg(any(tucano_profile = "v6m", tucano_profile = "v7m"))]
+mod thumb_scalar;
+
+#[cfg(tucano_profile = "v8m")]
+pub use helium::Helium;
+#[cfg(any(tucano_profile = "v7em", tucano_profile = "v8m"))]
+pub use thumb_dsp::ThumbDsp;
+#[cfg(any(tucano_profile = "v6m", tucano_profile = "v7m"))]
+pub use thumb_scalar::ThumbScalar;
+
+use spec::select::Isa;
 
 use crate::ops::linear::{Float, Integer};
 use crate::ops::window::Window;
@@ -35,17 +50,21 @@ pub enum IntegersMut<'a> {
 pub trait Backend: Copy {
     /// The name in reports, `{arch}-{extension}` or `scalar`.
     const NAME: &'static str;
+    /// Whose kernels [`spec::select`] knows.
+    const ISA: Isa;
 
-    /// Convolution in `groups` groups.
+    /// Convolution in `groups` groups. Without `input` the output holds it ([`Window::replaces_input`]); then the scratch has at least
+    /// [`Window::kept_bytes`].
     fn conv2d_i8(
         self,
         window: &Window,
         groups: usize,
         linear: &Integer<'_>,
-        input: &[i8],
+        input: Option<&[i8]>,
         output: &mut [i8],
+        scratch: &mut [u8],
     ) -> Option<()> {
-        scalar::conv2d::conv2d_i8(window, groups, linear, input, output)
+        scalar::conv2d::conv2d_i8(window, groups, linear, input, output, scratch)
     }
 
     /// Convolution in `groups` groups from or to `i16`.
@@ -56,7 +75,9 @@ pub trait Backend: Copy {
         linear: &Integer<'_>,
         input: Integers<'_>,
         output: IntegersMut<'_>,
+        scratch: &mut [u8],
     ) -> Option<()> {
+        let _ = scratch;
         scalar::conv2d::conv2d_i16(window, groups, linear, input, output)
     }
 
@@ -84,15 +105,16 @@ pub trait Backend: Copy {
         scalar::conv2d::conv2d_f32(window, groups, linear, input, output)
     }
 
-    /// Depthwise convolution.
+    /// Depthwise convolution. Without `input` as [`Backend::conv2d_i8`].
     fn depthwise_conv2d_i8(
         self,
         window: &Window,
         linear: &Integer<'_>,
-        input: &[i8],
+        input: Option<&[i8]>,
         output: &mut [i8],
+        scratch: &mut [u8],
     ) -> Option<()> {
-        scalar::depthwise_conv2d::depthwise_conv2d_i8(window, linear, input, output)
+        scalar::depthwise_conv2d::depthwise_conv2d_i8(window, linear, input, output, scratch)
     }
 
     /// Depthwise convolution from or to `i16`.
@@ -102,7 +124,9 @@ pub trait Backend: Copy {
         linear: &Integer<'_>,
         input: Integers<'_>,
         output: IntegersMut<'_>,
+        scratch: &mut [u8],
     ) -> Option<()> {
+        let _ = scratch;
         scalar::depthwise_conv2d::depthwise_conv2d_i16(window, linear, input, output)
     }
 
@@ -118,7 +142,15 @@ pub trait Backend: Copy {
     }
 
     /// Dense layer over rows of `inputs` elements.
-    fn dense_i8(self, inputs: usize, linear: &Integer<'_>, input: &[i8], output: &mut [i8]) -> Option<()> {
+    fn dense_i8(
+        self,
+        inputs: usize,
+        linear: &Integer<'_>,
+        input: &[i8],
+        output: &mut [i8],
+        scratch: &mut [u8],
+    ) -> Option<()> {
+        let _ = scratch;
         scalar::dense::dense_i8(inputs, linear, input, output)
     }
 
@@ -129,7 +161,9 @@ pub trait Backend: Copy {
         linear: &Integer<'_>,
         input: Integers<'_>,
         output: IntegersMut<'_>,
+        scratch: &mut [u8],
     ) -> Option<()> {
+        let _ = scratch;
         scalar::dense::dense_i16(inputs, linear, input, output)
     }
 
@@ -270,6 +304,7 @@ pub struct Scalar;
 
 impl Backend for Scalar {
     const NAME: &'static str = "scalar";
+    const ISA: Isa = Isa::Scalar;
 }
 
 /// The backend that [`crate::host::Runner`] uses.

@@ -7,7 +7,12 @@
 //!
 //! All kernels today are scalar, take one packing ([`Packing::Rows`](crate::blob::Packing::Rows)), want no scratch and read nothing past their operands.
 
+pub mod dsp;
+pub mod helium;
 mod rates;
+pub mod select;
+pub mod v6m;
+pub mod v7m;
 
 use crate::ops::OpCode;
 
@@ -52,6 +57,17 @@ impl Core {
             Self::CortexM33 => "cortex-m33",
             Self::CortexM55 => "cortex-m55",
             Self::X86_64 => "x86-64",
+        }
+    }
+
+    /// The backend for it.
+    pub const fn isa(self) -> select::Isa {
+        match self {
+            Self::CortexM0 => select::Isa::ThumbV6M,
+            Self::CortexM3 => select::Isa::ThumbV7M,
+            Self::CortexM4 | Self::CortexM7 | Self::CortexM33 => select::Isa::ThumbDsp,
+            Self::CortexM55 => select::Isa::Helium,
+            Self::X86_64 => select::Isa::Scalar,
         }
     }
 

@@ -62,6 +62,7 @@
 mod crc;
 #[cfg(feature = "host")]
 mod emit;
+mod packing;
 mod parse;
 mod record;
 

@@ -213,6 +213,16 @@ impl Space {
 pub enum Packing {
     /// Plain order, as the operator's page states it: output-major, channels innermost.
     Rows = 0,
+    /// Halfwords `256 * w[o] + w[o + 1]` of two outputs, in words of positions `(k, k + 2)` and `(k + 1, k + 3)`: for the DSP extension.
+    Pairs = 1,
+    /// As `Pairs`, the words of two pairs side by side.
+    PairQuads = 2,
+    /// Sixteen positions of each of four outputs: for Helium.
+    Blocks4x16 = 3,
+    /// Sixteen positions of each of eight outputs: for Helium.
+    Blocks8x16 = 4,
+    /// Eight outputs of each position: for cores without vectors.
+    Columns8 = 5,
 }
 
 impl Packing {
@@ -220,6 +230,11 @@ impl Packing {
     pub const fn parse(byte: u8) -> Option<Self> {
         match byte {
             0 => Some(Self::Rows),
+            1 => Some(Self::Pairs),
+            2 => Some(Self::PairQuads),
+            3 => Some(Self::Blocks4x16),
+            4 => Some(Self::Blocks8x16),
+            5 => Some(Self::Columns8),
             _ => None,
         }
     }

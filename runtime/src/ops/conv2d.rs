@@ -1,7 +1,7 @@
 //! Two-dimensional convolution of images `[n, h, w, c]`: strides, dilation, padding of each side, groups.
 
 use super::linear::{self, Float, Integer};
-use super::operands::{Family, apart, ends, integers, integers_mut};
+use super::operands::{Family, apart, ends, integers, integers_mut, maybe_in_place};
 use super::window::Window;
 use super::{OpCode, Operator};
 use crate::arena::Memory;
@@ -118,7 +118,7 @@ fn check(step: &Step<'_>, family: Family) -> Result<(), ErrorKind> {
     let (input, output) = ends(step, (1, 1, if family == Family::F32 { 2 } else { 4 }))?;
     family.check(&input, &output)?;
     let p = Parameters::parse(step.parameters()).ok_or(ErrorKind::OperandCount)?;
-    p.window(&input, &output)?;
+    check_in_place(step, &p.window(&input, &output)?)?;
     let [.., inputs] = input.shape;
     let [.., outputs] = output.shape;
     if inputs.checked_rem(p.groups) != Some(0) || outputs.checked_rem(p.groups) != Some(0) {
@@ -127,7 +127,21 @@ fn check(step: &Step<'_>, family: Family) -> Result<(), ErrorKind> {
     let kernel = inputs
         .checked_div(p.groups)
         .and_then(|elements| elements.checked_mul(p.kernel_h)?.checked_mul(p.kernel_w));
+    if p.groups != 1 && !linear::plain(step) {
+        return Err(ErrorKind::Parameter);
+    }
     linear::check(step, family, [p.act_min, p.act_max], kernel, outputs, output.dtype)
+}
+
+/// Refuses an output in the place of the input where windows do not allow it, or where the scratch cannot hold the rows under a window.
+pub(super) fn check_in_place(step: &Step<'_>, window: &Window) -> Result<(), ErrorKind> {
+    if !step.in_place() {
+        return Ok(());
+    }
+    if !window.replaces_input() {
+        return Err(ErrorKind::Overlap);
+    }
+    if step.scratch_bytes() < window.kept_bytes() { Err(ErrorKind::Scratch) } else { Ok(()) }
 }
 
 /// [`OpCode::Conv2dI8`].
@@ -135,6 +149,7 @@ pub struct Conv2dI8;
 
 impl Operator for Conv2dI8 {
     const CODE: u16 = OpCode::Conv2dI8 as u16;
+    const IN_PLACE: bool = true;
 
     fn check(step: &Step<'_>) -> Result<(), ErrorKind> {
         check(step, Family::I8)
@@ -144,8 +159,8 @@ impl Operator for Conv2dI8 {
         let p = Parameters::parse(step.parameters())?;
         let window = p.window(&step.input(0)?, &step.output(0)?).ok()?;
         let linear = Integer::of(step, p.act_min, p.act_max)?;
-        let (input, output) = apart(step.views(memory)?)?;
-        backend.conv2d_i8(&window, p.groups as usize, &linear, input, output)
+        let (input, output, scratch) = maybe_in_place(step.views(memory)?)?;
+        backend.conv2d_i8(&window, p.groups as usize, &linear, input, output, scratch)
     }
 }
 
@@ -168,7 +183,7 @@ impl Operator for Conv2dI16 {
         let [input] = views.inputs;
         let input = integers(from.dtype, input?)?;
         let output = integers_mut(to.dtype, views.output)?;
-        backend.conv2d_i16(&window, p.groups as usize, &linear, input, output)
+        backend.conv2d_i16(&window, p.groups as usize, &linear, input, output, views.scratch)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Dense layer over the last axis: `[.., i]` to `[.., o]`, each leading row on its own.
 
 use super::linear::{self, Float, Integer};
-use super::operands::{Family, apart, ends, integers, integers_mut, last_axis};
+use super::operands::{Family, apart, apart_with_scratch, ends, integers, integers_mut, last_axis};
 use super::{OpCode, Operator};
 use crate::arena::Memory;
 use crate::backend::Backend;
@@ -59,8 +59,8 @@ impl Operator for DenseI8 {
         let p = Parameters::parse(step.parameters())?;
         let linear = Integer::of(step, p.act_min, p.act_max)?;
         let inputs = last_axis(&step.input(0)?)?;
-        let (input, output) = apart(step.views(memory)?)?;
-        backend.dense_i8(inputs as usize, &linear, input, output)
+        let (input, output, scratch) = apart_with_scratch(step.views(memory)?)?;
+        backend.dense_i8(inputs as usize, &linear, input, output, scratch)
     }
 }
 
@@ -82,7 +82,7 @@ impl Operator for DenseI16 {
         let [input] = views.inputs;
         let input = integers(from.dtype, input?)?;
         let output = integers_mut(step.output(0)?.dtype, views.output)?;
-        backend.dense_i16(last_axis(&from)? as usize, &linear, input, output)
+        backend.dense_i16(last_axis(&from)? as usize, &linear, input, output, views.scratch)
     }
 }
 

@@ -1,7 +1,8 @@
 //! Depthwise convolution of images `[n, h, w, c]`: output channel `k` reads input channel `k / (outputs / c)` alone.
 
-use super::linear::{Float, Integer};
-use super::operands::{Family, apart, ends, integers, integers_mut};
+use super::conv2d::check_in_place;
+use super::linear::{self, Float, Integer};
+use super::operands::{Family, apart, ends, integers, integers_mut, maybe_in_place};
 use super::{OpCode, Operator};
 use crate::arena::Memory;
 use crate::backend::Backend;
@@ -14,7 +15,10 @@ fn check(step: &Step<'_>, family: Family) -> Result<(), ErrorKind> {
     let (input, output) = ends(step, (1, 1, if family == Family::F32 { 2 } else { 4 }))?;
     family.check(&input, &output)?;
     let p = Parameters::parse(step.parameters()).ok_or(ErrorKind::OperandCount)?;
-    p.window(&input, &output)?;
+    check_in_place(step, &p.window(&input, &output)?)?;
+    if family != Family::F32 && !linear::plain(step) {
+        return Err(ErrorKind::Parameter);
+    }
     let [.., inputs] = input.shape;
     let [.., outputs] = output.shape;
     if p.groups != inputs || outputs.checked_rem(inputs) != Some(0) {
@@ -34,6 +38,7 @@ pub struct DepthwiseConv2dI8;
 
 impl Operator for DepthwiseConv2dI8 {
     const CODE: u16 = OpCode::DepthwiseConv2dI8 as u16;
+    const IN_PLACE: bool = true;
 
     fn check(step: &Step<'_>) -> Result<(), ErrorKind> {
         check(step, Family::I8)
@@ -43,8 +48,8 @@ impl Operator for DepthwiseConv2dI8 {
         let p = Parameters::parse(step.parameters())?;
         let window = p.window(&step.input(0)?, &step.output(0)?).ok()?;
         let linear = Integer::of(step, p.act_min, p.act_max)?;
-        let (input, output) = apart(step.views(memory)?)?;
-        backend.depthwise_conv2d_i8(&window, &linear, input, output)
+        let (input, output, scratch) = maybe_in_place(step.views(memory)?)?;
+        backend.depthwise_conv2d_i8(&window, &linear, input, output, scratch)
     }
 }
 
@@ -67,7 +72,7 @@ impl Operator for DepthwiseConv2dI16 {
         let [input] = views.inputs;
         let input = integers(from.dtype, input?)?;
         let output = integers_mut(to.dtype, views.output)?;
-        backend.depthwise_conv2d_i16(&window, &linear, input, output)
+        backend.depthwise_conv2d_i16(&window, &linear, input, output, views.scratch)
     }
 }
 

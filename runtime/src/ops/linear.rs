@@ -1,7 +1,7 @@
 //! Constant operands that convolutions and dense layers share: weights, bias and how an accumulator becomes an output.
 
 use super::operands::Family;
-use crate::blob::{DType, TensorRecord};
+use crate::blob::{DType, Packing, TensorRecord};
 use crate::error::ErrorKind;
 use crate::model::Step;
 use crate::quant;
@@ -9,9 +9,11 @@ use crate::quant;
 /// Operands of an integer linear operator, whose weights are stored as `W`: `i8`, or `u8` with two of 4 bits.
 #[derive(Clone, Copy, Debug)]
 pub struct Integer<'a, W = i8> {
-    /// Weights, in the operator's order.
+    /// Weights, in the order of `packing`.
     pub weights: &'a [W],
-    /// One for each output channel, in units of input scale times weight scale.
+    /// [`Packing::Rows`]: the operator's order.
+    pub packing: Packing,
+    /// One for each output channel, in units of input scale times weight scale. Packed weights have what [`crate::blob::Packing`] says instead.
     pub bias: &'a [i32],
     /// Q31 factor of each output channel.
     pub multiplier: &'a [i32],
@@ -45,6 +47,7 @@ impl<'a, W> Integer<'a, W> {
     fn with(weights: &'a [W], step: &Step<'a>, act_min: u32, act_max: u32) -> Option<Self> {
         Some(Self {
             weights,
+            packing: step.weight(0)?.packing,
             bias: step.weight_i32(1)?,
             multiplier: step.weight_i32(2)?,
             shift: step.weight_i32(3)?,
@@ -128,17 +131,27 @@ pub(super) fn check(
     output: DType,
 ) -> Result<(), ErrorKind> {
     let weights = kernel.and_then(|kernel| kernel.checked_mul(outputs));
+    let stored = |packing: Packing| {
+        let bytes = packing.bytes(outputs as usize, kernel? as usize)?;
+        u32::try_from(bytes).ok()
+    };
     let missing = ErrorKind::ElementType;
     match family {
         Family::F32 => Float::of(step, act_min, act_max).ok_or(missing)?.check(weights, outputs),
         Family::I8 | Family::I16 => {
-            Integer::of(step, act_min, act_max).ok_or(missing)?.check(weights, outputs, output)
+            let linear = Integer::of(step, act_min, act_max).ok_or(missing)?;
+            linear.check(stored(linear.packing), outputs, output)
         }
         Family::I4 => {
             let bytes = kernel.and_then(|kernel| kernel.div_ceil(2).checked_mul(outputs));
             Integer::of_i4x2(step, act_min, act_max).ok_or(missing)?.check(bytes, outputs, output)
         }
     }
+}
+
+/// Whether a step's weights are in the operator's own order.
+pub(super) fn plain(step: &Step<'_>) -> bool {
+    step.weight(0).is_some_and(|weights| weights.packing == Packing::Rows)
 }
 
 /// Refuses bounds that are not ordered or not values of the type.

@@ -115,6 +115,26 @@ pub fn in_place<'a, T: AnyBitPattern + NoUninit, const N: usize>(
     elements_mut(output)
 }
 
+/// The first input (`None`: the output holds it), the output and the scratch of a step that may run in place.
+pub fn maybe_in_place<X: AnyBitPattern + NoUninit>(
+    views: Views<'_, 1>,
+) -> Option<(Option<&[X]>, &mut [X], &mut [u8])> {
+    let [input] = views.inputs;
+    let input = match input {
+        Some(bytes) => Some(elements(bytes)?),
+        None => None,
+    };
+    Some((input, elements_mut(views.output)?, views.scratch))
+}
+
+/// As [`apart`], with the scratch.
+pub fn apart_with_scratch<X: AnyBitPattern, Y: AnyBitPattern + NoUninit>(
+    views: Views<'_, 1>,
+) -> Option<(&[X], &mut [Y], &mut [u8])> {
+    let [input] = views.inputs;
+    Some((elements(input?)?, elements_mut(views.output)?, views.scratch))
+}
+
 /// The first input and the output of a step that never runs in place.
 pub fn apart<X: AnyBitPattern, Y: AnyBitPattern + NoUninit>(views: Views<'_, 1>) -> Option<(&[X], &mut [Y])> {
     let [input] = views.inputs;

@@ -68,6 +68,11 @@ impl Axis {
         })
     }
 
+    /// Input positions from the first tap of a window to the last.
+    pub fn reach(&self) -> usize {
+        self.kernel.wrapping_sub(1).wrapping_mul(self.dilation).wrapping_add(1)
+    }
+
     /// Input position under tap `tap` of window `window`, `None` in the padding.
     #[inline]
     pub fn position(&self, window: usize, tap: usize) -> Option<usize> {
@@ -138,6 +143,21 @@ impl Window {
     #[inline]
     pub fn image(&self) -> usize {
         self.rows.input.wrapping_mul(self.columns.input).wrapping_mul(self.inputs)
+    }
+
+    /// Whether the output may replace the input: windows of stride 1 that give as many rows, columns and channels, and read no row
+    /// that was overwritten before it was kept.
+    pub fn replaces_input(&self) -> bool {
+        let whole = |axis: &Axis| axis.stride == 1 && axis.input == axis.output;
+        whole(&self.rows)
+            && whole(&self.columns)
+            && self.inputs == self.outputs
+            && self.rows.pad < self.rows.reach()
+    }
+
+    /// Bytes of scratch that any kernel needs to replace an input of bytes: the rows under a window.
+    pub fn kept_bytes(&self) -> usize {
+        self.rows.reach().min(self.rows.input).wrapping_mul(self.columns.input).wrapping_mul(self.inputs)
     }
 
     /// Index, in an image, of the first channel at a row and column.

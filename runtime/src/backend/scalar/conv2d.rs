@@ -1,7 +1,10 @@
 //! Convolution: each output is a few inner products over what lies side by side in both image and weights.
 
 use super::element::{Element, clamp_f32, dot, dot_f32, dot_i4x2};
+use super::in_place::rows_in_place;
+use super::packed;
 use crate::backend::{Integers, IntegersMut};
+use crate::blob::Packing;
 use crate::ops::linear::{Float, Integer};
 use crate::ops::window::Window;
 
@@ -10,10 +13,16 @@ pub fn conv2d_i8(
     window: &Window,
     groups: usize,
     linear: &Integer<'_>,
-    input: &[i8],
+    input: Option<&[i8]>,
     output: &mut [i8],
+    scratch: &mut [u8],
 ) -> Option<()> {
-    integer(window, groups, linear, input, output)
+    match input {
+        Some(input) => integer(window, groups, linear, input, output),
+        None => rows_in_place(window, output, scratch, |window, input, output| {
+            integer(window, groups, linear, input, output)
+        }),
+    }
 }
 
 #[inline(never)]
@@ -72,6 +81,9 @@ fn integer<X: Element, Y: Element>(
     input: &[X],
     output: &mut [Y],
 ) -> Option<()> {
+    if linear.packing != Packing::Rows {
+        return if groups == 1 { packed::conv2d(window, linear, input, output) } else { None };
+    }
     let zero = linear.input_zero;
     let finish = |channel: usize, sum: i32| {
         let sum = sum.wrapping_add(*linear.bias.get(channel)?);

@@ -1,7 +1,9 @@
 //! Dense layers: one inner product an output.
 
 use super::element::{Element, clamp_f32, dot, dot_f32, dot_i4x2};
+use super::packed;
 use crate::backend::{Integers, IntegersMut};
+use crate::blob::Packing;
 use crate::ops::linear::{Float, Integer};
 
 #[inline(never)]
@@ -49,6 +51,9 @@ fn integer<X: Element, Y: Element>(
     input: &[X],
     output: &mut [Y],
 ) -> Option<()> {
+    if linear.packing != Packing::Rows {
+        return packed::dense(inputs, linear, input, output);
+    }
     let finish = |x: &[X], w: &[i8], channel: usize| {
         let sum = dot(x, linear.input_zero, w).wrapping_add(*linear.bias.get(channel)?);
         Some(Y::narrow(linear.finish(channel, sum)?))

@@ -1,6 +1,7 @@
 //! Depthwise convolution: channels side by side, a block of them at a time.
 
 use super::element::{Element, clamp_f32};
+use super::in_place::rows_in_place;
 use crate::backend::{Integers, IntegersMut};
 use crate::ops::linear::{Float, Integer};
 use crate::ops::window::Window;
@@ -12,10 +13,16 @@ const BLOCK: usize = 16;
 pub fn depthwise_conv2d_i8(
     window: &Window,
     linear: &Integer<'_>,
-    input: &[i8],
+    input: Option<&[i8]>,
     output: &mut [i8],
+    scratch: &mut [u8],
 ) -> Option<()> {
-    integer(window, linear, input, output)
+    match input {
+        Some(input) => integer(window, linear, input, output),
+        None => rows_in_place(window, output, scratch, |window, input, output| {
+            integer(window, linear, input, output)
+        }),
+    }
 }
 
 #[inline(never)]

@@ -1,0 +1,615 @@
+//! Random linear layers on a core's backend and on scalar code: the outputs must be the same to the bit, and nothing beside the output
+//! and the scratch may change. Then layers of known networks, with the instructions that they take.
+//!
+//! The file `inputs` holds two words: the number of cases of each kind of layer, and a seed. The console gets `kernel NAME CASES` for each kernel that
+//! ran, `layer NAME MACS TICKS` for each known layer, `cases N` and, if all is right, `done`.
+#![no_std]
+#![no_main]
+
+use tucano::backend::spec::select::{Linear, Request, Selection, least_scratch, packing, select};
+use tucano::backend::{Integers, IntegersMut, Scalar};
+use tucano::blob::{DType, Packing};
+use tucano::ops::linear::Integer;
+use tucano::ops::window::{Axis, Window};
+use tucano_boards_qemu::program::{Backend, backend};
+use tucano_boards_qemu::semihosting::{self, File};
+use tucano_boards_qemu::{counter, fault, memory, say};
+
+/// Bytes around outputs and scratch that no kernel may write.
+const GUARD: usize = 32;
+const GUARDED: u8 = 0xA5;
+const ALIGN: usize = 16;
+/// Different kernels that can be told apart.
+const KERNELS: usize = 40;
+
+/// Reproducible numbers (xorshift, Marsaglia 2003).
+struct Noise(u32);
+
+impl Noise {
+    fn next(&mut self) -> u32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 17;
+        self.0 ^= self.0 << 5;
+        self.0 >> 3
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        self.next() as usize % limit.max(1)
+    }
+
+    /// From `low` to `high`, both included.
+    fn within(&mut self, low: usize, high: usize) -> usize {
+        low + self.below(high - low + 1)
+    }
+
+    /// True in one of `n` cases.
+    fn one_of(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+
+    /// An extent up to `most`; in half of the cases a multiple of 4, 8 or 16.
+    fn extent(&mut self, most: usize) -> usize {
+        let step = [1, 1, 1, 4, 8, 16][self.below(6)];
+        (self.within(1, most / step) * step).min(most)
+    }
+}
+
+/// Memory cut off piece by piece.
+struct Pool<'a>(&'a mut [u8]);
+
+impl<'a> Pool<'a> {
+    /// `bytes` at `offset` behind a multiple of [`ALIGN`].
+    fn take(&mut self, bytes: usize, offset: usize) -> &'a mut [u8] {
+        let rest = core::mem::take(&mut self.0);
+        let skip = rest.as_ptr().align_offset(ALIGN) + offset;
+        let (taken, rest) = rest[skip..].split_at_mut(bytes);
+        self.0 = rest;
+        taken
+    }
+
+    fn words(&mut self, count: usize) -> &'a mut [i32] {
+        cast(self.take(4 * count, 0))
+    }
+
+    fn bytes(&mut self, count: usize) -> &'a mut [i8] {
+        cast(self.take(count, 0))
+    }
+}
+
+/// Bytes as integers; they are aligned and of whole length by [`Pool::take`].
+fn cast<T>(bytes: &mut [u8]) -> &mut [T] {
+    // SAFETY: only called for integers of up to 4 bytes on memory that is aligned for them; every bit pattern is one.
+    unsafe { bytes.align_to_mut::<T>().1 }
+}
+
+/// One layer, its constants in both orders.
+struct Case<'a> {
+    request: Request,
+    rows: usize,
+    plain: Integer<'a>,
+    packed: Integer<'a>,
+    input: &'a mut [u8],
+    input_elements: usize,
+    output_elements: usize,
+    macs: u64,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Conv,
+    Depthwise,
+    Dense,
+}
+
+/// Extents of a layer.
+#[derive(Clone, Copy)]
+struct Shape {
+    kind: Kind,
+    /// Images, or rows of a dense layer.
+    batch: usize,
+    rows: Axis,
+    columns: Axis,
+    inputs: usize,
+    outputs: usize,
+    groups: usize,
+    types: [DType; 2],
+    in_place: bool,
+}
+
+const ONE: Axis = Axis { input: 1, output: 1, kernel: 1, stride: 1, dilation: 1, pad: 0 };
+
+/// An axis with `before` and `after` positions of padding.
+fn axis(input: usize, kernel: usize, stride: usize, dilation: usize, [before, after]: [usize; 2]) -> Axis {
+    let reach = (kernel - 1) * dilation + 1;
+    Axis {
+        input,
+        output: (input + before + after - reach) / stride + 1,
+        kernel,
+        stride,
+        dilation,
+        pad: before,
+    }
+}
+
+fn random_axis(noise: &mut Noise, like: Option<usize>) -> Axis {
+    let kernel = [1, 1, 2, 3, 3, 3, 4, 5, 7][noise.below(9)];
+    let dilation = if noise.one_of(8) { 2 } else { 1 };
+    let reach = (kernel - 1) * dilation + 1;
+    let stride = [1, 1, 1, 2, 2, 3][noise.below(6)];
+    let mut pads = [noise.below(reach), noise.below(reach)];
+    let input = like.unwrap_or_else(|| noise.within(1, 11));
+    if noise.one_of(3) {
+        pads = [(reach - 1) / 2, reach - 1 - (reach - 1) / 2];
+    }
+    if input + pads[0] + pads[1] < reach {
+        pads[1] = reach - input - pads[0].min(reach - input);
+    }
+    axis(input, kernel, stride, dilation, pads)
+}
+
+fn random_shape(noise: &mut Noise, kind: Kind) -> Shape {
+    let types = match noise.below(6) {
+        0 => [DType::I8, DType::I16],
+        1 => [DType::I16, DType::I8],
+        2 => [DType::I16, DType::I16],
+        _ => [DType::I8, DType::I8],
+    };
+    let batch = if noise.one_of(6) { 2 } else { 1 };
+    let mut shape = Shape {
+        kind,
+        batch,
+        rows: ONE,
+        columns: ONE,
+        inputs: noise.extent(40),
+        outputs: noise.extent(40),
+        groups: 1,
+        types,
+        in_place: false,
+    };
+    if kind == Kind::Dense {
+        shape.inputs = noise.extent(300);
+        shape.outputs = noise.extent(70);
+        return shape;
+    }
+    shape.rows = random_axis(noise, None);
+    shape.columns = random_axis(noise, None);
+    if noise.one_of(3) {
+        // Pointwise, or one-dimensional.
+        let flat = axis(shape.rows.input, 1, if noise.one_of(4) { 2 } else { 1 }, 1, [0, 0]);
+        shape.rows = flat;
+        if noise.one_of(2) {
+            shape.columns = axis(shape.columns.input, 1, flat.stride, 1, [0, 0]);
+        }
+    }
+    if kind == Kind::Depthwise {
+        shape.groups = shape.inputs;
+        shape.outputs = if noise.one_of(5) { 2 * shape.inputs } else { shape.inputs };
+    } else if noise.one_of(8) {
+        shape.groups = noise.within(2, 4);
+        shape.inputs = shape.groups * noise.within(1, 8);
+        shape.outputs = shape.groups * noise.within(1, 8);
+    }
+    if kind == Kind::Conv && noise.one_of(3) {
+        shape.outputs = shape.inputs;
+    }
+    let window = window(&shape);
+    shape.in_place = types == [DType::I8, DType::I8] && window.replaces_input() && noise.one_of(2);
+    shape
+}
+
+fn window(shape: &Shape) -> Window {
+    let Shape { batch, rows, columns, inputs, outputs, .. } = *shape;
+    Window { batch, rows, columns, inputs, outputs }
+}
+
+fn depth(shape: &Shape) -> usize {
+    match shape.kind {
+        Kind::Conv => shape.rows.kernel * shape.columns.kernel * shape.inputs / shape.groups,
+        Kind::Depthwise => shape.rows.kernel * shape.columns.kernel,
+        Kind::Dense => shape.inputs,
+    }
+}
+
+/// Square root, rounded down.
+fn root(x: usize) -> usize {
+    (0..).take_while(|r| r * r <= x).last().unwrap_or(0)
+}
+
+/// Makes a layer of that shape with random constants and inputs.
+fn make<'a>(pool: &mut Pool<'a>, noise: &mut Noise, shape: &Shape, offset: usize) -> Case<'a> {
+    let depth = depth(shape);
+    let outputs = shape.outputs;
+    let size = [127, 127, 60, 20][noise.below(4)] as i32;
+    let flat = noise.one_of(40);
+    let rows = pool.bytes(outputs * depth);
+    for weight in rows.iter_mut() {
+        let random = noise.next() as i32 % (2 * size + 1) - size;
+        *weight = if flat { 127 } else { random as i8 };
+    }
+    let wide = shape.types[0] == DType::I16;
+    let amplitude: usize = if wide { 9000 } else { 73 };
+    let input_zero = if wide { 0 } else { noise.below(256) as i32 - 128 };
+    let bias = pool.words(outputs);
+    let far = if noise.one_of(20) { 1 << 24 } else { 1 << 12 };
+    bias.iter_mut().for_each(|bias| *bias = noise.next() as i32 % (2 * far) - far);
+    // Sums of about this size come to about half of the output's range.
+    let sum = (root(depth) + 1) * amplitude * (size as usize) / 2;
+    let range = if shape.types[1] == DType::I16 { 12000 } else { 60 };
+    let shift = (sum / range).max(1).ilog2() as i32;
+    let odd = noise.one_of(25);
+    let (multiplier, shifts) = (pool.words(outputs), pool.words(outputs));
+    for (multiplier, exponent) in multiplier.iter_mut().zip(shifts.iter_mut()) {
+        *multiplier = (1 << 30) + (noise.next() << 1 & ((1 << 30) - 1)) as i32;
+        *exponent = noise.below(3) as i32 - shift;
+        if odd {
+            *exponent = [0, 1, 3, -1, -2, -22, -31][noise.below(7)];
+            *multiplier = [*multiplier, *multiplier, 0, i32::MAX, 1][noise.below(5)];
+        }
+    }
+    let (least, most) = if shape.types[1] == DType::I16 { (-32768, 32767) } else { (-128, 127) };
+    let output_zero = if shape.types[1] == DType::I16 { 0 } else { noise.below(256) as i32 - 128 };
+    let [low, high] = match noise.below(4) {
+        0 => [output_zero, most],
+        1 => [output_zero, (output_zero + 90).min(most)],
+        2 => [least + 20, most - 30],
+        _ => [least, most],
+    };
+    let plain = Integer {
+        weights: &*rows,
+        packing: Packing::Rows,
+        bias: &*bias,
+        multiplier: &*multiplier,
+        shift: &*shifts,
+        input_zero: input_zero as i16,
+        output_zero,
+        low,
+        high,
+    };
+
+    let linear = match shape.kind {
+        Kind::Conv => Linear::Conv2d { window: window(shape), groups: shape.groups },
+        Kind::Depthwise => Linear::DepthwiseConv2d { window: window(shape) },
+        Kind::Dense => Linear::Dense { inputs: shape.inputs, outputs },
+    };
+    let [input, output] = shape.types;
+    let mut request = Request { linear, input, output, packing: Packing::Rows, in_place: shape.in_place };
+    let folded = pool.words(outputs);
+    let mut narrow = true;
+    for o in 0..outputs {
+        let (mut total, mut most) = (0i32, 0i32);
+        for k in 0..depth {
+            // Depthwise weights are `[taps][channels]`.
+            let at = if shape.kind == Kind::Depthwise { k * outputs + o } else { o * depth + k };
+            total += i32::from(plain.weights[at]);
+            most += i32::from(plain.weights[at]).abs();
+        }
+        folded[o] = plain.bias[o].wrapping_sub(total.wrapping_mul(input_zero));
+        narrow &= 128 * i64::from(most) + i64::from(folded[o]).abs() < 1 << 23;
+    }
+    request.packing = packing(<Backend as tucano::backend::Backend>::ISA, &request, narrow);
+    let packed = match request.packing {
+        Packing::Rows => plain,
+        packing => {
+            let stored = pool.bytes(packing.bytes(outputs, depth).unwrap_or(0));
+            if packing.pack(plain.weights, outputs, depth, stored).is_none() {
+                say!("error packing {packing:?}");
+                semihosting::exit(2);
+            }
+            Integer { weights: &*stored, packing, bias: &*folded, ..plain }
+        }
+    };
+    let (rows_in, rows_out) = match shape.kind {
+        Kind::Dense => (shape.batch, shape.batch),
+        _ => (
+            shape.batch * shape.rows.input * shape.columns.input,
+            shape.batch * shape.rows.output * shape.columns.output,
+        ),
+    };
+    let input_elements = rows_in * shape.inputs;
+    let input = pool.take(input_elements * input.bytes(), offset);
+    let extreme = noise.one_of(30);
+    input.iter_mut().for_each(|byte| *byte = if extreme { 0x80 } else { noise.next() as u8 });
+    Case {
+        request,
+        rows: rows_out,
+        plain,
+        packed,
+        input,
+        input_elements,
+        output_elements: rows_out * outputs,
+        macs: (rows_out * outputs * depth) as u64,
+    }
+}
+
+/// Runs a layer on a backend; `output` holds the input if the layer runs in place.
+fn run<B: tucano::backend::Backend>(
+    backend: B,
+    request: &Request,
+    linear: &Integer<'_>,
+    input: &mut [u8],
+    output: &mut [u8],
+    scratch: &mut [u8],
+) -> Option<()> {
+    let narrow = [request.input, request.output] == [DType::I8, DType::I8];
+    if narrow {
+        let source: &[i8] = cast(input);
+        let output: &mut [i8] = cast(output);
+        let maybe = if request.in_place { None } else { Some(source) };
+        return match &request.linear {
+            Linear::Conv2d { window, groups } => {
+                backend.conv2d_i8(window, *groups, linear, maybe, output, scratch)
+            }
+            Linear::DepthwiseConv2d { window } => {
+                backend.depthwise_conv2d_i8(window, linear, maybe, output, scratch)
+            }
+            Linear::Dense { inputs, .. } => backend.dense_i8(*inputs, linear, source, output, scratch),
+        };
+    }
+    let input = match request.input {
+        DType::I16 => Integers::I16(cast(input)),
+        _ => Integers::I8(cast(input)),
+    };
+    let output = match request.output {
+        DType::I16 => IntegersMut::I16(cast(output)),
+        _ => IntegersMut::I8(cast(output)),
+    };
+    match &request.linear {
+        Linear::Conv2d { window, groups } => {
+            backend.conv2d_i16(window, *groups, linear, input, output, scratch)
+        }
+        Linear::DepthwiseConv2d { window } => {
+            backend.depthwise_conv2d_i16(window, linear, input, output, scratch)
+        }
+        Linear::Dense { inputs, .. } => backend.dense_i16(*inputs, linear, input, output, scratch),
+    }
+}
+
+/// A place between guards.
+fn guarded<'a>(pool: &mut Pool<'a>, bytes: usize, offset: usize) -> &'a mut [u8] {
+    let place = pool.take(bytes + 2 * GUARD, offset);
+    place.fill(GUARDED);
+    place
+}
+
+fn is_whole(place: &[u8]) -> bool {
+    let (head, tail) = (&place[..GUARD], &place[place.len() - GUARD..]);
+    head.iter().chain(tail).all(|byte| *byte == GUARDED)
+}
+
+fn inner(place: &mut [u8]) -> &mut [u8] {
+    let end = place.len() - GUARD;
+    &mut place[GUARD..end]
+}
+
+/// Compares a backend's output with that of scalar code. Gives the kernel that ran.
+fn compare(pool: &mut Pool<'_>, case: &mut Case<'_>, offset: usize) -> Result<Selection, &'static str> {
+    let selection = select(<Backend as tucano::backend::Backend>::ISA, &case.request);
+    let scratch_bytes = selection.scratch_bytes.max(least_scratch(&case.request));
+    let output_bytes = case.output_elements * case.request.output.bytes();
+    let scratch = guarded(pool, scratch_bytes, 0);
+    let expected = guarded(pool, output_bytes, 0);
+    let found = guarded(pool, output_bytes, offset);
+    if case.request.in_place {
+        inner(expected).copy_from_slice(case.input);
+        inner(found).copy_from_slice(case.input);
+    }
+    let plain = Request { packing: Packing::Rows, ..case.request };
+    let kept = least_scratch(&plain).min(scratch_bytes);
+    run(Scalar, &plain, &case.plain, case.input, inner(expected), &mut inner(scratch)[..kept])
+        .ok_or("scalar code refuses the layer")?;
+    inner(scratch).fill(0x5A);
+    let before = case.input.iter().fold(0u32, |sum, byte| sum.rotate_left(5) ^ u32::from(*byte));
+    let Some(backend) = backend() else { return Err("the core is not the backend's") };
+    run(backend, &case.request, &case.packed, case.input, inner(found), inner(scratch))
+        .ok_or("the backend refuses the layer")?;
+    let after = case.input.iter().fold(0u32, |sum, byte| sum.rotate_left(5) ^ u32::from(*byte));
+    if before != after {
+        return Err("the input was written");
+    }
+    if !is_whole(found) || !is_whole(scratch) {
+        return Err("bytes beside the output or the scratch were written");
+    }
+    if inner(found) != inner(expected) {
+        let at = inner(found).iter().zip(&*inner(expected)).position(|(a, b)| a != b).unwrap_or(0);
+        let (found, expected) = (inner(found)[at].cast_signed(), inner(expected)[at].cast_signed());
+        say!("byte {at} of {output_bytes}: {found}, not {expected}");
+        return Err("the outputs differ");
+    }
+    Ok(selection)
+}
+
+fn describe(case: &Case<'_>, number: usize, seed: u32) {
+    let Case { request, plain, .. } = case;
+    say!(
+        "case {number} seed {seed}: {request:?} rows {} zero points {} {} bounds {} {} shift {:?}",
+        case.rows,
+        plain.input_zero,
+        plain.output_zero,
+        plain.low,
+        plain.high,
+        plain.shift.first()
+    );
+}
+
+/// Layers of known networks: name, extents.
+fn known() -> [(&'static str, Shape); 22] {
+    let base = Shape {
+        kind: Kind::Conv,
+        batch: 1,
+        rows: ONE,
+        columns: ONE,
+        inputs: 1,
+        outputs: 1,
+        groups: 1,
+        types: [DType::I8, DType::I8],
+        in_place: false,
+    };
+    let pointwise = |h: usize, w: usize, inputs: usize, outputs: usize| Shape {
+        rows: axis(h, 1, 1, 1, [0, 0]),
+        columns: axis(w, 1, 1, 1, [0, 0]),
+        inputs,
+        outputs,
+        ..base
+    };
+    let conv = |h: usize, inputs: usize, outputs: usize, stride: usize| {
+        let pads = if stride == 1 { [1, 1] } else { [0, 1] };
+        let side = axis(h, 3, stride, 1, pads);
+        Shape { rows: side, columns: side, inputs, outputs, ..base }
+    };
+    let depthwise = |h: usize, w: usize, channels: usize, stride: usize| {
+        let pads = if stride == 1 { [1, 1] } else { [0, 1] };
+        Shape {
+            kind: Kind::Depthwise,
+            rows: axis(h, 3, stride, 1, pads),
+            columns: axis(w, 3, stride, 1, pads),
+            inputs: channels,
+            outputs: channels,
+            groups: channels,
+            ..base
+        }
+    };
+    let dense = |inputs: usize, outputs: usize| Shape { kind: Kind::Dense, inputs, outputs, ..base };
+    let wide = |shape: Shape, types: [DType; 2]| Shape { types, ..shape };
+    let in_place = |shape: Shape| Shape { in_place: true, ..shape };
+    [
+        ("pointwise 25x5 64>64", pointwise(25, 5, 64, 64)),
+        ("pointwise 25x5 64>64 in place", in_place(pointwise(25, 5, 64, 64))),
+        ("pointwise 6x6 128>128", pointwise(6, 6, 128, 128)),
+        ("pointwise 48x48 8>16", pointwise(48, 48, 8, 16)),
+        ("pointwise 24x24 16>32", pointwise(24, 24, 16, 32)),
+        ("pointwise 12x12 32>64", pointwise(12, 12, 32, 64)),
+        ("conv 3x3 32x32 16>16", conv(32, 16, 16, 1)),
+        ("conv 3x3 32x32 16>16 in place", in_place(conv(32, 16, 16, 1))),
+        ("conv 3x3 8x8 64>64", conv(8, 64, 64, 1)),
+        ("conv 3x3 stride 2 32x32 16>32", conv(32, 16, 32, 2)),
+        ("conv 3x3 32x32 3>16", conv(32, 3, 16, 1)),
+        (
+            "conv 10x4 stride 2 49x10 1>64",
+            Shape {
+                rows: axis(49, 10, 2, 1, [4, 5]),
+                columns: axis(10, 4, 2, 1, [1, 1]),
+                outputs: 64,
+                ..base
+            },
+        ),
+        ("depthwise 3x3 25x5 64", depthwise(25, 5, 64, 1)),
+        ("depthwise 3x3 25x5 64 in place", in_place(depthwise(25, 5, 64, 1))),
+        ("depthwise 3x3 48x48 8", depthwise(48, 48, 8, 1)),
+        ("depthwise 3x3 3x3 256", depthwise(3, 3, 256, 1)),
+        ("depthwise 3x3 stride 2 24x24 32", depthwise(24, 24, 32, 2)),
+        ("dense 640>128", dense(640, 128)),
+        ("dense 128>128", dense(128, 128)),
+        ("dense 64>12", dense(64, 12)),
+        ("pointwise 25x5 64>16 i16 i8", wide(pointwise(25, 5, 64, 16), [DType::I16, DType::I8])),
+        ("pointwise 25x5 16>64 i8 i16", wide(pointwise(25, 5, 16, 64), [DType::I8, DType::I16])),
+    ]
+}
+
+/// How many cases each kernel had.
+struct Tally {
+    names: [&'static str; KERNELS],
+    counts: [usize; KERNELS],
+}
+
+impl Tally {
+    fn count(&mut self, name: &'static str) {
+        let slot = self.names.iter().position(|known| known.is_empty() || *known == name);
+        if let Some(slot) = slot {
+            self.names[slot] = name;
+            self.counts[slot] += 1;
+        }
+    }
+}
+
+fn test(free: &mut [u8], cases: usize, seed: u32) -> Result<(), ()> {
+    let mut tally = Tally { names: [""; KERNELS], counts: [0; KERNELS] };
+    let mut noise = Noise(seed | 1);
+    let mut wrong = 0;
+    for kind in [Kind::Conv, Kind::Depthwise, Kind::Dense] {
+        for number in 0..cases {
+            let state = noise.0;
+            let mut pool = Pool(free);
+            let shape = random_shape(&mut noise, kind);
+            // Tensors lie at multiples of 16; slices of callers may not.
+            let offset = 0;
+            let mut case = make(&mut pool, &mut noise, &shape, offset);
+            match compare(&mut pool, &mut case, offset) {
+                Ok(selection) => tally.count(selection.name),
+                Err(reason) => {
+                    describe(&case, number, state);
+                    say!("wrong {reason}");
+                    wrong += 1;
+                    if wrong > 4 {
+                        return Err(());
+                    }
+                }
+            }
+        }
+    }
+    for (name, count) in tally.names.iter().zip(tally.counts).filter(|(name, _)| !name.is_empty()) {
+        say!("kernel {name} {count}");
+    }
+    say!("cases {}", 3 * cases);
+    if wrong == 0 { Ok(()) } else { Err(()) }
+}
+
+fn measure(free: &mut [u8]) -> Result<(), ()> {
+    for (name, shape) in known() {
+        let mut noise = Noise(0x2545_F491);
+        let mut pool = Pool(free);
+        let mut case = make(&mut pool, &mut noise, &shape, 0);
+        // As networks have them: an activation of the ReLU kind.
+        case.plain.low = case.plain.output_zero;
+        case.plain.high = 127;
+        (case.packed.low, case.packed.high) = (case.plain.low, case.plain.high);
+        let selection = compare(&mut pool, &mut case, 0).map_err(|reason| say!("wrong {name}: {reason}"))?;
+        let scratch = pool.take(selection.scratch_bytes.max(least_scratch(&case.request)), 0);
+        let output = pool.take(case.output_elements * case.request.output.bytes(), 0);
+        let Some(backend) = backend() else { return Err(()) };
+        let before = counter::ticks();
+        let result = run(backend, &case.request, &case.packed, case.input, output, scratch);
+        let after = counter::ticks();
+        let _ = (case.input_elements, result);
+        say!("layer {name}|{}|{}|{}|{}", selection.name, scratch.len(), case.macs, after - before);
+    }
+    Ok(())
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn main() -> ! {
+    // SAFETY: the only call.
+    let free = unsafe { memory::free() };
+    counter::start();
+    say!("calibration {}", counter::calibrate());
+    say!("backend {}", <Backend as tucano::backend::Backend>::NAME);
+    let mut words = [0; 8];
+    let read = File::open(c"inputs").is_some_and(|file| file.read(&mut words));
+    if !read {
+        say!("error inputs: cannot be read");
+        semihosting::exit(2);
+    }
+    let word = |k: usize| u32::from_le_bytes([words[k], words[k + 1], words[k + 2], words[k + 3]]);
+    if test(free, word(0) as usize, word(4)).is_ok() && measure(free).is_ok() {
+        say!("done");
+        semihosting::exit(0);
+    }
+    semihosting::exit(2)
+}
+
+/// Passes the faulting code's stack on, before anything else is pushed there.
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+unsafe extern "C" fn fault() {
+    core::arch::naked_asm!("mov r0, sp", "bl {report}", "udf #0", report = sym fault::report)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn tick() {
+    counter::wrapped();
+}
+
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo) -> ! {
+    say!("panic {info}");
+    semihosting::exit(4)
+}

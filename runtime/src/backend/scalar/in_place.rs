@@ -1,0 +1,53 @@
+//! Windows of stride 1 over an image that the output replaces: the rows that later windows still need are kept in scratch.
+
+use crate::ops::window::{Axis, Window};
+
+/// Runs `row_of` for each output row: on a window over the kept rows alone, these rows, and the place of the output row. `None` where the
+/// scratch is shorter than [`Window::kept_bytes`].
+#[inline(always)]
+pub fn rows_in_place(
+    window: &Window,
+    values: &mut [i8],
+    scratch: &mut [u8],
+    row_of: impl Fn(&Window, &[i8], &mut [i8]) -> Option<()>,
+) -> Option<()> {
+    let Window { batch, rows, columns, inputs, .. } = *window;
+    let row_bytes = columns.input.wrapping_mul(inputs);
+    let kept: &mut [i8] = bytemuck::cast_slice_mut(scratch.get_mut(..window.kept_bytes())?);
+    let reach = rows.reach();
+    let mut images = values;
+    for _ in 0..batch {
+        let (image, rest) = images.split_at_mut_checked(window.image())?;
+        images = rest;
+        // Kept are the rows from `first` to before `next`.
+        let (mut first, mut next) = (0usize, 0usize);
+        for row in 0..rows.output {
+            let from = row.saturating_sub(rows.pad).min(next);
+            let count = next.wrapping_sub(from);
+            let dropped = from.wrapping_sub(first).wrapping_mul(row_bytes);
+            let end = next.wrapping_sub(first).wrapping_mul(row_bytes);
+            if dropped > 0 {
+                kept.get_mut(..end)?.copy_within(dropped.., 0);
+            }
+            let to = row.wrapping_add(reach).saturating_sub(rows.pad).min(rows.input);
+            let fresh = image.get(next.wrapping_mul(row_bytes)..to.wrapping_mul(row_bytes)).unwrap_or(&[]);
+            let at = count.wrapping_mul(row_bytes);
+            let slots = kept.get_mut(at..at.wrapping_add(fresh.len()))?;
+            for (slot, &x) in slots.iter_mut().zip(fresh) {
+                *slot = x;
+            }
+            (first, next) = (from, to.max(next));
+            let one = Axis {
+                input: next.wrapping_sub(first),
+                output: 1,
+                pad: rows.pad.saturating_sub(row),
+                ..rows
+            };
+            let part = Window { batch: 1, rows: one, ..*window };
+            let start = row.wrapping_mul(row_bytes);
+            let place = image.get_mut(start..start.wrapping_add(row_bytes))?;
+            row_of(&part, kept.get(..next.wrapping_sub(first).wrapping_mul(row_bytes))?, place)?;
+        }
+    }
+    Some(())
+}

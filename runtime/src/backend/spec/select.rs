@@ -1,0 +1,103 @@
+//! Which kernel a backend takes for a linear step, which order of weights it wants, and how much scratch: constant facts, compiled on every
+//! target, so that the converter plans what a board will run and reports name it. Kernels ask the same functions, so a report cannot be wrong.
+
+use super::{dsp, helium, v6m, v7m};
+use crate::blob::{DType, Packing};
+use crate::ops::window::Window;
+
+/// Code of one backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isa {
+    /// Portable Rust.
+    Scalar,
+    /// Armv6-M and Armv8-M baseline.
+    ThumbV6M,
+    /// Armv7-M.
+    ThumbV7M,
+    /// Armv7E-M, and Armv8-M with the DSP extension.
+    ThumbDsp,
+    /// Armv8.1-M with the vector extension.
+    Helium,
+}
+
+/// A linear operator with its extents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Linear {
+    /// Convolution in groups.
+    Conv2d {
+        /// Its windows.
+        window: Window,
+        /// Groups.
+        groups: usize,
+    },
+    /// Depthwise convolution.
+    DepthwiseConv2d {
+        /// Its windows.
+        window: Window,
+    },
+    /// Dense layer.
+    Dense {
+        /// Elements of an input row.
+        inputs: usize,
+        /// Elements of an output row.
+        outputs: usize,
+    },
+}
+
+/// What has to be calculated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The operator.
+    pub linear: Linear,
+    /// Type of the input's elements.
+    pub input: DType,
+    /// Type of the output's elements.
+    pub output: DType,
+    /// Order of the weights.
+    pub packing: Packing,
+    /// Whether the output lies in the place of the input.
+    pub in_place: bool,
+}
+
+/// The kernel for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Selection {
+    /// Its name in reports.
+    pub name: &'static str,
+    /// Bytes of scratch that it wants; with less the backend takes scalar code.
+    pub scratch_bytes: usize,
+}
+
+/// The kernel that a backend takes, if it has the scratch.
+pub fn select(isa: Isa, request: &Request) -> Selection {
+    let own = match isa {
+        Isa::Scalar => None,
+        Isa::ThumbV6M => v6m::select(request),
+        Isa::ThumbV7M => v7m::select(request),
+        Isa::ThumbDsp => dsp::select(request),
+        Isa::Helium => helium::select(request),
+    };
+    own.unwrap_or(Selection { name: "scalar", scratch_bytes: least_scratch(request) })
+}
+
+/// Bytes of scratch that every backend needs.
+pub fn least_scratch(request: &Request) -> usize {
+    match &request.linear {
+        Linear::Conv2d { window, .. } | Linear::DepthwiseConv2d { window } if request.in_place => {
+            window.kept_bytes()
+        }
+        _ => 0,
+    }
+}
+
+/// The order of weights that a backend wants; that of `request` does not count. `narrow`: for every output channel,
+/// `128 * sum |w| + |stored bias| < 2^23`.
+pub fn packing(isa: Isa, request: &Request, narrow: bool) -> Packing {
+    match isa {
+        Isa::Scalar => Packing::Rows,
+        Isa::ThumbV6M => v6m::packing(request, narrow),
+        Isa::ThumbV7M => v7m::packing(request, narrow),
+        Isa::ThumbDsp => dsp::packing(request, narrow),
+        Isa::Helium => helium::packing(request, narrow),
+    }
+}

@@ -1,0 +1,153 @@
+//! The order of a linear layer's weights in a blob: an index function for each [`Packing`].
+//!
+//! Takes the number of a weight, output `o` and position `k` in the layer's inner product, which is `depth` long; gives where it is stored. A
+//! packing fills outputs and depth up with zero weights to whole blocks. A layer whose weights are packed stores `bias - zero point * sum of
+//! weights` instead of its bias, so that kernels need not subtract the input's zero point; padding then counts as values, not as nothing.
+
+use super::record::Packing;
+
+/// Where a weight is stored, and in what form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// The byte is the weight.
+    Plain,
+    /// The byte is the high one of `256 * weight + partner`: one less than the weight where the partner is negative.
+    High {
+        /// Index of the partner.
+        low: usize,
+    },
+}
+
+impl Packing {
+    /// Outputs and positions of a block; both are powers of two.
+    pub const fn block(self) -> (usize, usize) {
+        match self {
+            Self::Rows => (1, 1),
+            Self::Pairs => (2, 4),
+            Self::PairQuads => (4, 4),
+            Self::Blocks4x16 => (4, 16),
+            Self::Blocks8x16 => (8, 16),
+            Self::Columns8 => (8, 1),
+        }
+    }
+
+    /// Bytes of a layer's weights; `None` if they pass `usize`.
+    pub fn bytes(self, outputs: usize, depth: usize) -> Option<usize> {
+        let (lanes, step) = self.block();
+        outputs.checked_next_multiple_of(lanes)?.checked_mul(depth.checked_next_multiple_of(step)?)
+    }
+
+    /// Index of a weight's byte and its form. Wraps for numbers that no layer has.
+    fn place(self, depth: usize, o: usize, k: usize) -> (usize, Form) {
+        let (lanes, step) = self.block();
+        let (lane, at) = (o & lanes.wrapping_sub(1), k & step.wrapping_sub(1));
+        let padded = depth.wrapping_add(step.wrapping_sub(1)) & !step.wrapping_sub(1);
+        let block =
+            o.wrapping_sub(lane).wrapping_mul(padded).wrapping_add(k.wrapping_sub(at).wrapping_mul(lanes));
+        match self {
+            Self::Rows | Self::Blocks4x16 | Self::Blocks8x16 => {
+                (block.wrapping_add(lane.wrapping_mul(step)).wrapping_add(at), Form::Plain)
+            }
+            Self::Columns8 => (block.wrapping_add(lane), Form::Plain),
+            // Word `at % 2` of each pair of outputs, halfword `at / 2`; the even output is the high byte.
+            Self::Pairs | Self::PairQuads => {
+                let word = (at & 1).wrapping_mul(lanes >> 1).wrapping_add(lane >> 1);
+                let low = block.wrapping_add(word.wrapping_mul(4)).wrapping_add(at & 2);
+                if lane & 1 == 0 { (low.wrapping_add(1), Form::High { low }) } else { (low, Form::Plain) }
+            }
+        }
+    }
+
+    /// Weight `k` of output `o`; `None` if it lies outside.
+    pub fn weight(self, stored: &[i8], depth: usize, o: usize, k: usize) -> Option<i8> {
+        let (at, form) = self.place(depth, o, k);
+        let byte = *stored.get(at)?;
+        Some(match form {
+            Form::Plain => byte,
+            Form::High { low } => byte.wrapping_add(i8::from(*stored.get(low)? < 0)),
+        })
+    }
+
+    /// Stores the weights `[outputs][depth]` in this order. `None` if `rows` or `stored` is of another length.
+    pub fn pack(self, rows: &[i8], outputs: usize, depth: usize, stored: &mut [i8]) -> Option<()> {
+        if Some(rows.len()) != outputs.checked_mul(depth) || Some(stored.len()) != self.bytes(outputs, depth)
+        {
+            return None;
+        }
+        stored.fill(0);
+        // What stands in the low bytes is needed for the high ones.
+        for high in [false, true] {
+            let mut left = rows;
+            for o in 0..outputs {
+                let (row, rest) = left.split_at_checked(depth)?;
+                left = rest;
+                for (k, &weight) in row.iter().enumerate() {
+                    let (at, form) = self.place(depth, o, k);
+                    let borrow = match form {
+                        Form::Plain => 0,
+                        Form::High { low } => i8::from(*stored.get(low)? < 0),
+                    };
+                    if matches!(form, Form::High { .. }) == high {
+                        *stored.get_mut(at)? = weight.wrapping_sub(borrow);
+                    }
+                }
+            }
+        }
+        Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Packing; 6] = [
+        Packing::Rows,
+        Packing::Pairs,
+        Packing::PairQuads,
+        Packing::Blocks4x16,
+        Packing::Blocks8x16,
+        Packing::Columns8,
+    ];
+
+    #[test]
+    fn every_weight_is_found_again() {
+        for packing in ALL {
+            for (outputs, depth) in [(1, 1), (3, 5), (8, 16), (7, 33), (12, 64)] {
+                let rows: Vec<i8> =
+                    (0..outputs * depth).map(|k| ((k * 37 + 11) % 255) as i8).map(|w| w.max(-127)).collect();
+                let mut stored = vec![0x55; packing.bytes(outputs, depth).unwrap()];
+                packing.pack(&rows, outputs, depth, &mut stored).unwrap();
+                for o in 0..outputs {
+                    for k in 0..depth {
+                        let found = packing.weight(&stored, depth, o, k);
+                        assert_eq!(found, Some(rows[o * depth + k]), "{packing:?} {o} {k}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn pairs_are_sums_in_halfwords() {
+        // Outputs 0 and 1, four positions: word 0 holds positions 0 and 2, word 1 positions 1 and 3.
+        let (a, b) = ([1i8, -2, 127, -127], [5i8, -6, -127, 127]);
+        let mut stored = [0; 8];
+        Packing::Pairs.pack(&[a, b].concat(), 2, 4, &mut stored).unwrap();
+        let halves: Vec<i16> = stored
+            .as_chunks()
+            .0
+            .iter()
+            .map(|&[low, high]| i16::from_le_bytes([low as u8, high as u8]))
+            .collect();
+        let sum = |k: usize| 256 * i16::from(a[k]) + i16::from(b[k]);
+        assert_eq!(halves, [sum(0), sum(2), sum(1), sum(3)]);
+    }
+
+    #[test]
+    fn wrong_lengths_are_refused() {
+        assert_eq!(Packing::Rows.pack(&[1, 2], 1, 2, &mut [0; 3]), None);
+        assert_eq!(Packing::Pairs.pack(&[1, 2], 1, 3, &mut [0; 8]), None);
+        assert_eq!(Packing::Columns8.weight(&[0; 8], 1, 8, 0), None);
+    }
+}
