@@ -87,8 +87,9 @@ struct Span {
     time: usize,
     input: usize,
     output: usize,
-    /// The dense layer.
+    /// The layer in its dense form, and whether it is one over rows, not a convolution.
     layer: Geometry,
+    dense: bool,
     /// Widths of the elements of its input and output.
     widths: [usize; 2],
 }
@@ -160,6 +161,7 @@ impl Memory {
             let node = graph.nodes.iter().position(|node| node.output == value)?;
             let Demand { time, input, output, .. } = *demand;
             let layer = Geometry::of(&legal, &legal.nodes[step.node])?;
+            let dense = matches!(step.kind, Kind::Dense(_));
             let widths = ends(&legal, step.node).map(bytes);
             (linear && graph.nodes[node].op.weight().is_some()).then_some(Span {
                 node,
@@ -167,6 +169,7 @@ impl Memory {
                 input,
                 output,
                 layer,
+                dense,
                 widths,
             })
         };
@@ -370,7 +373,10 @@ impl Memory {
             let widths =
                 [if k == 0 { span.widths[0] } else { inner }, if k == last { span.widths[1] } else { inner }];
             let four_bits = self.int8.is_some_and(|widths| widths.four_bits(stage, stages.len()));
-            let needs = Needs::of(self.isa, stage, Numbers::of_widths(widths, four_bits));
+            // Stages of a convolution may be dense layers.
+            let known = stages.len() == 1 || span.dense && stage.groups == 1;
+            let dense = known.then_some(span.dense);
+            let needs = Needs::of(self.isa, stage, dense, Numbers::of_widths(widths, four_bits));
             let value = |k: usize| stages[k].images * stages[k].output.iter().product::<usize>() * inner;
             let read = if k == 0 { self.blocks[span.input].bytes } else { value(k - 1) };
             let written = if k == last { self.blocks[span.output].bytes } else { value(k) };

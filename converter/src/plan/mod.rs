@@ -211,7 +211,8 @@ fn step_needs(graph: &Graph, isa: Isa, numbers: impl Fn(usize) -> Numbers) -> im
     move |step| match step.kind {
         Kind::Conv(..) | Kind::DepthwiseConv(..) | Kind::Dense(_) => {
             let layer = Geometry::of(graph, &graph.nodes[step.node]);
-            layer.map_or_else(Needs::default, |layer| Needs::of(isa, &layer, numbers(step.node)))
+            let dense = matches!(step.kind, Kind::Dense(_));
+            layer.map_or_else(Needs::default, |layer| Needs::of(isa, &layer, Some(dense), numbers(step.node)))
         }
         Kind::Add => {
             let elements = graph.shape(graph.nodes[step.node].output).iter().product();

@@ -48,17 +48,18 @@ impl Numbers {
 }
 
 impl Needs {
-    /// Of a linear layer.
-    pub fn of(isa: Isa, layer: &Geometry, numbers: Numbers) -> Self {
+    /// Of a linear layer. `dense`: whether it is a dense layer; `None`: of one that may be.
+    pub fn of(isa: Isa, layer: &Geometry, dense: Option<bool>, numbers: Numbers) -> Self {
         if !numbers.have_kernels() {
             return Self::default();
         }
-        let [convolution, dense] = operators(layer);
-        let apart = [convolution, dense].into_iter().flatten();
-        let replaces = numbers.types == [DType::I8; 2] && dense.is_none() && window(layer).replaces_input();
+        let scratch = |linear: Linear, in_place: bool| scratch(isa, linear, numbers, in_place);
+        let apart = operators(layer, dense).into_iter().flatten().map(|linear| scratch(linear, false));
+        // A dense layer has the geometry of a convolution of one pixel, which so has no place in its input either.
+        let replaces = numbers.types == [DType::I8; 2] && !is_pixel(layer) && window(layer).replaces_input();
         Self {
-            apart: apart.map(|linear| scratch(isa, linear, numbers, false)).max().unwrap_or(0),
-            in_place: convolution.filter(|_| replaces).map(|linear| scratch(isa, linear, numbers, true)),
+            apart: apart.max().unwrap_or(0),
+            in_place: replaces.then(|| scratch(convolution(layer), true)),
         }
     }
 }
@@ -81,7 +82,7 @@ pub fn sum_scratch(_isa: Isa, _types: [DType; 2], _elements: usize) -> usize {
 pub fn weight_bytes(isa: Isa, layer: &Geometry) -> usize {
     const TYPES: [[DType; 2]; 3] = [[DType::I8, DType::I8], [DType::I8, DType::I16], [DType::I16, DType::I8]];
     let mut most = 0;
-    for linear in operators(layer).into_iter().flatten() {
+    for linear in operators(layer, None).into_iter().flatten() {
         for (types, narrow, in_place) in TYPES.into_iter().flat_map(|types| {
             [(true, true), (true, false), (false, true), (false, false)].map(|(a, b)| (types, a, b))
         }) {
@@ -109,11 +110,17 @@ pub fn convolution(layer: &Geometry) -> Linear {
     }
 }
 
-/// What a layer may be: a dense layer has the geometry of a convolution of one pixel.
-fn operators(layer: &Geometry) -> [Option<Linear>; 2] {
-    let pixel = layer.kernel == [1, 1] && layer.input[1..] == [1, 1] && layer.groups == 1;
-    let dense = Linear::Dense { inputs: layer.input[0], outputs: layer.output[0] };
-    [Some(convolution(layer)), pixel.then_some(dense)]
+/// The operators that a layer may be.
+fn operators(layer: &Geometry, dense: Option<bool>) -> [Option<Linear>; 2] {
+    let rows = Linear::Dense { inputs: layer.input[0], outputs: layer.output[0] };
+    [
+        Some(convolution(layer)).filter(|_| dense != Some(true)),
+        Some(rows).filter(|_| dense.unwrap_or_else(|| is_pixel(layer))),
+    ]
+}
+
+fn is_pixel(layer: &Geometry) -> bool {
+    layer.kernel == [1, 1] && layer.input[1..] == [1, 1] && layer.groups == 1
 }
 
 /// Windows of a layer.
@@ -165,7 +172,7 @@ mod tests {
 
     #[test]
     fn windows_of_stride_1_replace_their_input_with_the_rows_below_them_kept() {
-        let needs = |layer: Geometry, numbers| Needs::of(Isa::Scalar, &layer, numbers);
+        let needs = |layer: Geometry, numbers| Needs::of(Isa::Scalar, &layer, None, numbers);
         let three_rows = Needs { apart: 0, in_place: Some(3 * 5 * 8) };
         assert_eq!(needs(layer(), BYTES), three_rows);
         assert_eq!(needs(Geometry { groups: 1, ..layer() }, BYTES), three_rows);
@@ -197,9 +204,9 @@ mod tests {
     fn what_is_not_known_is_counted_at_its_most() {
         for isa in [Isa::Scalar, Isa::ThumbV6M, Isa::ThumbV7M, Isa::ThumbDsp, Isa::Helium] {
             for layer in [layer(), Geometry { groups: 1, ..layer() }] {
-                let unknown = Needs::of(isa, &layer, BYTES);
+                let unknown = Needs::of(isa, &layer, None, BYTES);
                 for narrow in [true, false] {
-                    let known = Needs::of(isa, &layer, Numbers { narrow: Some(narrow), ..BYTES });
+                    let known = Needs::of(isa, &layer, None, Numbers { narrow: Some(narrow), ..BYTES });
                     assert!(known.apart <= unknown.apart && known.in_place <= unknown.in_place);
                 }
             }

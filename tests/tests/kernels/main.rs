@@ -142,15 +142,6 @@ prop_compose! {
     }
 }
 
-const PACKINGS: [Packing; 6] = [
-    Packing::Rows,
-    Packing::Pairs,
-    Packing::PairQuads,
-    Packing::Blocks4x16,
-    Packing::Blocks8x16,
-    Packing::Columns8,
-];
-
 /// Requantisation by divisions of wide integers: the paper's text.
 fn requantise(sum: i32, multiplier: i32, shift: i32) -> i64 {
     let sum = i128::from(sum) << shift.max(0);
@@ -293,7 +284,7 @@ fn integer_convolution<X: Activation, Y: Activation>(
 /// A linear step gives the same whatever order its weights have, where it may have one.
 fn packed(step: &Step, depth: usize, allowed: bool) -> Result<(), TestCaseError> {
     let expected = step.run().unwrap();
-    for packing in PACKINGS {
+    for packing in (0..=u8::MAX).filter_map(Packing::parse) {
         let mut packed = step.packed(packing, depth);
         if allowed || packing == Packing::Rows {
             prop_assert_eq!(&packed.run_as(packing, 0).unwrap(), &expected, "{:?}", packing);
