@@ -153,6 +153,13 @@ impl Converted {
         Ok(emit::module(&self.program(), &name)?)
     }
 
+    /// The same network laid out for another core: its weights' order, its memory. The search is not repeated.
+    pub fn blob_for(&self, target: Core) -> Result<Vec<u8>, Error> {
+        let isa = target.isa();
+        let plan = plan::plan_for(&self.graph, self.quantized.as_ref(), isa)?;
+        Ok(emit::emit(&emit::Program { plan: &plan, isa, ..self.program() })?)
+    }
+
     fn program(&self) -> emit::Program<'_> {
         emit::Program {
             graph: &self.graph,

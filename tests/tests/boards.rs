@@ -9,6 +9,7 @@ use tucano_converter::boards::elf::Image;
 use tucano_converter::boards::firmware::{self, OptLevel, Program};
 use tucano_converter::boards::toolchain::Toolchain;
 use tucano_converter::boards::{self, BOARDS, Error};
+use tucano_tests::target::laid_out;
 
 const SAMPLES: usize = 3;
 
@@ -220,7 +221,9 @@ fn every_board_gives_the_bytes_of_the_host() {
         "board", "backend", "instructions", "code", "arena", "stack"
     );
     for board in BOARDS {
+        let blob = laid_out(&blob, board.kernels.isa());
         let (report, outputs) = shown(boards::run(&blob, board, &inputs, SAMPLES, OptLevel::S, &|_| ()));
+        assert!(report.warnings.is_empty(), "{}: {:#?}", board.name, report.warnings);
         println!(
             "{:10} {:>8} {:>13.0} {:>6} {:>6} {:>6}",
             report.board,

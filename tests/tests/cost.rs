@@ -12,6 +12,7 @@ use tucano::ops::OpCode;
 use tucano_converter::boards::firmware::OptLevel;
 use tucano_converter::boards::{self, Board};
 use tucano_converter::plan::cost;
+use tucano_tests::target::laid_out;
 
 /// Boards that run different code, with their core; then one blob runs on those that share it.
 const DISTINCT: [(&str, Core); 4] = [
@@ -61,8 +62,9 @@ fn lanes(op: OpCode) -> &'static [u16] {
 }
 
 fn measure(board: &'static Board, probe: &Probe) -> Vec<Measured> {
-    let runner = Runner::new(&probe.blob).expect("loads");
-    let report = boards::run(&probe.blob, board, &probe.input, 1, OptLevel::Three, &|_| {});
+    let blob = laid_out(&probe.blob, board.kernels.isa());
+    let runner = Runner::new(&blob).expect("loads");
+    let report = boards::run(&blob, board, &probe.input, 1, OptLevel::Three, &|_| {});
     let (report, _) = report.unwrap_or_else(|error| panic!("{:?}", miette::Report::new(error)));
     let steps = runner.model();
     let measured = steps.steps().zip(&report.steps).map(|(step, counted)| {

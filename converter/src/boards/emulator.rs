@@ -8,7 +8,7 @@
 //! | `calibration T` | ticks of `CALIBRATION_INSTRUCTIONS` instructions |
 //! | `overhead T` | ticks of `OVERHEAD_READINGS` readings of the counter |
 //! | `backend NAME` | the backend that runs |
-//! | `step K T` | ticks of step K for the first sample |
+//! | `step K T NAME` | ticks of step K for the first sample, and its kernel |
 //! | `sample K T` | ticks of the whole run for sample K |
 //! | `stack B` | bytes of stack at the deepest point |
 //! | `done` | all outputs are written |
@@ -16,6 +16,7 @@
 
 use super::{Board, Error, Firmware};
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -37,8 +38,8 @@ pub struct Emulation {
     pub outputs: Vec<u8>,
     /// Executed instructions of each sample.
     pub samples: Vec<f64>,
-    /// Executed instructions of each step, first sample.
-    pub steps: Vec<f64>,
+    /// Executed instructions of each step, first sample, and its kernel.
+    pub steps: Vec<(f64, String)>,
     /// Deepest stack in bytes.
     pub stack_bytes: u64,
 }
@@ -62,16 +63,34 @@ pub fn run(
     samples: usize,
     progress: &dyn Fn(usize),
 ) -> Result<Emulation, Error> {
-    let folder = tempfile::tempdir().map_err(|source| Error::Io { path: std::env::temp_dir(), source })?;
-    let write = |name: &str, bytes: &[u8]| {
-        let path = folder.path().join(name);
-        std::fs::write(&path, bytes).map_err(|source| Error::Io { path, source })
-    };
-    write("blob", blob)?;
     let counts = [blob.len(), samples].map(|count| (count as u32).to_le_bytes());
-    write("inputs", &[counts.as_flattened(), inputs].concat())?;
+    let inputs = [counts.as_flattened(), inputs].concat();
+    let files = [("blob", blob), ("inputs", inputs.as_slice())];
+    let loader = format!("loader,file=blob,addr={:#x},force-raw=on", firmware.blob_address);
+    let mut report = Report::new(board);
+    let outputs = execute(board, &firmware.harness, &files, &["-device", &loader], |line| {
+        if let Some(sample) = report.read(line) {
+            progress(sample + 1);
+        }
+        report.others.join("\n")
+    })?;
+    report.finish(outputs, samples)
+}
 
-    let elf = &firmware.harness;
+/// Starts a program on a board in a folder with these files. `hear` is told each line of the console, and gives what went wrong so far. Gives
+/// the bytes of the file `outputs`, if the program wrote it.
+pub fn execute(
+    board: &Board,
+    elf: &Path,
+    files: &[(&str, &[u8])],
+    more: &[&str],
+    mut hear: impl FnMut(&str) -> String,
+) -> Result<Vec<u8>, Error> {
+    let folder = tempfile::tempdir().map_err(|source| Error::Io { path: std::env::temp_dir(), source })?;
+    for (name, bytes) in files {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).map_err(|source| Error::Io { path, source })?;
+    }
     let elf = elf.canonicalize().map_err(|source| Error::Io { path: elf.into(), source })?;
     let mut child = Command::new(EMULATOR)
         .args([
@@ -86,7 +105,7 @@ pub fn run(
             "shift=0",
         ])
         .args(["-semihosting-config", "enable=on,target=native"])
-        .args(["-device", &format!("loader,file=blob,addr={:#x},force-raw=on", firmware.blob_address)])
+        .args(more)
         .arg("-kernel")
         .arg(&elf)
         .current_dir(folder.path())
@@ -109,29 +128,23 @@ pub fn run(
         }
     });
 
-    let mut report = Report::new(board);
+    let mut said = String::new();
     loop {
         match lines.recv_timeout(SILENCE) {
-            Ok(line) => {
-                if let Some(sample) = report.read(&line) {
-                    progress(sample + 1);
-                }
-            }
+            Ok(line) => said = hear(&line),
             Err(mpsc::RecvTimeoutError::Disconnected) => break,
             Err(mpsc::RecvTimeoutError::Timeout) => {
-                let said = format!("nothing for {} s\n{}", SILENCE.as_secs(), report.others.join("\n"));
+                let said = format!("nothing for {} s\n{said}", SILENCE.as_secs());
                 return Err(Error::Run { board: board.name, said });
             }
         }
     }
     let status = running.0.wait().map_err(|source| Error::Io { path: EMULATOR.into(), source })?;
-    let path = folder.path().join("outputs");
-    let outputs = std::fs::read(&path).unwrap_or_default();
     if !status.success() {
-        report.others.push(format!("the emulator ended with {status}"));
-        return Err(Error::Run { board: board.name, said: report.others.join("\n") });
+        let said = format!("{said}\nthe emulator ended with {status}");
+        return Err(Error::Run { board: board.name, said });
     }
-    report.finish(outputs, samples)
+    Ok(std::fs::read(folder.path().join("outputs")).unwrap_or_default())
 }
 
 /// The lines so far, in ticks.
@@ -141,7 +154,7 @@ struct Report<'b> {
     overhead: u64,
     backend: String,
     samples: Vec<u64>,
-    steps: Vec<u64>,
+    steps: Vec<(u64, String)>,
     stack: Option<u64>,
     done: bool,
     /// Lines that are no figures: what went wrong.
@@ -171,7 +184,9 @@ impl<'b> Report<'b> {
             ["calibration", ticks] => self.calibration = number(ticks).unwrap_or(0),
             ["overhead", ticks] => self.overhead = number(ticks).unwrap_or(0),
             ["backend", name] => self.backend = name.into(),
-            ["step", _, ticks] => self.steps.extend(number(ticks)),
+            ["step", _, ticks, ref kernel @ ..] => {
+                self.steps.extend(number(ticks).map(|ticks| (ticks, kernel.join(" "))))
+            }
             ["sample", _, ticks] => {
                 self.samples.extend(number(ticks));
                 return self.samples.len().checked_sub(1);
@@ -199,7 +214,7 @@ impl<'b> Report<'b> {
         let instructions = |ticks: &u64| ((*ticks as f64 - reading) * expected).max(0.0).round();
         Ok(Emulation {
             samples: self.samples.iter().map(instructions).collect(),
-            steps: self.steps.iter().map(instructions).collect(),
+            steps: self.steps.iter().map(|(ticks, kernel)| (instructions(ticks), kernel.clone())).collect(),
             backend: self.backend,
             outputs,
             stack_bytes,

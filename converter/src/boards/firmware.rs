@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use tucano::backend::spec::select::Isa;
 
 /// The compiler's optimisation of everything but `core`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -54,6 +55,8 @@ pub enum Program {
         /// Bytes of the blob.
         blob_bytes: usize,
     },
+    /// Compares the board's backend with scalar code on random layers.
+    Differential,
 }
 
 impl Program {
@@ -61,25 +64,28 @@ impl Program {
         match self {
             Self::Harness { .. } => "harness",
             Self::Minimal { .. } => "minimal",
+            Self::Differential => "differential",
         }
     }
 
     /// The source that the firmware includes.
-    fn source(&self) -> String {
+    fn source(&self, isa: Isa) -> String {
         let (ops, arena_bytes, state_bytes, blob_bytes) = match self {
-            Self::Harness { ops } => (ops, 0, 0, 0),
+            Self::Harness { ops } => (ops.as_slice(), 0, 0, 0),
             Self::Minimal { ops, arena_bytes, state_bytes, blob_bytes } => {
-                (ops, *arena_bytes, *state_bytes, *blob_bytes)
+                (ops.as_slice(), *arena_bytes, *state_bytes, *blob_bytes)
             }
+            Self::Differential => (&[][..], 0, 0, 0),
         };
         format!(
             "tucano::op_set! {{\n    /// The model's operators.\n    pub struct Ops {{ {} }}\n}}\n\
-             /// The backend that runs them.\npub type Backend = tucano::backend::Scalar;\n\
-             /// Its token.\npub const BACKEND: Backend = tucano::backend::Scalar;\n\
+             /// The board's backend.\npub type Backend = tucano::backend::{};\n\
+             /// Its token, if the core has what it needs.\npub fn backend() -> Option<Backend> {{\n    Backend::detect()\n}}\n\
              /// Bytes of the arena.\npub const ARENA_BYTES: usize = {arena_bytes};\n\
              /// Bytes of the state.\npub const STATE_BYTES: usize = {state_bytes};\n\
              /// Bytes of the blob.\npub const BLOB_BYTES: usize = {blob_bytes};\n",
-            ops.join(", ")
+            ops.join(", "),
+            isa.backend()
         )
     }
 }
@@ -118,7 +124,7 @@ pub fn build(
         let path = path.to_path_buf();
         move |source| Error::Io { path, source }
     };
-    let source = program.source();
+    let source = program.source(board.kernels.isa());
     let mut key = String::new();
     for byte in &Sha256::digest(&source)[..8] {
         let _ = write!(key, "{byte:02x}");

@@ -5,11 +5,13 @@
 //!
 //! [`BOARDS`] is the only table of boards: memory map, target and clock ratio go from here to the linker and to the firmware.
 
+pub mod differential;
 pub mod elf;
 pub mod emulator;
 pub mod firmware;
 pub mod toolchain;
 
+use crate::plan::needs;
 use elf::Image;
 use emulator::Emulation;
 use firmware::{OptLevel, Program};
@@ -17,6 +19,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 use toolchain::Toolchain;
+use tucano::backend::spec::Core;
 use tucano::host::Runner;
 use tucano::ops::OpCode;
 
@@ -47,6 +50,8 @@ pub struct Board {
     pub machine: &'static str,
     /// The compiler's target.
     pub target: &'static str,
+    /// The core whose kernels it runs: that of `--target`.
+    pub kernels: Core,
     /// Where code lies.
     pub flash: Region,
     /// Where the arena, the state and the stack lie.
@@ -70,6 +75,7 @@ pub const BOARDS: &[Board] = &[
         core: "Cortex-M0",
         machine: "mps2-an385",
         target: "thumbv6m-none-eabi",
+        kernels: Core::CortexM0,
         flash: AN385_FLASH,
         ram: AN385_RAM,
         model: Some(AN385_PSRAM),
@@ -80,6 +86,7 @@ pub const BOARDS: &[Board] = &[
         core: "Cortex-M3",
         machine: "mps2-an385",
         target: "thumbv7m-none-eabi",
+        kernels: Core::CortexM3,
         flash: AN385_FLASH,
         ram: AN385_RAM,
         model: Some(AN385_PSRAM),
@@ -90,6 +97,7 @@ pub const BOARDS: &[Board] = &[
         core: "Cortex-M4F",
         machine: "mps2-an386",
         target: "thumbv7em-none-eabihf",
+        kernels: Core::CortexM4,
         flash: AN385_FLASH,
         ram: AN385_RAM,
         model: Some(AN385_PSRAM),
@@ -100,6 +108,7 @@ pub const BOARDS: &[Board] = &[
         core: "Cortex-M7",
         machine: "mps2-an500",
         target: "thumbv7em-none-eabihf",
+        kernels: Core::CortexM7,
         flash: AN385_FLASH,
         ram: AN385_RAM,
         model: Some(Region { origin: 0x6000_0000, length: 16 * MIB }),
@@ -110,6 +119,7 @@ pub const BOARDS: &[Board] = &[
         core: "Cortex-M33",
         machine: "mps2-an505",
         target: "thumbv8m.main-none-eabihf",
+        kernels: Core::CortexM33,
         flash: Region { origin: 0x1000_0000, length: 4 * MIB },
         ram: Region { origin: 0x3800_0000, length: 4 * MIB },
         model: Some(Region { origin: 0x8000_0000, length: 16 * MIB }),
@@ -120,6 +130,7 @@ pub const BOARDS: &[Board] = &[
         core: "Cortex-M55",
         machine: "mps3-an547",
         target: "thumbv8m.main-none-eabihf",
+        kernels: Core::CortexM55,
         flash: Region { origin: 0, length: 512 * KIB },
         ram: Region { origin: 0x2000_0000, length: 512 * KIB },
         model: Some(Region { origin: 0x6000_0000, length: 16 * MIB }),
@@ -130,6 +141,7 @@ pub const BOARDS: &[Board] = &[
         core: "Cortex-M0",
         machine: "microbit",
         target: "thumbv6m-none-eabi",
+        kernels: Core::CortexM0,
         flash: Region { origin: 0, length: 256 * KIB },
         ram: Region { origin: 0x2000_0000, length: 16 * KIB },
         model: None,
@@ -203,6 +215,8 @@ pub struct Report {
     pub stack_bytes: u64,
     /// One entry a step, in order, of the first sample.
     pub steps: Vec<StepReport>,
+    /// Steps that run on portable code although the backend has a kernel for them.
+    pub warnings: Vec<String>,
 }
 
 /// A step of a [`Report`].
@@ -212,6 +226,8 @@ pub struct StepReport {
     pub name: String,
     /// The operation.
     pub op: String,
+    /// The kernel that the backend takes, `scalar` for portable code.
+    pub kernel: String,
     /// Executed instructions.
     pub instructions: f64,
 }
@@ -272,9 +288,19 @@ pub fn run(
     }
     let emulation = emulator::run(board, &firmware, blob, inputs, samples, progress)?;
     let Emulation { backend, outputs, samples: instructions, steps, stack_bytes } = emulation;
-    let steps = model.steps().zip(steps).map(|(step, instructions)| StepReport {
+    let warning = |step: tucano::Step<'_>| {
+        let kernel = needs::missed(&step, board.kernels.isa())?;
+        Some(format!(
+            "step `{}` runs on portable code, not by `{kernel}`: convert the model with --target {}",
+            step.name().unwrap_or_default(),
+            board.kernels.name()
+        ))
+    };
+    let warnings = model.steps().filter_map(warning).collect();
+    let steps = model.steps().zip(steps).map(|(step, (instructions, kernel))| StepReport {
         name: step.name().unwrap_or_default().into(),
         op: operator_name(step.op()),
+        kernel,
         instructions,
     });
     let report = Report {
@@ -301,6 +327,7 @@ pub fn run(
         state_bytes: model.state_bytes() as u64,
         stack_bytes,
         steps: steps.collect(),
+        warnings,
     };
     Ok((report, outputs))
 }

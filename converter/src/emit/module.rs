@@ -74,7 +74,12 @@ pub fn module(program: &Program, blob: &str) -> Result<String, Error> {
     let _ = writeln!(out, "    pub struct Ops {{ {} }}\n}}", codes.join(", "));
     let _ = writeln!(
         out,
-        "\n/// Runs this network on backend `B`.\npub type Session<'m, B = tucano::backend::Scalar> = tucano::Session<'m, Ops, B>;"
+        "\n/// The backend that weights and scratch are laid out for. Any other gives the same numbers, slowly.\npub type Backend = tucano::backend::{};",
+        program.isa.backend()
+    );
+    let _ = writeln!(
+        out,
+        "/// Runs this network on backend `B`.\npub type Session<'m, B = Backend> = tucano::Session<'m, Ops, B>;"
     );
     let _ = writeln!(out, "\n#[repr(C, align({}))]", tucano::blob::BLOB_ALIGN);
     let _ = writeln!(out, "struct Aligned<T: ?Sized>(T);");

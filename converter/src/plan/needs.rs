@@ -3,7 +3,7 @@
 //! Takes a linear layer's shape, its types and the target's instruction set; gives the scratch of the kernel that will run, with the output apart from the
 //! input and in its place. Planner, memory model of the search and emission ask the same functions, so a plan is what a board needs.
 
-use tucano::backend::spec::select::{Isa, Linear, Request, least_scratch, packing, select};
+use tucano::backend::spec::select::{Isa, Linear, Request, SCALAR, least_scratch, packing, select};
 use tucano::blob::{DType, Packing, folded_bias, is_narrow};
 use tucano::ops::window::{Axis, Window};
 
@@ -149,6 +149,39 @@ pub fn all_narrow(layer: &quantize::Layer, zero_point: i32) -> bool {
         let weights = weights.iter().copied();
         is_narrow(weights.clone(), folded_bias(weights, zero_point, bias))
     })
+}
+
+/// The kernel that a target has for a step which runs on portable code there, had its weights and scratch been laid out for the target.
+pub fn missed(step: &tucano::Step<'_>, isa: Isa) -> Option<&'static str> {
+    let stored = Request::of(step)?;
+    if step.selection(isa).name != SCALAR {
+        return None;
+    }
+    let Request { linear, input, output, in_place, .. } = stored;
+    let best = request(isa, linear, [input, output], is_narrow_step(step, &stored)?, in_place);
+    Some(select(isa, &best).name).filter(|name| *name != SCALAR)
+}
+
+/// Whether all outputs of a step are narrow.
+fn is_narrow_step(step: &tucano::Step<'_>, request: &Request) -> Option<bool> {
+    let (stored, bias) = (step.weight_i8(0)?, step.weight_i32(1)?);
+    let (zero_point, depth) = (step.input(0)?.zero_point, request.linear.depth()?);
+    let outputs = request.linear.outputs();
+    for (o, &bias) in bias.iter().enumerate() {
+        let weight = |k: usize| match request.linear {
+            Linear::DepthwiseConv2d { .. } => stored.get(k * outputs + o).copied(),
+            _ => request.packing.weight(stored, depth, o, k),
+        };
+        let weights = (0..depth).map(weight).collect::<Option<Vec<i8>>>()?.into_iter();
+        let folded = match request.packing {
+            Packing::Rows => folded_bias(weights.clone(), zero_point, bias),
+            _ => bias,
+        };
+        if !is_narrow(weights, folded) {
+            return Some(false);
+        }
+    }
+    Some(true)
 }
 
 #[cfg(test)]

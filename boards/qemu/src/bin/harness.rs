@@ -5,7 +5,7 @@
 use core::fmt::Display;
 use tucano::{Model, Session};
 use tucano_boards_qemu::memory::{self, StackGauge};
-use tucano_boards_qemu::program::{BACKEND, Backend, Ops};
+use tucano_boards_qemu::program::{Backend, Ops, backend};
 use tucano_boards_qemu::semihosting::{self, File};
 use tucano_boards_qemu::{counter, fault, say};
 
@@ -71,8 +71,10 @@ fn feed(file: &File, session: &Session<'_, Ops, Backend>, arena: &mut [u8]) -> R
 fn run(free: &mut [u8]) -> Result<(), Failure> {
     let (inputs, [blob_bytes, samples]) = open_inputs()?;
     let model = explain(Model::<Ops>::load(memory::blob(blob_bytes)), "load")?;
-    let session = Session::new(&model, BACKEND);
-    say!("backend {}", <Backend as tucano::backend::Backend>::NAME);
+    let name = <Backend as tucano::backend::Backend>::NAME;
+    let backend = explain(backend().ok_or("the core lacks an extension that it needs"), name)?;
+    let session = Session::new(&model, backend);
+    say!("backend {name}");
 
     let have = free.len();
     let (arena, rest) =
@@ -89,7 +91,9 @@ fn run(free: &mut [u8]) -> Result<(), Failure> {
         let more = session.step(&mut cursor, arena, state);
         let after = counter::ticks();
         explain(more, "step")?;
-        say!("step {step} {}", after - before);
+        let isa = <Backend as tucano::backend::Backend>::ISA;
+        let kernel = model.step(step).map_or("", |step| step.selection(isa).name);
+        say!("step {step} {} {kernel}", after - before);
     }
 
     let (inputs, _) = open_inputs()?;

@@ -22,6 +22,18 @@ pub enum Isa {
     Helium,
 }
 
+impl Isa {
+    /// Name of its type in [`crate::backend`].
+    pub const fn backend(self) -> &'static str {
+        match self {
+            Self::Scalar => "Scalar",
+            Self::ThumbV6M | Self::ThumbV7M => "ThumbScalar",
+            Self::ThumbDsp => "ThumbDsp",
+            Self::Helium => "Helium",
+        }
+    }
+}
+
 /// A linear operator with its extents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Linear {
