@@ -14,7 +14,7 @@ use tucano::host::Runner;
 use tucano_benches::figures::{BENCHMARKS, FIGURES, Figure, PEER};
 use tucano_converter::boards::firmware::OptLevel;
 use tucano_converter::boards::{self, Report};
-use tucano_converter::convert::{Options, convert};
+use tucano_converter::convert::{Converted, Options, convert};
 use tucano_converter::report::{human_bytes, plain_table};
 use tucano_converter::search::Silent;
 use tucano_tests::{models, read, zoo};
@@ -29,7 +29,7 @@ struct Subject {
     name: String,
     macs: u64,
     calibration: usize,
-    blob: Vec<u8>,
+    converted: Converted,
     arena_bytes: usize,
     inputs: Vec<u8>,
     peer: Option<[f64; FIGURES.len()]>,
@@ -50,8 +50,8 @@ impl Subject {
             name: name.into(),
             macs: converted.report.after.macs,
             calibration: data.samples,
-            blob: converted.blob,
             arena_bytes: converted.report.after.arena_bytes,
+            converted,
             inputs,
             peer: None,
         })
@@ -65,14 +65,9 @@ impl Subject {
                 return Ok(report.clone());
             }
             eprintln!("{} on {board}", self.name);
-            let (report, _) = boards::run(
-                &self.blob,
-                boards::find(board)?,
-                &self.inputs,
-                SAMPLES,
-                OptLevel::Three,
-                &|_| (),
-            )?;
+            let board_of = boards::find(board)?;
+            let blob = self.converted.blob_for(board_of.kernels)?;
+            let (report, _) = boards::run(&blob, board_of, &self.inputs, SAMPLES, OptLevel::Three, &|_| ())?;
             runs.insert(board, report.clone());
             Ok(report)
         };
@@ -83,7 +78,9 @@ impl Subject {
                 Figure::Arena => self.arena_bytes as f64,
                 Figure::Stack => run("qemu-m4")?.stack_bytes as f64,
                 Figure::Code(board, level) => {
-                    boards::build(&self.blob, boards::find(board)?, level)?.code_bytes as f64
+                    let board = boards::find(board)?;
+                    let blob = self.converted.blob_for(board.kernels)?;
+                    boards::build(&blob, board, level)?.code_bytes as f64
                 }
             });
         }
@@ -153,7 +150,7 @@ fn report(measured: &[(Subject, [Option<f64>; FIGURES.len()])]) -> Value {
         };
         documents.push(json!({
             "model": subject.name, "macs": subject.macs, "calibration_samples": subject.calibration,
-            "blob_bytes": subject.blob.len(), "tucano": named(ours), "peer": named(&peer), "ratio": named(&ratios),
+            "blob_bytes": subject.converted.blob.len(), "tucano": named(ours), "peer": named(&peer), "ratio": named(&ratios),
         }));
     }
     for column in table.column_iter_mut().skip(2) {
@@ -165,7 +162,7 @@ fn report(measured: &[(Subject, [Option<f64>; FIGURES.len()])]) -> Value {
             "{}: {:.3} M multiply-adds, blob {}, calibrated on {} samples",
             subject.name,
             subject.macs as f64 / 1e6,
-            human_bytes(subject.blob.len()),
+            human_bytes(subject.converted.blob.len()),
             subject.calibration
         );
     }
