@@ -1,4 +1,7 @@
 //! Cortex-M4, M7 and M33: the DSP extension.
+#![allow(unsafe_code)]
+
+mod detect;
 
 use super::Backend;
 use super::spec::select::Isa;
@@ -8,9 +11,10 @@ use super::spec::select::Isa;
 pub struct ThumbDsp(());
 
 impl ThumbDsp {
-    /// The token; `None` on a core without the extension.
+    /// The token; `None` on a core without the extension. On Armv8-M it reads an identification register, for which the caller has to be
+    /// privileged.
     pub fn detect() -> Option<Self> {
-        Some(Self(()))
+        detect::has_dsp().then_some(Self(()))
     }
 }
 
