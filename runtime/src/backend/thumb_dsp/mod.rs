@@ -2,9 +2,14 @@
 #![allow(unsafe_code)]
 
 mod detect;
+mod gemm;
+mod isa;
 
-use super::Backend;
 use super::spec::select::Isa;
+use super::{Backend, Integers, IntegersMut, scalar};
+use crate::blob::DType;
+use crate::ops::linear::Integer;
+use crate::ops::window::Window;
 
 /// Kernels for cores with the DSP extension.
 #[derive(Clone, Copy, Debug)]
@@ -21,4 +26,36 @@ impl ThumbDsp {
 impl Backend for ThumbDsp {
     const NAME: &'static str = "thumb-dsp";
     const ISA: Isa = Isa::ThumbDsp;
+
+    fn conv2d_i8(
+        self,
+        window: &Window,
+        groups: usize,
+        linear: &Integer<'_>,
+        input: Option<&[i8]>,
+        output: &mut [i8],
+        scratch: &mut [u8],
+    ) -> Option<()> {
+        let tensors = gemm::Tensors {
+            input: input.map(bytemuck::cast_slice),
+            output: bytemuck::cast_slice_mut(output),
+            types: [DType::I8; 2],
+        };
+        gemm::conv2d(window, groups, linear, tensors, scratch)
+            .or_else(|| scalar::conv2d::conv2d_i8(window, groups, linear, input, output, scratch))
+    }
+
+    fn conv2d_i16(
+        self,
+        window: &Window,
+        groups: usize,
+        linear: &Integer<'_>,
+        input: Integers<'_>,
+        mut output: IntegersMut<'_>,
+        scratch: &mut [u8],
+    ) -> Option<()> {
+        let tensors = gemm::Tensors::of(input, &mut output);
+        gemm::conv2d(window, groups, linear, tensors, scratch)
+            .or_else(|| scalar::conv2d::conv2d_i16(window, groups, linear, input, output))
+    }
 }
