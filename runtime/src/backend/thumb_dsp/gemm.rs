@@ -58,8 +58,9 @@ pub fn conv2d(
     };
     let tile = gemm::tile(&request)?;
     let depth = window.rows.kernel.wrapping_mul(window.columns.kernel).wrapping_mul(window.inputs);
-    let form = Form::of(linear, tile.narrow, depth, [input, output].map(|dtype| dtype == DType::I16))?;
     let places = Places::cut(&tile, scratch)?;
+    let wide = [input, output].map(|dtype| dtype == DType::I16);
+    let form = Form::of(linear, tile.narrow, depth, wide, places.constants)?;
     let mut layer = Layer::new(window, linear, &tile, &form, tensors, places, depth)?;
     match tile.gather {
         Gather::Pointwise => layer.pointwise(),
@@ -117,7 +118,7 @@ struct Layer<'a> {
 }
 
 impl<'a> Layer<'a> {
-    /// Writes the constants. `None` if a buffer is shorter than the shapes say, or the weights are not aligned for words.
+    /// `None` if a buffer is shorter than the shapes say, or the weights are not aligned for words.
     fn new(
         window: &'a Window,
         linear: &Integer<'_>,
@@ -146,7 +147,6 @@ impl<'a> Layer<'a> {
         {
             return None;
         }
-        form.write(linear, places.constants)?;
         let columns = places.columns.as_mut_ptr();
         let constants = places.constants.as_ptr();
         let (entry, passes) = tile::passes(tile.groups, tile.narrow);

@@ -32,8 +32,15 @@ pub struct Form {
 }
 
 impl Form {
-    /// The form that takes all channels of a layer, if there is one. `depth`: inputs of an output; `wide_x`: they have 16 bits; `wide_y`: so have outputs.
-    pub fn of(linear: &Integer<'_>, narrow: bool, depth: usize, [wide_x, wide_y]: [bool; 2]) -> Option<Self> {
+    /// The form that takes all channels of a layer, if there is one, and its constants, eight words for each pair of outputs. `depth`: inputs
+    /// of an output; `wide_x`: they have 16 bits; `wide_y`: so have outputs.
+    pub fn of(
+        linear: &Integer<'_>,
+        narrow: bool,
+        depth: usize,
+        [wide_x, wide_y]: [bool; 2],
+        constants: &mut [i32],
+    ) -> Option<Self> {
         if !narrow {
             // Twice a sum has to fit 32 bits.
             let most = if wide_x { 1u64 << 15 } else { 1 << 7 };
@@ -56,51 +63,43 @@ impl Form {
             narrow,
             signed: false,
         };
-        if low >= output_zero {
-            if form.takes(linear) {
-                if low == i8::MIN.into() && high == i8::MAX.into() {
-                    form.store = tile::store_full_i8;
-                    form.zero = output_zero;
-                }
-                return Some(form);
-            }
+        if low == i8::MIN.into() && high == i8::MAX.into() {
+            form.store = tile::store_full_i8;
+            form.zero = output_zero;
+        }
+        if low >= output_zero && form.write(linear, constants).is_some() {
+            return Some(form);
         }
         form.signed = true;
         form.scale = if narrow { tile::narrow_signed } else { tile::wide_signed };
-        form.takes(linear).then_some(form)
-    }
-
-    fn takes(&self, linear: &Integer<'_>) -> bool {
-        linear.multiplier.iter().zip(linear.shift).all(|(&m, &shift)| self.scale(m, shift).is_some())
+        form.write(linear, constants)?;
+        Some(form)
     }
 
     /// The constants of a channel; `None` where this form cannot take it.
     fn scale(&self, multiplier: i32, shift: i32) -> Option<Scale> {
         let e = shift.wrapping_neg();
-        // Of sums below 2^23 nothing is left by such a shift.
+        // Sums come times 2^(1 + spare).
+        let (spare, least) = if self.narrow { (7, -6) } else { (0, 1) };
+        // Of sums below 2^23 nothing is left by a shift of 24.
         let nothing = multiplier == 0 || self.narrow && e >= 24;
         let (factor, e) = if nothing { (0, 1) } else { (multiplier, e) };
-        // Sums come times 2^(1 + spare).
-        let spare = if self.narrow { 7 } else { 0 };
-        let unit = e.wrapping_add(spare);
-        if unit < 1 {
+        let unit = e.wrapping_add(spare) as u32;
+        let zero = if self.signed { 0 } else { self.zero };
+        // The product is below 2^30; the addend is not above it, so that they fit together.
+        if e < least || unit > 30 || zero.unsigned_abs() >= 1 << 30 >> unit {
             return None;
         }
-        // Halves of both roundings; that of the first is implied by the rounding product if there is nothing to spare.
-        let first = if e >= 1 { (1i64 << spare) >> 1 } else { 0 };
-        let half = 1i64.wrapping_shl(unit.wrapping_sub(1) as u32);
-        let zero = if self.signed { 0 } else { i64::from(self.zero).wrapping_shl(unit as u32) };
-        let addend = first.wrapping_add(half).wrapping_add(zero);
-        // The product is below 2^30; together they fit.
-        if e < if self.narrow { -6 } else { 1 } || addend.unsigned_abs() > 1 << 30 {
-            return None;
-        }
-        let sign = if self.signed && self.narrow && e >= 1 { -1 << 15 } else { 0 };
-        Some([factor, addend as i32, unit | sign])
+        // Halves of both roundings. A rounding product brings that of the first.
+        let first = if e >= 1 { 1 << spare >> 1 } else { 0 };
+        let half = 1i32.wrapping_shl(unit) >> 1;
+        let addend = zero.wrapping_shl(unit).wrapping_add(half).wrapping_add(first);
+        let negative = if self.signed && self.narrow && e >= 1 { -1 << 15 } else { 0 };
+        Some([factor, addend, unit as i32 | negative])
     }
 
-    /// Writes the constants of all pairs of outputs.
-    pub fn write(&self, linear: &Integer<'_>, constants: &mut [i32]) -> Option<()> {
+    /// Writes the constants of all pairs of outputs; `None` if there is a channel that this form cannot take.
+    fn write(&self, linear: &Integer<'_>, constants: &mut [i32]) -> Option<()> {
         let mut channels = linear.bias.iter().zip(linear.multiplier).zip(linear.shift);
         let mut next = || {
             let Some(((&bias, &multiplier), &shift)) = channels.next() else { return Some((0, [0; 3])) };
