@@ -1,6 +1,7 @@
 //! Matrix products: convolutions in one group and dense layers.
 
 mod constants;
+pub mod dense;
 mod gather;
 mod tile;
 
@@ -238,8 +239,8 @@ impl<'a> Layer<'a> {
                 let mut last = [0u8; 4 * BLOCK];
                 self.run.constants = odd_constants;
                 self.run.constants_end = odd_constants.wrapping_add(PAIR_WORDS);
-                self.run.weights = weights
-                    .wrapping_add(self.pairs.wrapping_mul(self.tile.groups).wrapping_mul(2 * GROUP));
+                self.run.weights =
+                    weights.wrapping_add(self.pairs.wrapping_mul(self.tile.groups).wrapping_mul(2 * GROUP));
                 self.run.out = last.as_mut_ptr();
                 self.run.out_steps = [4, 8];
                 // SAFETY: as above; the pair's outputs fit the four bytes of each window.
@@ -273,7 +274,7 @@ impl<'a> Layer<'a> {
     fn pointwise(&mut self) -> Option<()> {
         let inputs = self.window.inputs;
         // Groups reach past the last positions if they are not filled: these are gathered.
-        let beside = if inputs % GROUP == 0 { 0 } else { (GROUP - 1).div_ceil(inputs.max(1)) };
+        let beside = if inputs.is_multiple_of(GROUP) { 0 } else { (GROUP - 1).div_ceil(inputs.max(1)) };
         let blocks = self.positions.saturating_sub(beside) / BLOCK;
         if blocks > 0 {
             self.run.x = self.source();

@@ -58,4 +58,16 @@ impl Backend for ThumbDsp {
         gemm::conv2d(window, groups, linear, tensors, scratch)
             .or_else(|| scalar::conv2d::conv2d_i16(window, groups, linear, input, output))
     }
+
+    fn dense_i8(
+        self,
+        inputs: usize,
+        linear: &Integer<'_>,
+        input: &[i8],
+        output: &mut [i8],
+        scratch: &mut [u8],
+    ) -> Option<()> {
+        gemm::dense::dense_i8(inputs, linear, input, output, scratch)
+            .or_else(|| scalar::dense::dense_i8(inputs, linear, input, output))
+    }
 }

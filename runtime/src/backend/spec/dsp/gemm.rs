@@ -11,6 +11,9 @@ const BLOCK: usize = 3;
 
 /// The kernel for a request; `None`: scalar code.
 pub fn select(request: &Request) -> Option<Selection> {
+    if let Some(dense) = dense(request) {
+        return Some(Selection { name: "pairs, dense", scratch_bytes: dense.scratch_bytes });
+    }
     let tile = tile(request)?;
     let name = match (tile.narrow, tile.gather) {
         (true, Gather::Pointwise) => "pairs, pointwise",
@@ -25,15 +28,41 @@ pub fn select(request: &Request) -> Option<Selection> {
 
 /// The order of weights that [`select`] wants; `narrow` as in [`crate::backend::spec::select::packing`].
 pub fn packing(request: &Request, narrow: bool) -> Packing {
-    let ours = match request.linear {
-        Linear::Conv2d { groups: 1, .. } => true,
-        _ => false,
-    };
-    match (ours, request.input) {
-        (false, _) => Packing::Rows,
-        (true, DType::I8) if narrow => Packing::Pairs,
-        _ => Packing::Blocks2x4,
+    match (request.linear, request.input, request.output) {
+        (Linear::Conv2d { groups: 1, .. }, DType::I8, _) if narrow => Packing::Pairs,
+        (Linear::Conv2d { groups: 1, .. }, ..) => Packing::Blocks2x4,
+        (Linear::Dense { .. }, DType::I8, DType::I8) if narrow => Packing::PairQuads,
+        _ => Packing::Rows,
     }
+}
+
+/// A dense layer by quads of outputs, and what its scratch holds: widened inputs, then sums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dense {
+    /// Groups of the inner product.
+    pub groups: usize,
+    /// Groups that are widened at a time.
+    pub step: usize,
+    /// All bytes.
+    pub scratch_bytes: usize,
+}
+
+/// The dense layer for a request.
+pub fn dense(request: &Request) -> Option<Dense> {
+    /// Groups of a chunk: 256 bytes.
+    const STEP: usize = 32;
+    let Linear::Dense { inputs, outputs } = request.linear else { return None };
+    if (request.packing, request.input, request.output) != (Packing::PairQuads, DType::I8, DType::I8) {
+        return None;
+    }
+    let groups = inputs.div_ceil(GROUP);
+    let whole = groups.checked_mul(2 * GROUP)?;
+    let sums = outputs.checked_next_multiple_of(4)?.checked_mul(4)?.checked_add(STEP * 2 * GROUP)?;
+    Some(if whole <= sums {
+        Dense { groups, step: groups, scratch_bytes: whole }
+    } else {
+        Dense { groups, step: STEP, scratch_bytes: sums }
+    })
 }
 
 /// How the activations under a window get into the kernel's columns.
@@ -104,7 +133,7 @@ pub fn tile(request: &Request) -> Option<Tile> {
         axis.kernel == 1 && axis.stride == 1 && axis.pad == 0 && axis.input == axis.output
     };
     if whole(&rows) && whole(&columns) {
-        if inputs % GROUP != 0 {
+        if !inputs.is_multiple_of(GROUP) {
             tile.gathered = padded;
         }
     } else {
@@ -112,14 +141,15 @@ pub fn tile(request: &Request) -> Option<Tile> {
         let side_by_side = if apart { 1 } else { columns.kernel };
         tile.segment = side_by_side.checked_mul(inputs)?.checked_mul(size)?;
         tile.segments = if apart { rows.kernel.checked_mul(columns.kernel)? } else { rows.kernel };
-        if size == 1 && tile.segment % GROUP == 0 {
+        if size == 1 && tile.segment.is_multiple_of(GROUP) {
             tile.gather = Gather::Words;
         } else {
             tile.gather = Gather::Bytes;
             // Copies go to the end of a word.
             tile.gathered = padded.checked_add(4)?;
         }
-        let reach = columns.output.checked_sub(1)?.checked_mul(columns.stride)?.checked_add(columns.reach())?;
+        let reach =
+            columns.output.checked_sub(1)?.checked_mul(columns.stride)?.checked_add(columns.reach())?;
         tile.row = reach.checked_mul(inputs)?.checked_mul(size)?.checked_next_multiple_of(4)?;
         tile.rows = rows.reach();
     }
