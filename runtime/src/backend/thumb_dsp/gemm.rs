@@ -6,7 +6,7 @@ mod gather;
 mod tile;
 
 use constants::Form;
-use tile::{BLOCK, GROUP, GROUP_COLUMNS, PAIR_WORDS, Run};
+use tile::{BLOCK, GROUP, GROUP_COLUMNS, PAIR_WORDS, Part, Run};
 
 use crate::backend::spec::dsp::gemm::{self, Gather, Tile};
 use crate::backend::spec::select::{Linear, Request};
@@ -98,6 +98,9 @@ impl<'a> Places<'a> {
     }
 }
 
+/// The table of windows that are one segment.
+static NOWHERE: u32 = 0;
+
 /// A layer on its way through the tiles.
 struct Layer<'a> {
     window: &'a Window,
@@ -106,6 +109,8 @@ struct Layer<'a> {
     places: Places<'a>,
     run: Run,
     code: unsafe extern "C" fn(*const Run),
+    /// The code that fills columns.
+    fill: Part,
     /// Pairs of outputs that are whole.
     pairs: usize,
     /// Bytes of an input element.
@@ -157,12 +162,13 @@ impl<'a> Layer<'a> {
             weights: linear.weights.as_ptr(),
             passes,
             entry,
+            fill: tile::fill_nothing,
+            filled: 0,
             scale: form.scale,
             store: form.store,
-            zero: form.zero,
             next: 0,
+            zero: form.zero,
             constants,
-            constants_end: constants,
             top: form.top,
             back: form.back,
             out: core::ptr::null_mut(),
@@ -171,9 +177,14 @@ impl<'a> Layer<'a> {
             x: core::ptr::null(),
             x_steps: [pixel, pixel.wrapping_mul(2)],
             x_advance: pixel.wrapping_mul(BLOCK),
+            table: &raw const NOWHERE,
+            segments: 1,
+            gathered: core::ptr::null_mut(),
+            gathered_step: tile.gathered,
+            segment: tile.segment,
             groups: tile.groups,
             blocks: 1,
-            x_bytes,
+            looped: 0,
         };
         let code = if tile.narrow { tile::narrow } else { tile::wide };
         Some(Self {
@@ -188,6 +199,7 @@ impl<'a> Layer<'a> {
             pixel,
             out_pixel,
             positions,
+            fill: if x_bytes == 1 { tile::fill_i8 } else { tile::fill_i16 },
         })
     }
 
@@ -216,7 +228,7 @@ impl<'a> Layer<'a> {
         let odd_at = self.out_pixel.wrapping_sub(y_bytes);
         let weights = self.run.weights;
         let x = self.run.x;
-        let groups = self.run.groups;
+        let fill = self.run.fill;
         let mut left = blocks;
         let mut out = place.as_mut_ptr();
         while left > 0 {
@@ -227,18 +239,16 @@ impl<'a> Layer<'a> {
             self.run.blocks = now;
             if self.pairs > 0 {
                 self.run.constants = constants;
-                self.run.constants_end = odd_constants;
                 self.run.out = out;
                 self.run.out_steps = Self::steps(self.out_pixel, count);
                 // SAFETY: the constants, columns and weights that `run` names were cut and measured by `Places::cut` and `Layer::new`, the outputs
                 // above; the caller knows that activations of these blocks are readable to the end of their groups.
                 unsafe { (self.code)(&raw const self.run) };
-                self.run.groups = 0;
+                self.run.fill = tile::fill_nothing;
             }
             if odd {
                 let mut last = [0u8; 4 * BLOCK];
                 self.run.constants = odd_constants;
-                self.run.constants_end = odd_constants.wrapping_add(PAIR_WORDS);
                 self.run.weights =
                     weights.wrapping_add(self.pairs.wrapping_mul(self.tile.groups).wrapping_mul(2 * GROUP));
                 self.run.out = last.as_mut_ptr();
@@ -254,7 +264,7 @@ impl<'a> Layer<'a> {
                     }
                 }
             }
-            self.run.groups = groups;
+            self.run.fill = fill;
             out = out.wrapping_add(self.run.out_advance);
             self.run.x = self.run.x.wrapping_add(self.run.x_advance);
         }
@@ -276,6 +286,7 @@ impl<'a> Layer<'a> {
         // Groups reach past the last positions if they are not filled: these are gathered.
         let beside = if inputs.is_multiple_of(GROUP) { 0 } else { (GROUP - 1).div_ceil(inputs.max(1)) };
         let blocks = self.positions.saturating_sub(beside) / BLOCK;
+        self.run.fill = self.fill;
         if blocks > 0 {
             self.run.x = self.source();
             self.blocks(0, blocks, BLOCK)?;
@@ -315,12 +326,7 @@ impl<'a> Layer<'a> {
         // 16-bit activations have the zero point 0.
         let zero = input_zero as u8;
         self.places.rows.fill(zero);
-        if self.tile.gather == Gather::Bytes {
-            self.run.x = self.places.gathered.as_ptr();
-            self.run.x_steps = Self::steps(self.tile.gathered, BLOCK);
-        } else {
-            self.run.groups = 0;
-        }
+        self.run.x_advance = column_step.wrapping_mul(BLOCK);
         let (mut first, mut lanes) = (0usize, 0usize);
         for image in 0..batch {
             let image = image.wrapping_mul(image_bytes);
@@ -347,10 +353,22 @@ impl<'a> Layer<'a> {
                     }
                 }
                 self.point(top, tap_step)?;
-                for column in 0..columns.output {
-                    self.gather(column.wrapping_mul(column_step), lanes)?;
+                let mut column = 0usize;
+                while column < columns.output {
+                    let blocks = columns.output.wrapping_sub(column) / BLOCK;
+                    if lanes == 0 && blocks > 0 {
+                        let windows = blocks.wrapping_mul(BLOCK);
+                        self.side_by_side(column.wrapping_mul(column_step), column_step);
+                        self.blocks(first, blocks, BLOCK)?;
+                        first = first.wrapping_add(windows);
+                        column = column.wrapping_add(windows);
+                        continue;
+                    }
+                    self.gather(column.wrapping_mul(column_step), lanes);
+                    column = column.wrapping_add(1);
                     lanes = lanes.wrapping_add(1);
                     if lanes == BLOCK {
+                        self.one_by_one();
                         self.blocks(first, 1, BLOCK)?;
                         first = first.wrapping_add(BLOCK);
                         lanes = 0;
@@ -361,11 +379,40 @@ impl<'a> Layer<'a> {
         if lanes > 0 {
             let column = columns.output.wrapping_sub(1).wrapping_mul(column_step);
             for lane in lanes..BLOCK {
-                self.gather(column, lane)?;
+                self.gather(column, lane);
             }
+            self.one_by_one();
             self.blocks(first, 1, lanes)?;
         }
         Some(())
+    }
+
+    /// The next blocks take windows of one row, from byte `column` of the kept rows on.
+    fn side_by_side(&mut self, column: usize, step: usize) {
+        self.run.fill = self.fill;
+        self.run.x = self.places.rows.as_ptr().wrapping_add(column);
+        self.run.x_steps = Self::steps(step, BLOCK);
+        self.run.table = self.places.table.as_ptr();
+        self.run.segments = self.tile.segments;
+        if self.tile.gather == Gather::Words {
+            self.run.groups = self.tile.segment / GROUP;
+        } else {
+            self.run.gathered = self.places.gathered.as_mut_ptr();
+        }
+    }
+
+    /// The next block takes the windows that were gathered.
+    fn one_by_one(&mut self) {
+        if self.tile.gather == Gather::Words {
+            self.run.fill = tile::fill_nothing;
+            return;
+        }
+        self.run.fill = self.fill;
+        self.run.x = self.places.gathered.as_ptr();
+        self.run.x_steps = Self::steps(self.tile.gathered, BLOCK);
+        self.run.table = &raw const NOWHERE;
+        self.run.segments = 1;
+        self.run.gathered = core::ptr::null_mut();
     }
 
     /// Fills the table with the places, in the kept rows, of the segments of windows whose first row is `top`.
@@ -386,7 +433,7 @@ impl<'a> Layer<'a> {
     }
 
     /// Gets the activations of the window at byte `column` of the kept rows into a lane.
-    fn gather(&mut self, column: usize, lane: usize) -> Option<()> {
+    fn gather(&mut self, column: usize, lane: usize) {
         let base = self.places.rows.as_ptr().wrapping_add(column);
         let table = self.places.table.as_ptr();
         let Tile { segment, segments, gathered, .. } = *self.tile;
@@ -400,7 +447,6 @@ impl<'a> Layer<'a> {
             // SAFETY: as above; behind the kept rows and behind a gathered row is a word more.
             unsafe { gather::bytes(place, base, table, segments, segment) };
         }
-        Some(())
     }
 }
 

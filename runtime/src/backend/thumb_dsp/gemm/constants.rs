@@ -18,7 +18,7 @@ type Scale = [i32; 3];
 /// How sums become outputs.
 pub struct Form {
     /// The code that scales sums.
-    pub scale: Part,
+    pub scale: Option<Part>,
     /// The code that stores outputs.
     pub store: Part,
     /// See [`tile::Run::top`].
@@ -55,7 +55,7 @@ impl Form {
         let top = (high.wrapping_sub(low) ^ limit) & limit;
         let back = high.wrapping_add(1) & limit;
         let mut form = Self {
-            scale: if narrow { tile::narrow_unsigned } else { tile::wide_unsigned },
+            scale: if narrow { None } else { Some(tile::wide_unsigned) },
             store: if wide_y { tile::store_i16 } else { tile::store_i8 },
             top: (top as u32).wrapping_mul(lanes),
             back: (back as u32).wrapping_mul(lanes),
@@ -67,11 +67,14 @@ impl Form {
             form.store = tile::store_full_i8;
             form.zero = output_zero;
         }
+        if narrow && (wide_y || form.zero == output_zero) {
+            form.scale = Some(tile::narrow_unsigned);
+        }
         if low >= output_zero && form.write(linear, constants).is_some() {
             return Some(form);
         }
         form.signed = true;
-        form.scale = if narrow { tile::narrow_signed } else { tile::wide_signed };
+        form.scale = Some(if narrow { tile::narrow_signed } else { tile::wide_signed });
         form.write(linear, constants)?;
         Some(form)
     }
@@ -94,7 +97,7 @@ impl Form {
         let first = if e >= 1 { 1 << spare >> 1 } else { 0 };
         let half = 1i32.wrapping_shl(unit) >> 1;
         let addend = zero.wrapping_shl(unit).wrapping_add(half).wrapping_add(first);
-        let negative = if self.signed && self.narrow && e >= 1 { -1 << 15 } else { 0 };
+        let negative = if self.signed && self.narrow && e >= 1 { -(1 << 7 << tile::SIGN) } else { 0 };
         Some([factor, addend, unit as i32 | negative])
     }
 
@@ -105,10 +108,14 @@ impl Form {
             let Some(((&bias, &multiplier), &shift)) = channels.next() else { return Some((0, [0; 3])) };
             Some((bias, self.scale(multiplier, shift)?))
         };
-        for pair in constants.as_chunks_mut::<PAIR_WORDS>().0 {
+        let whole = linear.bias.len() / 2;
+        for (number, pair) in constants.as_chunks_mut::<PAIR_WORDS>().0.iter_mut().enumerate() {
             let (even, [even_factor, even_addend, even_shift]) = next()?;
             let (odd, [odd_factor, odd_addend, odd_shift]) = next()?;
             let first = if self.narrow { even.wrapping_shl(8).wrapping_add(odd) } else { even };
+            // An odd last output has a run of its own.
+            let end = if number.wrapping_add(1) >= whole { tile::LAST } else { 0 };
+            let odd_shift = odd_shift | end;
             *pair = [first, odd, even_factor, even_addend, even_shift, odd_factor, odd_addend, odd_shift];
         }
         Some(())

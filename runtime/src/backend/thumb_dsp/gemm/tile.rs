@@ -21,13 +21,13 @@ pub const PAIR_WORDS: usize = 8;
 pub const GROUP_COLUMNS: usize = 2 * GROUP * BLOCK;
 
 /// Groups that an inner loop takes between two branches.
-const UNROLL: usize = 8;
+const UNROLL: usize = 9;
 /// Bytes of code for a group in [`narrow`]: 17 instructions.
 const NARROW_STEP: usize = 68;
 /// Bytes of code for a group in [`wide`]: 19 instructions.
 const WIDE_STEP: usize = 76;
 
-/// What a run over blocks works on. The functions copy it to the stack, behind the four words that change with each pair: constants, and the
+/// What a run over blocks works on. The functions copy it to the stack, behind four words that change with each pair: constants, and the
 /// places of the next outputs of the three windows.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
@@ -38,53 +38,70 @@ pub struct Run {
     pub columns_end: *mut u8,
     /// Packed weights of the first pair.
     pub weights: *const i8,
-    /// How often [`narrow`] runs its inner loop after the first group.
+    /// How often [`narrow`] runs its inner loop.
     pub passes: usize,
     /// Where in the unrolled loop the first pass begins: bytes from its start. The functions make an address of it.
     pub entry: usize,
-    /// The code that takes the sums.
-    pub scale: Part,
+    /// The code that fills the columns.
+    pub fill: Part,
+    /// Filled by the functions: where that code jumps to.
+    pub filled: usize,
+    /// The code that takes the sums. `None`: that of [`narrow`] itself, for unsigned sums and bounded bytes.
+    pub scale: Option<Part>,
     /// The code that stores values.
     pub store: Part,
-    /// What some scaling code adds to values.
-    pub zero: i32,
     /// Filled by the functions: where that code jumps to.
     pub next: usize,
-    /// Constants of the first pair.
+    /// What some scaling code adds to values.
+    pub zero: i32,
+    /// Constants of the first pair. [`LAST`] in its last word ends a block.
     pub constants: *const i32,
-    /// Behind the constants of the last pair.
-    pub constants_end: *const i32,
     /// What storing code adds in every lane, with saturation.
     pub top: u32,
     /// What it adds then, modulo.
     pub back: u32,
     /// Outputs of the first window.
     pub out: *mut u8,
-    /// Bytes from there to the outputs of the second and the third window.
-    pub out_steps: [usize; 2],
     /// Bytes to the outputs of the next block's first window.
     pub out_advance: usize,
-    /// Activations of the first window; they lie side by side.
+    /// Bytes from there to the outputs of the second and the third window.
+    pub out_steps: [usize; 2],
+    /// Where the first window's segments are counted from.
     pub x: *const u8,
-    /// Bytes from there to the second and the third window.
-    pub x_steps: [usize; 2],
-    /// Bytes to the next block's first window.
+    /// Bytes to that of the next block's first window.
     pub x_advance: usize,
-    /// Groups to widen into the columns; 0: the columns are filled.
+    /// Bytes from there to that of the second and the third window.
+    pub x_steps: [usize; 2],
+    /// For each segment of a window, bytes from `x` to it.
+    pub table: *const u32,
+    /// Segments of a window.
+    pub segments: usize,
+    /// Where segments are put side by side before they are widened, [`Run::gathered_step`] bytes for each window; null: each fills whole groups.
+    pub gathered: *mut u8,
+    /// Bytes from a window's gathered row to the next one's.
+    pub gathered_step: usize,
+    /// Bytes of a segment.
+    pub segment: usize,
+    /// Groups of a segment; of the inner product, if segments are gathered.
     pub groups: usize,
     /// Blocks, at least one.
     pub blocks: usize,
-    /// Bytes of an activation; [`wide`] looks at it.
-    pub x_bytes: usize,
+    /// Filled by the functions: where the inner loop of [`narrow`] goes after a pass.
+    pub looped: usize,
 }
 
 /// Code that the inner loops jump to.
 pub type Part = unsafe extern "C" fn();
 
+/// Marks the last pair of a block in its last constant, the shift, of which only the low byte counts.
+pub const LAST: i32 = 1 << 8;
+/// Lies above [`LAST`]: what [`narrow_signed`] adds for negative sums, times `1 << SIGN`.
+pub const SIGN: u32 = 9;
+
 /// Bytes of the words before the copy of [`Run`] in the frame.
 const LIVE: usize = 16;
 const FRAME: usize = LIVE + size_of::<Run>();
-const _: () = assert!(size_of::<Run>() == 24 * 4);
+const _: () = assert!(size_of::<Run>() == 30 * 4);
 
 /// Where the first pass enters the unrolled loop, and how many passes there are, for `groups` groups.
 pub fn passes(groups: usize, narrow: bool) -> (usize, usize) {
@@ -146,22 +163,30 @@ macro_rules! wide_group {
     };
 }
 
-/// Saves registers, copies the [`Run`] at r0 into the frame, and makes addresses of labels 5 (the unrolled loop) and 7 (behind scaling and storing).
+/// Saves registers, copies the [`Run`] at r0 into the frame, and makes addresses of labels: 5 (the unrolled loop), 4 (columns are filled),
+/// 7 (outputs are stored).
 macro_rules! enter {
     () => {
         "
         push    {{r4-r11, lr}}
         sub     sp, #{frame}
         add     r12, sp, #{live}
-        ldm     r0!, {{r1-r11, r14}}
-        stm     r12!, {{r1-r11, r14}}
-        ldm     r0!, {{r1-r11, r14}}
-        stm     r12!, {{r1-r11, r14}}
+        ldm     r0!, {{r1-r8}}
+        stm     r12!, {{r1-r8}}
+        ldm     r0!, {{r1-r8}}
+        stm     r12!, {{r1-r8}}
+        ldm     r0!, {{r1-r8}}
+        stm     r12!, {{r1-r8}}
+        ldm     r0!, {{r1-r6}}
+        stm     r12!, {{r1-r6}}
         ldr     r0, [sp, #{entry}]
         adr.w   r1, 5f
         add     r0, r1
         adds    r0, #1
         str     r0, [sp, #{entry}]
+        adr.w   r0, 4f
+        adds    r0, #1
+        str     r0, [sp, #{filled}]
         adr.w   r0, 7f
         adds    r0, #1
         str     r0, [sp, #{next}]
@@ -169,36 +194,13 @@ macro_rules! enter {
     };
 }
 
-/// Widens bytes of three windows to columns. r12: groups.
-macro_rules! widen_bytes {
-    () => {
-        "
-        ldr     r0, [sp, #{columns}]
-        ldr     r1, [sp, #{x}]
-        ldrd    r2, r3, [sp, #{x_steps}]
-        add     r2, r1
-        add     r3, r1
-    3:
-        ldr     r6, [r1], #4
-        ldr     r7, [r2], #4
-        ldr     r8, [r3], #4
-        sxtb16  r9, r6, ror #8
-        sxtb16  r10, r7, ror #8
-        sxtb16  r11, r8, ror #8
-        sxtb16  r6, r6
-        sxtb16  r7, r7
-        sxtb16  r8, r8
-        stm     r0!, {{r6-r11}}
-        subs    r12, #1
-        bne     3b
-        "
-    };
-}
-
-/// The places of the block's outputs, the first weights and constants.
+/// A block (label 2) gets its columns, the places of its outputs, the first weights and constants.
 macro_rules! begin_block {
     () => {
         "
+    2:
+        ldr     pc, [sp, #{fill}]
+    4:
         ldr     r9, [sp, #{out}]
         ldrd    r10, r14, [sp, #{out_steps}]
         add     r10, r9
@@ -209,25 +211,22 @@ macro_rules! begin_block {
     };
 }
 
-/// Label 7: the next pair (label 6), else the next block (label 2), else return.
+/// Label 7: the next pair (label 6), else the next block, else return.
 macro_rules! next {
     () => {
         "
     7:
-        ldr     r0, [sp, #{constants_end}]
-        cmp     r8, r0
-        bne     6b
-        ldr     r0, [sp, #{out}]
-        ldr     r1, [sp, #{out_advance}]
-        ldr     r2, [sp, #{x}]
-        ldr     r3, [sp, #{x_advance}]
+        lsls    r12, r12, #{last}
+        bpl     6b
+        ldrd    r0, r1, [sp, #{out}]
+        ldrd    r2, r3, [sp, #{x}]
+        ldr     r4, [sp, #{blocks}]
         add     r0, r1
         add     r2, r3
         str     r0, [sp, #{out}]
         str     r2, [sp, #{x}]
-        ldr     r0, [sp, #{blocks}]
-        subs    r0, #1
-        str     r0, [sp, #{blocks}]
+        subs    r4, #1
+        str     r4, [sp, #{blocks}]
         bne     2b
         add     sp, #{frame}
         pop     {{r4-r11, pc}}
@@ -242,26 +241,92 @@ macro_rules! at {
     };
 }
 
+/// Scales six sums of [`narrow`] whose lower bound is not below the zero point: `(256 * a * factor + addend * 2^32) >> 32 >> shift`. r8 become
+/// the next constants, r9, r10 and r14 the places of outputs; r12 is the last shift.
+macro_rules! scale_narrow_unsigned {
+    () => {
+        "
+        ldm     sp, {{r8, r9, r10, r14}}
+        ldm     r8!, {{r0, r11, r12}}
+        sub     r2, r2, r5
+        sub     r3, r3, r6
+        sub     r4, r4, r7
+        smmla   r2, r2, r0, r11
+        smmla   r3, r3, r0, r11
+        smmla   r4, r4, r0, r11
+        asr     r2, r12
+        asr     r3, r12
+        asr     r4, r12
+        ldm     r8!, {{r0, r11, r12}}
+        lsl     r5, r5, #8
+        lsl     r6, r6, #8
+        lsl     r7, r7, #8
+        smmla   r5, r5, r0, r11
+        smmla   r6, r6, r0, r11
+        smmla   r7, r7, r0, r11
+        asr     r5, r12
+        asr     r6, r12
+        asr     r7, r12
+        "
+    };
+}
+
+/// Stores six values as bytes between two bounds, which lie at 0 and `255 - top` in them.
+macro_rules! store_bounded_i8 {
+    () => {
+        "
+        usat    r2, #8, r2
+        usat    r3, #8, r3
+        usat    r4, #8, r4
+        usat    r5, #8, r5
+        usat    r6, #8, r6
+        usat    r7, #8, r7
+        bfi     r2, r5, #8, #8
+        bfi     r3, r6, #8, #8
+        bfi     r4, r7, #8, #8
+        pkhbt   r2, r2, r3, lsl #16
+        ldrd    r0, r11, [sp, #{top}]
+        uqadd8  r2, r2, r0
+        uqadd8  r4, r4, r0
+        uadd8   r2, r2, r11
+        uadd8   r4, r4, r11
+        strh    r2, [r9], #2
+        lsr     r2, r2, #16
+        strh    r2, [r10], #2
+        strh    r4, [r14], #2
+        "
+    };
+}
+
 /// Runs over blocks of bytes with weights packed as [`crate::blob::Packing::Pairs`].
 ///
 /// For the pair `(a, b)` of outputs, r2 to r4 come to be `256 * A + B` and r5 to r7 `B`, modulo 2^32, where `A` and `B` are first sum plus
 /// `sum x * w` of a window. A stored halfword is `256 * a + b`; its low byte, extended, is `b`.
 ///
 /// # Safety
-/// `run` and all that it points to: as many groups of columns, weights and constants as it says, readable; columns and outputs
-/// writable, and the activations of every block readable to the end of their last group. Outputs may lie on activations of the same or
-/// of an earlier block.
+/// `run` and all that it points to: as many groups of columns, weights and constants as it says, readable; columns, gathered rows and
+/// outputs writable; and the activations of every block readable to the end of their last group. Outputs may lie on activations of the
+/// same or of an earlier block. Constants end with [`LAST`].
 #[unsafe(naked)]
 pub unsafe extern "C" fn narrow(run: *const Run) {
     naked_asm!(
         dsp_on!(),
         enter!(),
-        "2:",
-        "ldr     r12, [sp, #{groups}]",
-        "cmp     r12, #0",
-        "beq     4f",
-        widen_bytes!(),
-        "4:",
+        "
+        ldr     r0, [sp, #{scale}]
+        cbnz    r0, 1f
+        adr.w   r0, 3f
+        adds    r0, #1
+        str     r0, [sp, #{scale}]
+    1:
+        ldr     r1, [sp, #{passes}]
+        cmp     r1, #1
+        beq     1f
+        adr.w   r0, 8f
+        adds    r0, #1
+    1:
+        str     r0, [sp, #{looped}]
+        ",
         begin_block!(),
         "
     6:
@@ -294,30 +359,35 @@ pub unsafe extern "C" fn narrow(run: *const Run) {
         narrow_group!(),
         "
         .endr
+        ldr     pc, [sp, #{looped}]
+    8:
         subs    r14, #1
         bne     5b
         ldr     pc, [sp, #{scale}]
+    3:
         ",
+        scale_narrow_unsigned!(),
+        store_bounded_i8!(),
         next!(),
         dsp_off!(),
+        passes = const at!(passes),
+        looped = const at!(looped),
+        top = const at!(top),
         frame = const FRAME,
         live = const LIVE,
+        last = const 31 - LAST.ilog2(),
         unroll = const UNROLL,
         columns = const at!(columns),
         weights = const at!(weights),
-        passes = const at!(passes),
         entry = const at!(entry),
+        fill = const at!(fill),
+        filled = const at!(filled),
         scale = const at!(scale),
         next = const at!(next),
         constants = const at!(constants),
-        constants_end = const at!(constants_end),
         out = const at!(out),
         out_steps = const at!(out_steps),
-        out_advance = const at!(out_advance),
         x = const at!(x),
-        x_steps = const at!(x_steps),
-        x_advance = const at!(x_advance),
-        groups = const at!(groups),
         blocks = const at!(blocks),
     )
 }
@@ -327,21 +397,12 @@ pub unsafe extern "C" fn narrow(run: *const Run) {
 /// r2 to r4 and r5 to r7 come to be twice the sums of the even and of the odd output, modulo 2^32.
 ///
 /// # Safety
-/// As [`narrow`].
+/// As [`narrow`]; [`Run::scale`] is there.
 #[unsafe(naked)]
 pub unsafe extern "C" fn wide(run: *const Run) {
     naked_asm!(
         dsp_on!(),
         enter!(),
-        "2:",
-        "ldr     r12, [sp, #{groups}]",
-        "cmp     r12, #0",
-        "beq     4f",
-        "ldr     r0, [sp, #{x_bytes}]",
-        "cmp     r0, #1",
-        "bne     8f",
-        widen_bytes!(),
-        "4:",
         begin_block!(),
         "
     6:
@@ -372,86 +433,228 @@ pub unsafe extern "C" fn wide(run: *const Run) {
         ldr     pc, [sp, #{scale}]
         ",
         next!(),
+        dsp_off!(),
+        columns_end = const at!(columns_end),
+        frame = const FRAME,
+        live = const LIVE,
+        last = const 31 - LAST.ilog2(),
+        unroll = const UNROLL,
+        columns = const at!(columns),
+        weights = const at!(weights),
+        entry = const at!(entry),
+        fill = const at!(fill),
+        filled = const at!(filled),
+        scale = const at!(scale),
+        next = const at!(next),
+        constants = const at!(constants),
+        out = const at!(out),
+        out_steps = const at!(out_steps),
+        x = const at!(x),
+        blocks = const at!(blocks),
+    )
+}
+
+/// For each segment: its places in three windows, r1 to r3. r4: table, r5: segments left, r6 is used.
+macro_rules! segment {
+    () => {
         "
-    8:
-        ldr     r0, [sp, #{columns}]
-        ldr     r1, [sp, #{x}]
+        ldr     r1, [r4], #4
+        ldr     r6, [sp, #{x}]
         ldrd    r2, r3, [sp, #{x_steps}]
+        add     r1, r6
         add     r2, r1
         add     r3, r1
-    9:
+        "
+    };
+}
+
+/// Words of three windows to columns.
+macro_rules! widen_word {
+    () => {
+        "
+        ldr     r6, [r1], #4
+        ldr     r7, [r2], #4
+        ldr     r8, [r3], #4
+        sxtb16  r9, r6, ror #8
+        sxtb16  r10, r7, ror #8
+        sxtb16  r11, r8, ror #8
+        sxtb16  r6, r6
+        sxtb16  r7, r7
+        sxtb16  r8, r8
+        stm     r0!, {{r6-r11}}
+        "
+    };
+}
+
+/// Nothing to fill.
+#[unsafe(naked)]
+pub unsafe extern "C" fn fill_nothing() {
+    naked_asm!("ldr pc, [sp, #{filled}]", filled = const at!(filled))
+}
+
+/// Fills the columns with bytes. Segments that do not fill whole groups are first copied side by side, to the end of a word each, the next one
+/// over what was too much; then the gathered rows are one segment. r0: columns or gathered row, r1 to r3: places in the windows, r4: table, r5:
+/// segments left, r12: bytes, then groups left.
+#[unsafe(naked)]
+pub unsafe extern "C" fn fill_i8() {
+    naked_asm!(
+        dsp_on!(),
+        "
+        ldr     r0, [sp, #{gathered}]
+        ldrd    r4, r5, [sp, #{table}]
+        cmp     r0, #0
+        beq     4f
+        ldr     r10, [sp, #{gathered_step}]
+        lsl     r11, r10, #1
+    1:
+        ",
+        segment!(),
+        "
+        ldr     r12, [sp, #{segment}]
+        add     r9, r0, r12
+    2:
+        ldr     r6, [r1], #4
+        ldr     r7, [r2], #4
+        ldr     r8, [r3], #4
+        str     r7, [r0, r10]
+        str     r8, [r0, r11]
+        str     r6, [r0], #4
+        subs    r12, #4
+        bhi     2b
+        mov     r0, r9
+        subs    r5, #1
+        bne     1b
+        ldr     r1, [sp, #{gathered}]
+        add     r2, r1, r10
+        add     r3, r1, r11
+        ldr     r0, [sp, #{columns}]
+        ldr     r12, [sp, #{groups}]
+        movs    r5, #1
+        b       5f
+    4:
+        ldr     r0, [sp, #{columns}]
+    3:
+        ",
+        segment!(),
+        "
+        ldr     r12, [sp, #{groups}]
+    5:
+        lsrs    r12, r12, #1
+        bcc     6f
+        ",
+        widen_word!(),
+        "
+        beq     7f
+    6:
+        ",
+        widen_word!(),
+        widen_word!(),
+        "
+        subs    r12, #1
+        bne     6b
+    7:
+        subs    r5, #1
+        bne     3b
+        ldr     pc, [sp, #{filled}]
+        ",
+        dsp_off!(),
+        columns = const at!(columns),
+        filled = const at!(filled),
+        x = const at!(x),
+        x_steps = const at!(x_steps),
+        table = const at!(table),
+        gathered = const at!(gathered),
+        gathered_step = const at!(gathered_step),
+        segment = const at!(segment),
+        groups = const at!(groups),
+    )
+}
+
+/// As [`fill_i8`], with 16 bits: words `(k, k + 1)`, `(k + 2, k + 3)` become `(k, k + 2)`, `(k + 1, k + 3)`.
+#[unsafe(naked)]
+pub unsafe extern "C" fn fill_i16() {
+    naked_asm!(
+        dsp_on!(),
+        "
+        ldr     r0, [sp, #{gathered}]
+        ldrd    r4, r5, [sp, #{table}]
+        cmp     r0, #0
+        beq     4f
+        ldr     r10, [sp, #{gathered_step}]
+        lsl     r11, r10, #1
+    1:
+        ",
+        segment!(),
+        "
+        ldr     r12, [sp, #{segment}]
+        add     r9, r0, r12
+    2:
+        ldr     r6, [r1], #4
+        ldr     r7, [r2], #4
+        ldr     r8, [r3], #4
+        str     r7, [r0, r10]
+        str     r8, [r0, r11]
+        str     r6, [r0], #4
+        subs    r12, #4
+        bhi     2b
+        mov     r0, r9
+        subs    r5, #1
+        bne     1b
+        ldr     r1, [sp, #{gathered}]
+        add     r2, r1, r10
+        add     r3, r1, r11
+        ldr     r0, [sp, #{columns}]
+        ldr     r12, [sp, #{groups}]
+        movs    r5, #1
+        b       5f
+    4:
+        ldr     r0, [sp, #{columns}]
+    3:
+        ",
+        segment!(),
+        "
+        ldr     r12, [sp, #{groups}]
+    5:
         ldr     r6, [r1], #4
         ldr     r9, [r1], #4
         ldr     r7, [r2], #4
         ldr     r10, [r2], #4
         ldr     r8, [r3], #4
         ldr     r11, [r3], #4
-        pkhbt   r4, r6, r9, lsl #16
-        pkhtb   r9, r9, r6, asr #16
-        pkhbt   r5, r7, r10, lsl #16
-        pkhtb   r10, r10, r7, asr #16
-        pkhbt   r6, r8, r11, lsl #16
-        pkhtb   r11, r11, r8, asr #16
-        stm     r0!, {{r4, r5, r6, r9, r10, r11}}
+        pkhtb   r14, r9, r6, asr #16
+        pkhbt   r6, r6, r9, lsl #16
+        pkhtb   r9, r10, r7, asr #16
+        pkhbt   r7, r7, r10, lsl #16
+        pkhtb   r10, r11, r8, asr #16
+        pkhbt   r8, r8, r11, lsl #16
+        stm     r0!, {{r6, r7, r8}}
+        str     r14, [r0], #4
+        stm     r0!, {{r9, r10}}
         subs    r12, #1
-        bne     9b
-        b       4b
+        bne     5b
+        subs    r5, #1
+        bne     3b
+        ldr     pc, [sp, #{filled}]
         ",
         dsp_off!(),
-        frame = const FRAME,
-        live = const LIVE,
-        unroll = const UNROLL,
         columns = const at!(columns),
-        columns_end = const at!(columns_end),
-        weights = const at!(weights),
-        entry = const at!(entry),
-        scale = const at!(scale),
-        next = const at!(next),
-        constants = const at!(constants),
-        constants_end = const at!(constants_end),
-        out = const at!(out),
-        out_steps = const at!(out_steps),
-        out_advance = const at!(out_advance),
+        filled = const at!(filled),
         x = const at!(x),
         x_steps = const at!(x_steps),
-        x_advance = const at!(x_advance),
+        table = const at!(table),
+        gathered = const at!(gathered),
+        gathered_step = const at!(gathered_step),
+        segment = const at!(segment),
         groups = const at!(groups),
-        blocks = const at!(blocks),
-        x_bytes = const at!(x_bytes),
     )
 }
-
-/// Places of outputs, which scaling code leaves to storing code: r9, r10, r14. r8 are the next constants.
-///
-/// Scales six sums of [`narrow`] whose lower bound is not below the zero point: `(256 * a * factor + addend * 2^32) >> 32 >> shift`.
+/// Scales sums of [`narrow`] whose lower bound is not below the zero point.
 #[unsafe(naked)]
 pub unsafe extern "C" fn narrow_unsigned() {
     naked_asm!(
         dsp_on!(),
-        "
-        ldm     sp, {{r8, r9, r10, r14}}
-        ldm     r8!, {{r0, r11, r12}}
-        sub     r2, r2, r5
-        sub     r3, r3, r6
-        sub     r4, r4, r7
-        smmla   r2, r2, r0, r11
-        smmla   r3, r3, r0, r11
-        smmla   r4, r4, r0, r11
-        asr     r2, r12
-        asr     r3, r12
-        asr     r4, r12
-        ldm     r8!, {{r0, r11, r12}}
-        lsl     r5, r5, #8
-        lsl     r6, r6, #8
-        lsl     r7, r7, #8
-        smmla   r5, r5, r0, r11
-        smmla   r6, r6, r0, r11
-        smmla   r7, r7, r0, r11
-        asr     r5, r12
-        asr     r6, r12
-        asr     r7, r12
-        ldr     pc, [sp, #{store}]
-        ",
+        scale_narrow_unsigned!(),
+        "ldr pc, [sp, #{store}]",
         dsp_off!(),
         store = const at!(store),
     )
@@ -465,7 +668,7 @@ pub unsafe extern "C" fn narrow_signed() {
         "
         ldr     r8, [sp]
         ldm     r8!, {{r0, r11, r12}}
-        asr     r14, r12, #8
+        asr     r14, r12, #{sign}
         sub     r2, r2, r5
         sub     r3, r3, r6
         sub     r4, r4, r7
@@ -482,7 +685,7 @@ pub unsafe extern "C" fn narrow_signed() {
         asr     r3, r12
         asr     r4, r12
         ldm     r8!, {{r0, r11, r12}}
-        asr     r14, r12, #8
+        asr     r14, r12, #{sign}
         lsl     r5, r5, #8
         lsl     r6, r6, #8
         lsl     r7, r7, #8
@@ -501,6 +704,7 @@ pub unsafe extern "C" fn narrow_signed() {
         b.w     {shift}
         ",
         dsp_off!(),
+        sign = const SIGN,
         shift = sym shift_to_zero,
     )
 }
@@ -613,33 +817,13 @@ pub unsafe extern "C" fn store_full_i8() {
     )
 }
 
-/// Stores six values as bytes between two bounds, which lie at 0 and `255 - top` in them.
+/// Stores bytes between two bounds.
 #[unsafe(naked)]
 pub unsafe extern "C" fn store_i8() {
     naked_asm!(
         dsp_on!(),
-        "
-        usat    r2, #8, r2
-        usat    r3, #8, r3
-        usat    r4, #8, r4
-        usat    r5, #8, r5
-        usat    r6, #8, r6
-        usat    r7, #8, r7
-        bfi     r2, r5, #8, #8
-        bfi     r3, r6, #8, #8
-        bfi     r4, r7, #8, #8
-        pkhbt   r2, r2, r3, lsl #16
-        ldrd    r0, r11, [sp, #{top}]
-        uqadd8  r2, r2, r0
-        uqadd8  r4, r4, r0
-        uadd8   r2, r2, r11
-        uadd8   r4, r4, r11
-        strh    r2, [r9], #2
-        lsr     r2, r2, #16
-        strh    r2, [r10], #2
-        strh    r4, [r14], #2
-        ldr     pc, [sp, #{next}]
-        ",
+        store_bounded_i8!(),
+        "ldr pc, [sp, #{next}]",
         dsp_off!(),
         top = const at!(top),
         next = const at!(next),
