@@ -158,6 +158,7 @@ impl<'a> Layer<'a> {
         let (entry, passes) = tile::passes(tile.groups, tile.narrow);
         let run = Run {
             columns,
+            mask: tile::LOW_BYTES,
             columns_end: columns.wrapping_add(tile.columns),
             weights: linear.weights.as_ptr(),
             passes,
@@ -420,13 +421,20 @@ impl<'a> Layer<'a> {
         let Window { rows, columns, .. } = *self.window;
         let reach = self.tile.rows;
         let across = if self.tile.segments == rows.kernel { 1 } else { columns.kernel };
+        let end = reach.wrapping_mul(self.tile.row);
+        // A window's rows are fewer than those that are kept: one turn back is enough.
+        let step = if rows.kernel == 1 { 0 } else { rows.dilation.wrapping_mul(self.tile.row) };
+        let mut row = top.checked_rem(reach)?.wrapping_mul(self.tile.row);
         let mut entries = self.places.table.iter_mut();
-        for tap in 0..rows.kernel {
-            let row = top.wrapping_add(tap.wrapping_mul(rows.dilation)).checked_rem(reach)?;
-            let mut at = row.wrapping_mul(self.tile.row);
+        for _ in 0..rows.kernel {
+            let mut at = row;
             for _ in 0..across {
                 *entries.next()? = at as u32;
                 at = at.wrapping_add(tap_step);
+            }
+            row = row.wrapping_add(step);
+            if row >= end {
+                row = row.wrapping_sub(end);
             }
         }
         Some(())

@@ -112,7 +112,11 @@ impl Form {
         for (number, pair) in constants.as_chunks_mut::<PAIR_WORDS>().0.iter_mut().enumerate() {
             let (even, [even_factor, even_addend, even_shift]) = next()?;
             let (odd, [odd_factor, odd_addend, odd_shift]) = next()?;
-            let first = if self.narrow { even.wrapping_shl(8).wrapping_add(odd) } else { even };
+            let (first, odd) = if self.narrow {
+                (even.wrapping_shl(8).wrapping_add(odd), odd.wrapping_shl(8))
+            } else {
+                (even, odd)
+            };
             // An odd last output has a run of its own.
             let end = if number.wrapping_add(1) >= whole { tile::LAST } else { 0 };
             let odd_shift = odd_shift | end;

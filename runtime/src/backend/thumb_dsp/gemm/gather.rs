@@ -25,6 +25,19 @@ pub unsafe extern "C" fn words(
         "
         push    {{r4-r9}}
         ldr     r4, [sp, #24]
+        cmp     r4, #1
+        bne     1f
+    4:
+        ldr     r5, [r2], #4
+        ldr     r6, [r1, r5]
+        sxtb16  r7, r6
+        sxtb16  r6, r6, ror #8
+        str     r7, [r0], #12
+        str     r6, [r0], #12
+        subs    r3, #1
+        bne     4b
+        pop     {{r4-r9}}
+        bx      lr
     1:
         ldr     r5, [r2], #4
         add     r5, r1

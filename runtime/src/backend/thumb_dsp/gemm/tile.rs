@@ -34,6 +34,8 @@ const WIDE_STEP: usize = 76;
 pub struct Run {
     /// The columns, [`GROUP_COLUMNS`] bytes for each group.
     pub columns: *mut u8,
+    /// [`LOW_BYTES`].
+    pub mask: u32,
     /// Behind the columns.
     pub columns_end: *mut u8,
     /// Packed weights of the first pair.
@@ -93,6 +95,8 @@ pub struct Run {
 /// Code that the inner loops jump to.
 pub type Part = unsafe extern "C" fn();
 
+/// What is left of a word shifted by 8: the low bytes of both halfwords, in their high bytes.
+pub const LOW_BYTES: u32 = 0xFF00_FF00;
 /// Marks the last pair of a block in its last constant, the shift, of which only the low byte counts.
 pub const LAST: i32 = 1 << 8;
 /// Lies above [`LAST`]: what [`narrow_signed`] adds for negative sums, times `1 << SIGN`.
@@ -101,17 +105,18 @@ pub const SIGN: u32 = 9;
 /// Bytes of the words before the copy of [`Run`] in the frame.
 const LIVE: usize = 16;
 const FRAME: usize = LIVE + size_of::<Run>();
-const _: () = assert!(size_of::<Run>() == 30 * 4);
+const _: () = assert!(size_of::<Run>() == 31 * 4);
 
 /// Where the first pass enters the unrolled loop, and how many passes there are, for `groups` groups.
 pub fn passes(groups: usize, narrow: bool) -> (usize, usize) {
-    // The first group of `narrow` stands before its loop.
-    let (looped, step) = if narrow { (groups.saturating_sub(1), NARROW_STEP) } else { (groups, WIDE_STEP) };
+    // The first group stands before the loop.
+    let looped = groups.saturating_sub(1);
+    let step = if narrow { NARROW_STEP } else { WIDE_STEP };
     let passes = looped.div_ceil(UNROLL).max(1);
     (passes.wrapping_mul(UNROLL).wrapping_sub(looped).wrapping_mul(step), passes)
 }
 
-/// Two outputs over four positions and three windows. r0: columns, r1: weights, both advance; r8 to r12 are used.
+/// Two outputs over four positions and three windows. r0: columns, r1: weights, both advance; r14: mask; r8 to r12 are used.
 macro_rules! narrow_group {
     () => {
         "
@@ -120,7 +125,7 @@ macro_rules! narrow_group {
         smlad   r2, r11, r8, r2
         smlad   r3, r11, r9, r3
         smlad   r4, r11, r10, r4
-        sxtb16  r11, r11
+        and     r11, r14, r11, lsl #8
         smlad   r5, r11, r8, r5
         smlad   r6, r11, r9, r6
         smlad   r7, r11, r10, r7
@@ -128,7 +133,7 @@ macro_rules! narrow_group {
         smlad   r2, r12, r8, r2
         smlad   r3, r12, r9, r3
         smlad   r4, r12, r10, r4
-        sxtb16  r12, r12
+        and     r12, r14, r12, lsl #8
         smlad   r5, r12, r8, r5
         smlad   r6, r12, r9, r6
         smlad   r7, r12, r10, r7
@@ -136,7 +141,7 @@ macro_rules! narrow_group {
     };
 }
 
-/// As `narrow_group`, of plain weights; r14 is used too.
+/// As `narrow_group`, of plain weights; r14 is used instead.
 macro_rules! wide_group {
     () => {
         "
@@ -177,8 +182,8 @@ macro_rules! enter {
         stm     r12!, {{r1-r8}}
         ldm     r0!, {{r1-r8}}
         stm     r12!, {{r1-r8}}
-        ldm     r0!, {{r1-r6}}
-        stm     r12!, {{r1-r6}}
+        ldm     r0!, {{r1-r7}}
+        stm     r12!, {{r1-r7}}
         ldr     r0, [sp, #{entry}]
         adr.w   r1, 5f
         add     r0, r1
@@ -248,9 +253,9 @@ macro_rules! scale_narrow_unsigned {
         "
         ldm     sp, {{r8, r9, r10, r14}}
         ldm     r8!, {{r0, r11, r12}}
-        sub     r2, r2, r5
-        sub     r3, r3, r6
-        sub     r4, r4, r7
+        sub     r2, r2, r5, asr #8
+        sub     r3, r3, r6, asr #8
+        sub     r4, r4, r7, asr #8
         smmla   r2, r2, r0, r11
         smmla   r3, r3, r0, r11
         smmla   r4, r4, r0, r11
@@ -258,9 +263,6 @@ macro_rules! scale_narrow_unsigned {
         asr     r3, r12
         asr     r4, r12
         ldm     r8!, {{r0, r11, r12}}
-        lsl     r5, r5, #8
-        lsl     r6, r6, #8
-        lsl     r7, r7, #8
         smmla   r5, r5, r0, r11
         smmla   r6, r6, r0, r11
         smmla   r7, r7, r0, r11
@@ -300,8 +302,8 @@ macro_rules! store_bounded_i8 {
 
 /// Runs over blocks of bytes with weights packed as [`crate::blob::Packing::Pairs`].
 ///
-/// For the pair `(a, b)` of outputs, r2 to r4 come to be `256 * A + B` and r5 to r7 `B`, modulo 2^32, where `A` and `B` are first sum plus
-/// `sum x * w` of a window. A stored halfword is `256 * a + b`; its low byte, extended, is `b`.
+/// For the pair `(a, b)` of outputs, r2 to r4 come to be `256 * A + B` and r5 to r7 `256 * B`, modulo 2^32, where `A` and `B` are first sum
+/// plus `sum x * w` of a window. A stored halfword is `256 * a + b`; shifted by a byte and masked it is `256 * b`.
 ///
 /// # Safety
 /// `run` and all that it points to: as many groups of columns, weights and constants as it says, readable; columns, gathered rows and
@@ -332,13 +334,13 @@ pub unsafe extern "C" fn narrow(run: *const Run) {
     6:
         ldrd    r2, r5, [r8], #8
         stm     sp, {{r8, r9, r10, r14}}
-        ldr     r0, [sp, #{columns}]
+        ldrd    r0, r14, [sp, #{columns}]
         ldm     r1!, {{r11, r12}}
         ldm     r0!, {{r8, r9, r10}}
         smlad   r3, r11, r9, r2
         smlad   r4, r11, r10, r2
         smlad   r2, r11, r8, r2
-        sxtb16  r11, r11
+        and     r11, r14, r11, lsl #8
         smlad   r6, r11, r9, r5
         smlad   r7, r11, r10, r5
         smlad   r5, r11, r8, r5
@@ -346,11 +348,10 @@ pub unsafe extern "C" fn narrow(run: *const Run) {
         smlad   r2, r12, r8, r2
         smlad   r3, r12, r9, r3
         smlad   r4, r12, r10, r4
-        sxtb16  r12, r12
+        and     r12, r14, r12, lsl #8
         smlad   r5, r12, r8, r5
         smlad   r6, r12, r9, r6
         smlad   r7, r12, r10, r7
-        ldr     r14, [sp, #{passes}]
         ldr     pc, [sp, #{entry}]
         .balign 4
     5:
@@ -361,7 +362,8 @@ pub unsafe extern "C" fn narrow(run: *const Run) {
         .endr
         ldr     pc, [sp, #{looped}]
     8:
-        subs    r14, #1
+        ldr     r12, [sp, #{columns_end}]
+        cmp     r0, r12
         bne     5b
         ldr     pc, [sp, #{scale}]
     3:
@@ -370,6 +372,7 @@ pub unsafe extern "C" fn narrow(run: *const Run) {
         store_bounded_i8!(),
         next!(),
         dsp_off!(),
+        columns_end = const at!(columns_end),
         passes = const at!(passes),
         looped = const at!(looped),
         top = const at!(top),
@@ -409,10 +412,25 @@ pub unsafe extern "C" fn wide(run: *const Run) {
         ldrd    r2, r5, [r8], #8
         stm     sp, {{r8, r9, r10, r14}}
         ldr     r0, [sp, #{columns}]
-        mov     r3, r2
-        mov     r4, r2
-        mov     r6, r5
-        mov     r7, r5
+        ldm     r1!, {{r11, r12}}
+        ldm     r0!, {{r8, r9, r10}}
+        sxtb16  r14, r11
+        smlad   r3, r14, r9, r2
+        smlad   r4, r14, r10, r2
+        smlad   r2, r14, r8, r2
+        sxtb16  r14, r12
+        smlad   r6, r14, r9, r5
+        smlad   r7, r14, r10, r5
+        smlad   r5, r14, r8, r5
+        ldm     r0!, {{r8, r9, r10}}
+        sxtb16  r11, r11, ror #8
+        smlad   r2, r11, r8, r2
+        smlad   r3, r11, r9, r3
+        smlad   r4, r11, r10, r4
+        sxtb16  r12, r12, ror #8
+        smlad   r5, r12, r8, r5
+        smlad   r6, r12, r9, r6
+        smlad   r7, r12, r10, r7
         ldr     pc, [sp, #{entry}]
         .balign 4
     5:
@@ -615,21 +633,19 @@ pub unsafe extern "C" fn fill_i16() {
         "
         ldr     r12, [sp, #{groups}]
     5:
-        ldr     r6, [r1], #4
+        ldr     r14, [r1], #4
         ldr     r9, [r1], #4
-        ldr     r7, [r2], #4
+        pkhbt   r6, r14, r9, lsl #16
+        pkhtb   r9, r9, r14, asr #16
+        ldr     r14, [r2], #4
         ldr     r10, [r2], #4
-        ldr     r8, [r3], #4
+        pkhbt   r7, r14, r10, lsl #16
+        pkhtb   r10, r10, r14, asr #16
+        ldr     r14, [r3], #4
         ldr     r11, [r3], #4
-        pkhtb   r14, r9, r6, asr #16
-        pkhbt   r6, r6, r9, lsl #16
-        pkhtb   r9, r10, r7, asr #16
-        pkhbt   r7, r7, r10, lsl #16
-        pkhtb   r10, r11, r8, asr #16
-        pkhbt   r8, r8, r11, lsl #16
-        stm     r0!, {{r6, r7, r8}}
-        str     r14, [r0], #4
-        stm     r0!, {{r9, r10}}
+        pkhbt   r8, r14, r11, lsl #16
+        pkhtb   r11, r11, r14, asr #16
+        stm     r0!, {{r6-r11}}
         subs    r12, #1
         bne     5b
         subs    r5, #1
@@ -669,9 +685,9 @@ pub unsafe extern "C" fn narrow_signed() {
         ldr     r8, [sp]
         ldm     r8!, {{r0, r11, r12}}
         asr     r14, r12, #{sign}
-        sub     r2, r2, r5
-        sub     r3, r3, r6
-        sub     r4, r4, r7
+        sub     r2, r2, r5, asr #8
+        sub     r3, r3, r6, asr #8
+        sub     r4, r4, r7, asr #8
         smmla   r9, r2, r0, r11
         and     r2, r14, r2, asr #31
         smmla   r10, r3, r0, r11
@@ -686,9 +702,6 @@ pub unsafe extern "C" fn narrow_signed() {
         asr     r4, r12
         ldm     r8!, {{r0, r11, r12}}
         asr     r14, r12, #{sign}
-        lsl     r5, r5, #8
-        lsl     r6, r6, #8
-        lsl     r7, r7, #8
         smmla   r9, r5, r0, r11
         and     r5, r14, r5, asr #31
         smmla   r10, r6, r0, r11
