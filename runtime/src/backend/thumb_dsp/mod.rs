@@ -7,7 +7,7 @@ mod isa;
 
 use super::spec::select::Isa;
 use super::{Backend, Integers, IntegersMut, scalar};
-use crate::blob::DType;
+use crate::blob::{DType, Packing};
 use crate::ops::linear::Integer;
 use crate::ops::window::Window;
 
@@ -67,7 +67,29 @@ impl Backend for ThumbDsp {
         output: &mut [i8],
         scratch: &mut [u8],
     ) -> Option<()> {
-        gemm::dense::dense_i8(inputs, linear, input, output, scratch)
+        if linear.packing != Packing::Blocks2x4 {
+            return gemm::dense::dense_i8(inputs, linear, input, output, scratch)
+                .or_else(|| scalar::dense::dense_i8(inputs, linear, input, output));
+        }
+        let tensors = gemm::Tensors {
+            input: Some(bytemuck::cast_slice(input)),
+            output: bytemuck::cast_slice_mut(output),
+            types: [DType::I8; 2],
+        };
+        gemm::dense::dense_plain(inputs, linear, tensors)
             .or_else(|| scalar::dense::dense_i8(inputs, linear, input, output))
+    }
+
+    fn dense_i16(
+        self,
+        inputs: usize,
+        linear: &Integer<'_>,
+        input: Integers<'_>,
+        mut output: IntegersMut<'_>,
+        scratch: &mut [u8],
+    ) -> Option<()> {
+        let _ = scratch;
+        gemm::dense::dense_plain(inputs, linear, gemm::Tensors::of(input, &mut output))
+            .or_else(|| scalar::dense::dense_i16(inputs, linear, input, output))
     }
 }

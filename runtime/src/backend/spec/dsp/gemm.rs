@@ -14,6 +14,9 @@ pub fn select(request: &Request) -> Option<Selection> {
     if let Some(dense) = dense(request) {
         return Some(Selection { name: "pairs, dense", scratch_bytes: dense.scratch_bytes });
     }
+    if matches!((request.linear, request.packing), (Linear::Dense { .. }, Packing::Blocks2x4)) {
+        return Some(Selection { name: "plain, dense", scratch_bytes: 0 });
+    }
     let tile = tile(request)?;
     let name = match (tile.narrow, tile.gather) {
         (true, Gather::Pointwise) => "pairs, pointwise",
@@ -32,6 +35,7 @@ pub fn packing(request: &Request, narrow: bool) -> Packing {
         (Linear::Conv2d { groups: 1, .. }, DType::I8, _) if narrow => Packing::Pairs,
         (Linear::Conv2d { groups: 1, .. }, ..) => Packing::Blocks2x4,
         (Linear::Dense { .. }, DType::I8, DType::I8) if narrow => Packing::PairQuads,
+        (Linear::Dense { .. }, ..) => Packing::Blocks2x4,
         _ => Packing::Rows,
     }
 }

@@ -1,15 +1,16 @@
-//! Dense layers of bytes: four outputs at once, without constants in scratch.
+//! Dense layers, without constants in scratch: of bytes, four outputs at once; with 16 bits, or where sums need them, two.
 //!
-//! Activations are widened in chunks: for every four inputs the words `(k, k + 2)` and `(k + 1, k + 3)` of 16 bits. If all inputs do not fit one
+//! For [`chunk`] activations are widened in chunks: for every four inputs the words `(k, k + 2)` and `(k + 1, k + 3)` of 16 bits. If all inputs do not fit one
 //! chunk, the sums of all outputs wait in scratch between chunks.
 
 use core::arch::naked_asm;
 use core::mem::offset_of;
 
+use super::Tensors;
 use crate::backend::spec::dsp::gemm::{self, Dense};
 use crate::backend::spec::select::{Linear, Request};
 use crate::backend::thumb_dsp::isa::{dsp_off, dsp_on};
-use crate::blob::DType;
+use crate::blob::{DType, Packing};
 use crate::ops::linear::Integer;
 
 /// Inputs of a group.
@@ -500,4 +501,135 @@ impl Run {
         self.single = groups & 1;
         self.entry = passes.wrapping_mul(UNROLL).wrapping_sub(pairs).wrapping_mul(STEP);
     }
+}
+
+/// Adds the products of two outputs over `groups` groups of bytes, packed as [`crate::blob::Packing::Blocks2x4`], to `sums`.
+///
+/// r4, r5: sums, r6: inputs, r7 and r12: their even and odd ones, r8, r9: weights.
+///
+/// # Safety
+/// `groups`, at least one, groups of inputs and of weights are readable, the weights at a multiple of 4; `sums` is two words.
+#[unsafe(naked)]
+unsafe extern "C" fn pair_i8(x: *const u8, weights: *const i8, groups: usize, sums: *mut i32) {
+    naked_asm!(
+        dsp_on!(),
+        "
+        push    {{r4-r10}}
+        ldrd    r4, r5, [r3]
+    1:
+        ldr     r6, [r0], #4
+        ldm     r1!, {{r8, r9}}
+        sxtb16  r7, r6
+        sxtb16  r12, r6, ror #8
+        sxtb16  r10, r8
+        sxtb16  r8, r8, ror #8
+        smlad   r4, r10, r7, r4
+        sxtb16  r10, r9
+        sxtb16  r9, r9, ror #8
+        smlad   r4, r8, r12, r4
+        smlad   r5, r10, r7, r5
+        subs    r2, #1
+        smlad   r5, r9, r12, r5
+        bne     1b
+        strd    r4, r5, [r3]
+        pop     {{r4-r10}}
+        bx      lr
+        ",
+        dsp_off!(),
+    )
+}
+
+/// As [`pair_i8`], of 16-bit inputs.
+///
+/// # Safety
+/// As [`pair_i8`].
+#[unsafe(naked)]
+unsafe extern "C" fn pair_i16(x: *const u8, weights: *const i8, groups: usize, sums: *mut i32) {
+    naked_asm!(
+        dsp_on!(),
+        "
+        push    {{r4-r10}}
+        ldrd    r4, r5, [r3]
+    1:
+        ldr     r6, [r0], #4
+        ldr     r12, [r0], #4
+        ldm     r1!, {{r8, r9}}
+        pkhbt   r7, r6, r12, lsl #16
+        pkhtb   r12, r12, r6, asr #16
+        sxtb16  r10, r8
+        sxtb16  r8, r8, ror #8
+        smlad   r4, r10, r7, r4
+        sxtb16  r10, r9
+        sxtb16  r9, r9, ror #8
+        smlad   r4, r8, r12, r4
+        smlad   r5, r10, r7, r5
+        subs    r2, #1
+        smlad   r5, r9, r12, r5
+        bne     1b
+        strd    r4, r5, [r3]
+        pop     {{r4-r10}}
+        bx      lr
+        ",
+        dsp_off!(),
+    )
+}
+
+/// A dense layer of any integers, by pairs of outputs. `None`: it is not for this kernel, nothing was done.
+#[inline(never)]
+pub fn dense_plain(inputs: usize, linear: &Integer<'_>, tensors: Tensors<'_>) -> Option<()> {
+    let outputs = linear.bias.len();
+    let [from, to] = tensors.types;
+    let [x_bytes, y_bytes] = tensors.types.map(DType::bytes);
+    let groups = inputs.div_ceil(GROUP);
+    let row = inputs.checked_mul(x_bytes)?;
+    let whole = (inputs / GROUP).wrapping_mul(GROUP * x_bytes);
+    let fits = linear.weights.len() >= linear.packing.bytes(outputs, inputs)?;
+    if linear.packing != Packing::Blocks2x4
+        || !fits
+        || linear.weights.as_ptr().align_offset(4) != 0
+        || row == 0
+    {
+        return None;
+    }
+    let pair = if from == DType::I16 { pair_i16 } else { pair_i8 };
+    let mut x_left = tensors.input?;
+    let mut y_left = tensors.output.chunks_exact_mut(y_bytes);
+    while y_left.len() > 0 {
+        let (x, rest) = x_left.split_at_checked(row)?;
+        x_left = rest;
+        let (x, x_rest) = x.split_at_checked(whole)?;
+        let mut last = [0u8; 2 * GROUP];
+        for (slot, &x) in last.iter_mut().zip(x_rest) {
+            *slot = x;
+        }
+        let mut weights = linear.weights.chunks_exact(groups.wrapping_mul(2 * GROUP));
+        let mut channel = 0usize;
+        for bias in linear.bias.chunks(2) {
+            let weights = weights.next()?;
+            let mut sums = [0i32; 2];
+            for (sum, &bias) in sums.iter_mut().zip(bias) {
+                *sum = bias;
+            }
+            if !x.is_empty() {
+                // SAFETY: these are all whole groups of an input row, and the weights of a pair of outputs.
+                unsafe { pair(x.as_ptr(), weights.as_ptr(), inputs / GROUP, sums.as_mut_ptr()) };
+            }
+            if !x_rest.is_empty() {
+                let (_, weights) = weights.split_last_chunk::<{ 2 * GROUP }>()?;
+                // SAFETY: one group of each.
+                unsafe { pair(last.as_ptr(), weights.as_ptr(), 1, sums.as_mut_ptr()) };
+            }
+            for &sum in sums.iter().take(bias.len()) {
+                let value = linear.finish(channel, sum)?;
+                channel = channel.wrapping_add(1);
+                let slot = y_left.next()?;
+                match (to, slot) {
+                    (DType::I8, [byte]) => *byte = value as u8,
+                    (_, [low, high]) => [*low, *high] = (value as i16).to_le_bytes(),
+                    _ => return None,
+                }
+            }
+        }
+    }
+    Some(())
 }
