@@ -6,7 +6,7 @@ mod gather;
 mod tile;
 
 use constants::Form;
-use tile::{BLOCK, GROUP, GROUP_COLUMNS, PAIR_WORDS, Part, Run};
+use tile::{BLOCK, GROUP, GROUP_COLUMNS, Part, Run};
 
 use crate::backend::spec::dsp::gemm::{self, Gather, Tile};
 use crate::backend::spec::select::{Linear, Request};
@@ -42,12 +42,12 @@ impl<'a> Tensors<'a> {
 
 /// Convolution. `None`: it is not for these kernels, nothing was done.
 #[inline(never)]
-pub fn conv2d(
-    window: &Window,
+pub fn conv2d<'a>(
+    window: &'a Window,
     groups: usize,
-    linear: &Integer<'_>,
-    tensors: Tensors<'_>,
-    scratch: &mut [u8],
+    linear: &'a Integer<'a>,
+    tensors: Tensors<'a>,
+    scratch: &'a mut [u8],
 ) -> Option<()> {
     let [input, output] = tensors.types;
     let request = Request {
@@ -58,11 +58,8 @@ pub fn conv2d(
         in_place: tensors.input.is_none(),
     };
     let tile = gemm::tile(&request)?;
-    let depth = window.rows.kernel.wrapping_mul(window.columns.kernel).wrapping_mul(window.inputs);
     let places = Places::cut(&tile, scratch)?;
-    let wide = [input, output].map(|dtype| dtype == DType::I16);
-    let form = Form::of(linear, tile.narrow, depth, wide, places.constants)?;
-    let mut layer = Layer::new(window, linear, &tile, &form, tensors, places, depth)?;
+    let mut layer = Layer::new(window, linear, &tile, tensors, places)?;
     match tile.gather {
         Gather::Pointwise => layer.pointwise(),
         Gather::Words | Gather::Bytes => layer.windows(linear.input_zero),
@@ -104,6 +101,7 @@ static NOWHERE: u32 = 0;
 /// A layer on its way through the tiles.
 struct Layer<'a> {
     window: &'a Window,
+    linear: &'a Integer<'a>,
     tile: &'a Tile,
     tensors: Tensors<'a>,
     places: Places<'a>,
@@ -111,12 +109,14 @@ struct Layer<'a> {
     code: unsafe extern "C" fn(*const Run),
     /// The code that fills columns.
     fill: Part,
-    /// Pairs of outputs that are whole.
-    pairs: usize,
+    /// Outputs whose pairs the assembly code finishes.
+    finished: usize,
     /// Bytes of an input element.
     x_bytes: usize,
     /// Bytes of the activations at a position.
     pixel: usize,
+    /// Bytes of an output.
+    y_bytes: usize,
     /// Bytes of the outputs at a position.
     out_pixel: usize,
     /// Positions of the output.
@@ -127,12 +127,10 @@ impl<'a> Layer<'a> {
     /// `None` if a buffer is shorter than the shapes say, or the weights are not aligned for words.
     fn new(
         window: &'a Window,
-        linear: &Integer<'_>,
+        linear: &'a Integer<'a>,
         tile: &'a Tile,
-        form: &Form,
         tensors: Tensors<'a>,
         places: Places<'a>,
-        depth: usize,
     ) -> Option<Self> {
         let Window { batch, rows, columns, inputs, outputs } = *window;
         let [x_bytes, y_bytes] = tensors.types.map(DType::bytes);
@@ -141,20 +139,21 @@ impl<'a> Layer<'a> {
         let positions = batch.checked_mul(rows.output)?.checked_mul(columns.output)?;
         let image = batch.checked_mul(rows.input)?.checked_mul(columns.input)?.checked_mul(pixel)?;
         let given = tensors.input.unwrap_or(tensors.output).len();
-        let weights_fit = linear.weights.len() >= linear.packing.bytes(outputs, depth)?;
-        let aligned = linear.weights.as_ptr().align_offset(4) == 0;
         if given < image
             || tensors.output.len() < positions.checked_mul(out_pixel)?
-            || !weights_fit
-            || !aligned
+            || linear.weights.len() < linear.packing.bytes(outputs, tile.depth)?
+            || linear.weights.as_ptr().align_offset(4) != 0
             || linear.bias.len() != outputs
             || linear.multiplier.len() != outputs
             || linear.shift.len() != outputs
         {
             return None;
         }
+        let wide = [x_bytes, y_bytes].map(|bytes| bytes == 2);
+        let form = Form::of(linear, tile.narrow, tile.depth, wide, places.constants);
+        let finished = if form.is_some() { outputs & !1 } else { 0 };
+        let form = form.unwrap_or(Form::SUMS);
         let columns = places.columns.as_mut_ptr();
-        let constants = places.constants.as_ptr();
         let (entry, passes) = tile::passes(tile.groups, tile.narrow);
         let run = Run {
             columns,
@@ -169,11 +168,11 @@ impl<'a> Layer<'a> {
             store: form.store,
             next: 0,
             zero: form.zero,
-            constants,
+            constants: places.constants.as_ptr(),
             top: form.top,
             back: form.back,
             out: core::ptr::null_mut(),
-            out_steps: [out_pixel, out_pixel.wrapping_mul(2)],
+            out_steps: [0; 2],
             out_advance: out_pixel.wrapping_mul(BLOCK),
             x: core::ptr::null(),
             x_steps: [pixel, pixel.wrapping_mul(2)],
@@ -187,20 +186,21 @@ impl<'a> Layer<'a> {
             blocks: 1,
             looped: 0,
         };
-        let code = if tile.narrow { tile::narrow } else { tile::wide };
         Some(Self {
             window,
+            linear,
             tile,
             tensors,
             places,
             run,
-            code,
-            pairs: outputs / 2,
+            code: if tile.narrow { tile::narrow } else { tile::wide },
+            fill: if x_bytes == 1 { tile::fill_i8 } else { tile::fill_i16 },
+            finished,
             x_bytes,
             pixel,
+            y_bytes,
             out_pixel,
             positions,
-            fill: if x_bytes == 1 { tile::fill_i8 } else { tile::fill_i16 },
         })
     }
 
@@ -214,62 +214,90 @@ impl<'a> Layer<'a> {
     }
 
     /// Runs `blocks` blocks of windows from `first` on, the last one with `count` windows; more than one block only if all are full. The
-    /// caller has set where activations are.
+    /// caller has set where activations are, and knows that they are readable to the end of their groups.
+    #[inline(never)]
     fn blocks(&mut self, first: usize, blocks: usize, count: usize) -> Option<()> {
-        let start = first.checked_mul(self.out_pixel)?;
-        let windows = blocks.checked_sub(1)?.checked_mul(BLOCK)?.checked_add(count)?;
-        let place = self.tensors.output.get_mut(start..)?;
-        if place.len() < windows.checked_mul(self.out_pixel)? {
+        let windows = blocks.wrapping_sub(1).wrapping_mul(BLOCK).wrapping_add(count);
+        if blocks == 0 || first.checked_add(windows)? > self.positions {
             return None;
         }
-        let odd = self.window.outputs & 1 == 1;
-        let constants = self.places.constants.as_ptr();
-        let odd_constants = constants.wrapping_add(self.pairs.wrapping_mul(PAIR_WORDS));
-        let y_bytes = self.tensors.types[1].bytes();
-        let odd_at = self.out_pixel.wrapping_sub(y_bytes);
-        let weights = self.run.weights;
-        let x = self.run.x;
-        let fill = self.run.fill;
-        let mut left = blocks;
-        let mut out = place.as_mut_ptr();
-        while left > 0 {
-            // Of an odd number of outputs the last one goes a way of its own, block by block.
-            let now = if odd { 1 } else { left };
-            let count = if left == now { count } else { BLOCK };
-            left = left.wrapping_sub(now);
-            self.run.blocks = now;
-            if self.pairs > 0 {
-                self.run.constants = constants;
-                self.run.out = out;
-                self.run.out_steps = Self::steps(self.out_pixel, count);
-                // SAFETY: the constants, columns and weights that `run` names were cut and measured by `Places::cut` and `Layer::new`, the outputs
-                // above; the caller knows that activations of these blocks are readable to the end of their groups.
+        // `Layer::new` has measured the output: it holds that many positions.
+        let out = self.tensors.output.as_mut_ptr().wrapping_add(first.wrapping_mul(self.out_pixel));
+        self.run.out_steps = Self::steps(self.out_pixel, count);
+        self.run.out = out;
+        self.run.blocks = blocks;
+        if self.finished == self.window.outputs {
+            // SAFETY: the constants, columns, weights and outputs that `run` names were cut and measured by `Places::cut` and `Layer::new`; the
+            // windows lie within the positions, as was checked above, and their activations are readable, as the caller knows.
+            unsafe { (self.code)(&raw const self.run) };
+            return Some(());
+        }
+        self.blocks_with_sums(out, blocks, count)
+    }
+
+    /// As [`Layer::blocks`], where some pairs of outputs are finished here: the last one of an odd number, or all where no form takes them.
+    #[inline(never)]
+    fn blocks_with_sums(&mut self, out: *mut u8, blocks: usize, count: usize) -> Option<()> {
+        let kept = self.run;
+        let mut out = out;
+        for _ in 0..blocks {
+            self.run.blocks = 1;
+            self.run.out = out;
+            if self.finished > 0 {
+                // SAFETY: as in `blocks`, for one of them.
                 unsafe { (self.code)(&raw const self.run) };
                 self.run.fill = tile::fill_nothing;
             }
-            if odd {
-                let mut last = [0u8; 4 * BLOCK];
-                self.run.constants = odd_constants;
-                self.run.weights =
-                    weights.wrapping_add(self.pairs.wrapping_mul(self.tile.groups).wrapping_mul(2 * GROUP));
-                self.run.out = last.as_mut_ptr();
-                self.run.out_steps = [4, 8];
-                // SAFETY: as above; the pair's outputs fit the four bytes of each window.
+            let mut channel = self.finished;
+            while channel < self.window.outputs {
+                let [even, odd] = [channel, channel.wrapping_add(1)]
+                    .map(|channel| self.linear.bias.get(channel).copied().unwrap_or(0));
+                let first = if self.tile.narrow {
+                    [even.wrapping_shl(8).wrapping_add(odd), odd.wrapping_shl(8)]
+                } else {
+                    [even, odd]
+                };
+                let mut sums = [0i32; 2 * BLOCK];
+                let weights = channel.wrapping_mul(self.tile.groups).wrapping_mul(GROUP);
+                self.run.weights = kept.weights.wrapping_add(weights);
+                self.run.constants = first.as_ptr();
+                self.run.scale = Some(tile::keep_sums);
+                self.run.out = sums.as_mut_ptr().cast();
+                // SAFETY: as in `blocks`; this code reads two words of constants and writes six words.
                 unsafe { (self.code)(&raw const self.run) };
-                self.run.weights = weights;
-                for (window, pair) in last.as_chunks::<4>().0.iter().enumerate().take(count) {
-                    let at = window.wrapping_mul(self.out_pixel).wrapping_add(odd_at);
-                    for (byte, &value) in pair.iter().take(y_bytes).enumerate() {
-                        // SAFETY: within the outputs of this block's windows, which were measured above.
-                        unsafe { out.wrapping_add(at).wrapping_add(byte).write(value) };
+                self.run.fill = tile::fill_nothing;
+                let (evens, odds) = sums.split_at(BLOCK);
+                for (window, (&even, &odd)) in evens.iter().zip(odds).enumerate().take(count) {
+                    let pair = if self.tile.narrow {
+                        let odd = odd >> 8;
+                        [even.wrapping_sub(odd) >> 8, odd]
+                    } else {
+                        [even, odd]
+                    };
+                    for (channel, sum) in (channel..self.window.outputs).zip(pair) {
+                        let value = self.linear.finish(channel, sum)?;
+                        let at = window.wrapping_mul(self.out_pixel);
+                        let place = out.wrapping_add(at).wrapping_add(channel.wrapping_mul(self.y_bytes));
+                        // SAFETY: an output of the block's windows, which `blocks` has checked; 16-bit outputs are aligned as their slice is.
+                        unsafe {
+                            if self.y_bytes == 1 {
+                                place.cast::<i8>().write(value as i8);
+                            } else {
+                                place.cast::<i16>().write_unaligned(value as i16);
+                            }
+                        }
                     }
                 }
+                channel = channel.wrapping_add(2);
             }
-            self.run.fill = fill;
-            out = out.wrapping_add(self.run.out_advance);
+            self.run.weights = kept.weights;
+            self.run.constants = kept.constants;
+            self.run.scale = kept.scale;
+            self.run.fill = kept.fill;
             self.run.x = self.run.x.wrapping_add(self.run.x_advance);
+            out = out.wrapping_add(self.run.out_advance);
         }
-        self.run.x = x;
+        self.run.x = kept.x;
         Some(())
     }
 
@@ -282,6 +310,7 @@ impl<'a> Layer<'a> {
     }
 
     /// Windows of one position each.
+    #[inline(never)]
     fn pointwise(&mut self) -> Option<()> {
         let inputs = self.window.inputs;
         // Groups reach past the last positions if they are not filled: these are gathered.
@@ -316,6 +345,7 @@ impl<'a> Layer<'a> {
     }
 
     /// Windows over rows that are copied, with their padding, before an output can replace them.
+    #[inline(never)]
     fn windows(&mut self, input_zero: i16) -> Option<()> {
         let Window { batch, rows, columns, .. } = *self.window;
         let image_bytes = self.window.image().checked_mul(self.x_bytes)?;

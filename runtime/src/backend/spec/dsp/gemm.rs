@@ -87,7 +87,9 @@ pub struct Tile {
     pub narrow: bool,
     /// The way to the columns.
     pub gather: Gather,
-    /// Groups of the inner product.
+    /// Length of the inner product.
+    pub depth: usize,
+    /// Its groups.
     pub groups: usize,
     /// Bytes of constants: eight words for each pair of outputs.
     pub constants: usize,
@@ -123,6 +125,7 @@ pub fn tile(request: &Request) -> Option<Tile> {
     let mut tile = Tile {
         narrow,
         gather: Gather::Pointwise,
+        depth,
         groups,
         constants: outputs.div_ceil(2).checked_mul(32)?,
         columns: groups.checked_mul(2 * GROUP * BLOCK)?,

@@ -32,8 +32,20 @@ pub struct Form {
 }
 
 impl Form {
+    /// No form: sums are kept.
+    pub const SUMS: Self = Self {
+        scale: Some(tile::keep_sums),
+        store: tile::store_i8,
+        top: 0,
+        back: 0,
+        zero: 0,
+        narrow: false,
+        signed: false,
+    };
+
     /// The form that takes all channels of a layer, if there is one, and its constants, eight words for each pair of outputs. `depth`: inputs
     /// of an output; `wide_x`: they have 16 bits; `wide_y`: so have outputs.
+    #[inline(never)]
     pub fn of(
         linear: &Integer<'_>,
         narrow: bool,

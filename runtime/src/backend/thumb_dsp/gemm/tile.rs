@@ -397,7 +397,7 @@ pub unsafe extern "C" fn narrow(run: *const Run) {
 
 /// Runs over blocks of bytes or of 16 bits with weights packed as [`crate::blob::Packing::Blocks2x4`].
 ///
-/// r2 to r4 and r5 to r7 come to be twice the sums of the even and of the odd output, modulo 2^32.
+/// r2 to r4 and r5 to r7 come to be the sums of the even and of the odd output, modulo 2^32.
 ///
 /// # Safety
 /// As [`narrow`]; [`Run::scale`] is there.
@@ -442,12 +442,6 @@ pub unsafe extern "C" fn wide(run: *const Run) {
         ldr     r14, [sp, #{columns_end}]
         cmp     r0, r14
         bne     5b
-        lsl     r2, r2, #1
-        lsl     r3, r3, #1
-        lsl     r4, r4, #1
-        lsl     r5, r5, #1
-        lsl     r6, r6, #1
-        lsl     r7, r7, #1
         ldr     pc, [sp, #{scale}]
         ",
         next!(),
@@ -722,6 +716,22 @@ pub unsafe extern "C" fn narrow_signed() {
     )
 }
 
+/// Stores six sums as they are, three words of the even output and three of the odd one, where the first window's outputs would be. Ends the
+/// block.
+#[unsafe(naked)]
+pub unsafe extern "C" fn keep_sums() {
+    naked_asm!(
+        "
+        ldr     r9, [sp, #4]
+        mov     r12, #{last}
+        stm     r9, {{r2-r7}}
+        ldr     pc, [sp, #{next}]
+        ",
+        last = const LAST,
+        next = const at!(next),
+    )
+}
+
 /// Adds the zero point to six values, and gets the places of outputs.
 #[unsafe(naked)]
 unsafe extern "C" fn shift_to_zero() {
@@ -743,13 +753,19 @@ unsafe extern "C" fn shift_to_zero() {
     )
 }
 
-/// Scales six doubled sums of [`wide`] whose lower bound is not below the zero point: the product's high word, rounded, plus addend,
+/// Scales six sums of [`wide`] whose lower bound is not below the zero point: the product's high word, rounded, plus addend,
 /// shifted.
 #[unsafe(naked)]
 pub unsafe extern "C" fn wide_unsigned() {
     naked_asm!(
         dsp_on!(),
         "
+        lsl     r2, r2, #1
+        lsl     r3, r3, #1
+        lsl     r4, r4, #1
+        lsl     r5, r5, #1
+        lsl     r6, r6, #1
+        lsl     r7, r7, #1
         ldm     sp, {{r8, r9, r10, r14}}
         ldm     r8!, {{r0, r11, r12}}
         smmlar  r2, r2, r0, r11
@@ -772,13 +788,19 @@ pub unsafe extern "C" fn wide_unsigned() {
     )
 }
 
-/// Scales six doubled sums of [`wide`]: the product's high word, rounded, plus addend, less one for a negative sum, shifted; then the zero
+/// Scales six sums of [`wide`]: the product's high word, rounded, plus addend, less one for a negative sum, shifted; then the zero
 /// point is added.
 #[unsafe(naked)]
 pub unsafe extern "C" fn wide_signed() {
     naked_asm!(
         dsp_on!(),
         "
+        lsl     r2, r2, #1
+        lsl     r3, r3, #1
+        lsl     r4, r4, #1
+        lsl     r5, r5, #1
+        lsl     r6, r6, #1
+        lsl     r7, r7, #1
         ldr     r8, [sp]
         ldm     r8!, {{r0, r11, r12}}
         smmlar  r9, r2, r0, r11
