@@ -43,7 +43,7 @@ impl Packing {
     pub const fn block(self) -> (usize, usize) {
         match self {
             Self::Rows => (1, 1),
-            Self::Pairs => (2, 4),
+            Self::Pairs | Self::Blocks2x4 => (2, 4),
             Self::PairQuads => (4, 4),
             Self::Blocks4x16 => (4, 16),
             Self::Blocks8x16 => (8, 16),
@@ -65,7 +65,7 @@ impl Packing {
         let block =
             o.wrapping_sub(lane).wrapping_mul(padded).wrapping_add(k.wrapping_sub(at).wrapping_mul(lanes));
         match self {
-            Self::Rows | Self::Blocks4x16 | Self::Blocks8x16 => {
+            Self::Rows | Self::Blocks2x4 | Self::Blocks4x16 | Self::Blocks8x16 => {
                 (block.wrapping_add(lane.wrapping_mul(step)).wrapping_add(at), Form::Plain)
             }
             Self::Columns8 => (block.wrapping_add(lane), Form::Plain),
@@ -121,13 +121,14 @@ impl Packing {
 mod tests {
     use super::*;
 
-    const ALL: [Packing; 6] = [
+    const ALL: [Packing; 7] = [
         Packing::Rows,
         Packing::Pairs,
         Packing::PairQuads,
         Packing::Blocks4x16,
         Packing::Blocks8x16,
         Packing::Columns8,
+        Packing::Blocks2x4,
     ];
 
     #[test]

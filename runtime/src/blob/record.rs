@@ -223,6 +223,8 @@ pub enum Packing {
     Blocks8x16 = 4,
     /// Eight outputs of each position: for cores without vectors.
     Columns8 = 5,
+    /// Four positions of each of two outputs: for the DSP extension where `Pairs` does not fit.
+    Blocks2x4 = 6,
 }
 
 impl Packing {
@@ -235,6 +237,7 @@ impl Packing {
             3 => Some(Self::Blocks4x16),
             4 => Some(Self::Blocks8x16),
             5 => Some(Self::Columns8),
+            6 => Some(Self::Blocks2x4),
             _ => None,
         }
     }
