@@ -1,16 +1,152 @@
 //! What the kernels for cores with the vector extension (Cortex-M55, M85) take.
+//!
+//! Convolutions are products of weights and of positions, four outputs by two positions at a time, with [`Packing::Blocks4x16`]. They differ in
+//! where a position's inputs lie side by side: in the tensor ([`Conv::Pointwise`]), in padded rows ([`Conv::Rows`]), or in copies ([`Conv::Patches`]).
 
-use super::select::{Request, Selection};
-use crate::blob::Packing;
+use super::select::{Linear, Request, Selection};
+use crate::blob::{DType, Packing};
+use crate::ops::window::{Axis, Window};
+
+/// Bytes that a vector holds: positions are padded to whole vectors.
+pub const VECTOR: usize = 16;
+/// Inner product positions of a block of [`Packing::Blocks4x16`] and [`Packing::Blocks8x16`].
+pub const BLOCK: usize = 16;
+/// Most kernel rows that a convolution takes.
+pub const MOST_TAPS: usize = 16;
+/// Bytes of copies that one round of a convolution aims at.
+const ROUND_BYTES: usize = 2048;
+/// Most positions of a round.
+const ROUND: usize = 64;
+
+/// How a convolution finds its inputs. Sizes are bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Conv {
+    /// In the tensor. Positions whose last block would read behind the tensor, and all positions in place, are copied, `round` at a time.
+    Pointwise {
+        /// Positions.
+        round: usize,
+    },
+    /// In a ring of padded rows, each tap row a run of whole blocks.
+    Rows {
+        /// Of a row of the ring.
+        row: usize,
+    },
+    /// Copied from a ring of padded rows, `round` positions at a time.
+    Patches {
+        /// Of a row of the ring.
+        row: usize,
+        /// Positions.
+        round: usize,
+    },
+}
+
+/// The convolution for a request.
+pub fn conv2d(request: &Request) -> Option<Conv> {
+    let Linear::Conv2d { window, groups: 1 } = &request.linear else { return None };
+    (request.packing == Packing::Blocks4x16).then_some(())?;
+    conv2d_shape(window, request.input, request.in_place)
+}
+
+/// Bytes of a row of the ring.
+fn ring_row(window: &Window, input: DType) -> usize {
+    let columns = &window.columns;
+    let extent =
+        columns.output.saturating_sub(1).saturating_mul(columns.stride).saturating_add(columns.kernel);
+    padded(extent.saturating_mul(window.inputs).saturating_mul(input.bytes()))
+}
+
+fn conv2d_shape(window: &Window, input: DType, in_place: bool) -> Option<Conv> {
+    let Window { rows, columns, inputs, .. } = window;
+    let dense = |axis: &Axis| axis.dilation == 1 || axis.kernel == 1;
+    if !dense(rows) || !dense(columns) || rows.kernel > MOST_TAPS {
+        return None;
+    }
+    let plain = |axis: &Axis| axis.kernel == 1 && axis.stride == 1 && axis.input == axis.output;
+    if plain(rows) && plain(columns) {
+        let depth = inputs.saturating_mul(input.bytes());
+        let round = if in_place { round(depth) } else { 0 };
+        return Some(Conv::Pointwise { round });
+    }
+    let row = ring_row(window, input);
+    let run = columns.kernel.saturating_mul(*inputs);
+    if run % BLOCK == 0 {
+        return Some(Conv::Rows { row });
+    }
+    let depth = patch(window).saturating_mul(input.bytes());
+    Some(Conv::Patches { row, round: round(depth) })
+}
+
+/// Positions of a round of copies of so many bytes each: an even number.
+fn round(bytes: usize) -> usize {
+    ROUND_BYTES.checked_div(bytes).unwrap_or(0).clamp(2, ROUND) & !1
+}
+
+/// Elements of a position's inner product, in whole blocks.
+fn patch(window: &Window) -> usize {
+    let taps = window.rows.kernel.saturating_mul(window.columns.kernel);
+    whole(taps.saturating_mul(window.inputs), BLOCK)
+}
+
+/// The next multiple of a power of two.
+fn whole(extent: usize, step: usize) -> usize {
+    extent.saturating_add(step.wrapping_sub(1)) & !step.wrapping_sub(1)
+}
+
+/// Bytes in whole vectors.
+pub fn padded(bytes: usize) -> usize {
+    whole(bytes, VECTOR)
+}
+
+/// Positions at a tensor's end whose last block would read behind it.
+pub fn overread(inputs: usize) -> usize {
+    let depth = whole(inputs, BLOCK);
+    depth.wrapping_sub(inputs).div_ceil(inputs.max(1))
+}
+
+/// Scratch of a convolution.
+pub fn conv2d_scratch(window: &Window, input: DType, conv: &Conv) -> usize {
+    let position = window.inputs.saturating_mul(input.bytes());
+    match conv {
+        Conv::Pointwise { round } => {
+            let copied = overread(window.inputs).max(*round);
+            if copied == 0 {
+                return 0;
+            }
+            padded(copied.saturating_mul(position).saturating_add(BLOCK.wrapping_mul(input.bytes())))
+        }
+        Conv::Rows { row } => row.saturating_mul(window.rows.kernel),
+        Conv::Patches { row, round } => row
+            .saturating_mul(window.rows.kernel)
+            .saturating_add(patch(window).saturating_mul(input.bytes()).saturating_mul(*round))
+            .saturating_add(2 * VECTOR),
+    }
+}
 
 /// The kernel for a request; `None`: scalar code.
 pub fn select(request: &Request) -> Option<Selection> {
-    let _ = request;
-    None
+    match &request.linear {
+        Linear::Conv2d { window, .. } => {
+            let conv = conv2d(request)?;
+            let name = match conv {
+                Conv::Pointwise { .. } => "helium pointwise",
+                Conv::Rows { .. } => "helium rows",
+                Conv::Patches { .. } => "helium patches",
+            };
+            Some(Selection { name, scratch_bytes: conv2d_scratch(window, request.input, &conv) })
+        }
+        _ => None,
+    }
 }
 
 /// The order of weights that [`select`] wants; `narrow` as in [`super::select::packing`].
 pub fn packing(request: &Request, narrow: bool) -> Packing {
-    let _ = (request, narrow);
-    Packing::Rows
+    let _ = narrow;
+    match &request.linear {
+        Linear::Conv2d { window, groups: 1 }
+            if conv2d_shape(window, request.input, request.in_place).is_some() =>
+        {
+            Packing::Blocks4x16
+        }
+        _ => Packing::Rows,
+    }
 }
