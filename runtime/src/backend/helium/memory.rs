@@ -1,4 +1,4 @@
-//! Copies and fills of bytes in vectors.
+//! Copies, fills and scans in vectors.
 
 use core::arch::naked_asm;
 
@@ -42,6 +42,28 @@ unsafe extern "C" fn fill_bytes(to: *mut u8, value: u32, bytes: usize) {
     )
 }
 
+/// The greatest of `count` integers; the least one of all if there are none.
+///
+/// # Safety
+/// `values` is readable over `count` integers.
+#[unsafe(naked)]
+unsafe extern "C" fn greatest_of(values: *const i32, count: usize) -> i32 {
+    naked_asm!(
+        ".cpu cortex-m55",
+        "push {{r7, lr}}",
+        "mov r2, #0x80000000",
+        "wlstp.32 lr, r1, 2f",
+        "1:",
+        "vldrw.u32 q0, [r0], #16",
+        "vmaxv.s32 r2, q0",
+        "letp lr, 1b",
+        "2:",
+        "mov r0, r2",
+        "pop {{r7, pc}}",
+        ".cpu cortex-m33",
+    )
+}
+
 /// Copies as many bytes as the shorter slice has.
 #[inline]
 pub fn copy(to: &mut [u8], from: &[u8]) {
@@ -54,4 +76,11 @@ pub fn copy(to: &mut [u8], from: &[u8]) {
 pub fn fill(to: &mut [u8], value: u8) {
     // SAFETY: the slice is exclusive, and as long as is said.
     unsafe { fill_bytes(to.as_mut_ptr(), value.into(), to.len()) }
+}
+
+/// The greatest integer; [`i32::MIN`] if there are none.
+#[inline]
+pub fn greatest(values: &[i32]) -> i32 {
+    // SAFETY: the slice is as long as is said.
+    unsafe { greatest_of(values.as_ptr(), values.len()) }
 }

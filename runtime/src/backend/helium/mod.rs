@@ -2,13 +2,14 @@
 #![allow(unsafe_code)]
 
 mod conv2d;
+mod dense;
 mod memory;
 mod product;
 
 use super::spec::helium as spec;
 use super::spec::select::{Isa, Linear, Request};
 use super::{Backend, Integers, IntegersMut, scalar};
-use crate::blob::DType;
+use crate::blob::{DType, Packing};
 use crate::ops::linear::Integer;
 use crate::ops::window::Window;
 use product::Width;
@@ -68,12 +69,7 @@ impl Backend for Helium {
         output: IntegersMut<'_>,
         scratch: &mut [u8],
     ) -> Option<()> {
-        let (width, input_type) = match (&input, &output) {
-            (Integers::I8(_), IntegersMut::I8(_)) => return None,
-            (Integers::I8(_), IntegersMut::I16(_)) => (Width::Widening, DType::I8),
-            (Integers::I16(_), IntegersMut::I8(_)) => (Width::Narrowing, DType::I16),
-            (Integers::I16(_), IntegersMut::I16(_)) => (Width::Wide, DType::I16),
-        };
+        let (width, input_type) = widths(&input, &output)?;
         let request = Request {
             linear: Linear::Conv2d { window: *window, groups },
             input: input_type,
@@ -83,17 +79,64 @@ impl Backend for Helium {
         };
         match spec::conv2d(&request) {
             Some(conv) if spec::conv2d_scratch(window, input_type, &conv) <= scratch.len() => {
-                let input = match input {
-                    Integers::I8(input) => bytemuck::cast_slice(input),
-                    Integers::I16(input) => bytemuck::cast_slice(input),
-                };
-                let output = match output {
-                    IntegersMut::I8(output) => bytemuck::cast_slice_mut(output),
-                    IntegersMut::I16(output) => bytemuck::cast_slice_mut(output),
-                };
-                conv2d::conv2d(conv, window, linear, width, Some(input), output, scratch)
+                let input = Some(bytes(input));
+                conv2d::conv2d(conv, window, linear, width, input, bytes_mut(output), scratch)
             }
             _ => scalar::conv2d::conv2d_i16(window, groups, linear, input, output),
         }
+    }
+
+    fn dense_i8(
+        self,
+        inputs: usize,
+        linear: &Integer<'_>,
+        input: &[i8],
+        output: &mut [i8],
+        scratch: &mut [u8],
+    ) -> Option<()> {
+        if linear.packing != Packing::Blocks8x16 || scratch.len() < spec::dense_scratch(inputs, DType::I8) {
+            return scalar::dense::dense_i8(inputs, linear, input, output);
+        }
+        let (input, output) = (bytemuck::cast_slice(input), bytemuck::cast_slice_mut(output));
+        dense::dense(inputs, linear, Width::Narrow, input, output, scratch)
+    }
+
+    fn dense_i16(
+        self,
+        inputs: usize,
+        linear: &Integer<'_>,
+        input: Integers<'_>,
+        output: IntegersMut<'_>,
+        scratch: &mut [u8],
+    ) -> Option<()> {
+        let (width, input_type) = widths(&input, &output)?;
+        if linear.packing != Packing::Blocks8x16 || scratch.len() < spec::dense_scratch(inputs, input_type) {
+            return scalar::dense::dense_i16(inputs, linear, input, output);
+        }
+        dense::dense(inputs, linear, width, bytes(input), bytes_mut(output), scratch)
+    }
+}
+
+/// What a layer from or to 16 bits makes of what; `None` if neither is.
+fn widths(input: &Integers<'_>, output: &IntegersMut<'_>) -> Option<(Width, DType)> {
+    match (input, output) {
+        (Integers::I8(_), IntegersMut::I8(_)) => None,
+        (Integers::I8(_), IntegersMut::I16(_)) => Some((Width::Widening, DType::I8)),
+        (Integers::I16(_), IntegersMut::I8(_)) => Some((Width::Narrowing, DType::I16)),
+        (Integers::I16(_), IntegersMut::I16(_)) => Some((Width::Wide, DType::I16)),
+    }
+}
+
+fn bytes(elements: Integers<'_>) -> &[u8] {
+    match elements {
+        Integers::I8(elements) => bytemuck::cast_slice(elements),
+        Integers::I16(elements) => bytemuck::cast_slice(elements),
+    }
+}
+
+fn bytes_mut(elements: IntegersMut<'_>) -> &mut [u8] {
+    match elements {
+        IntegersMut::I8(elements) => bytemuck::cast_slice_mut(elements),
+        IntegersMut::I16(elements) => bytemuck::cast_slice_mut(elements),
     }
 }

@@ -14,7 +14,8 @@
 
 use core::arch::naked_asm;
 
-use super::super::spec::helium::{BLOCK, MOST_TAPS};
+use super::memory;
+use crate::backend::spec::helium::{BLOCK, MOST_TAPS};
 use crate::ops::linear::Integer;
 
 /// What a kernel is told; copied to its stack frame, in which the assembly names the fields by offset.
@@ -355,7 +356,7 @@ impl Width {
 
 /// Whether kernels of the `_relu` form give the layer's result.
 pub fn is_relu(linear: &Integer<'_>) -> bool {
-    linear.low == linear.output_zero && linear.shift.iter().all(|&shift| shift <= 0)
+    linear.low == linear.output_zero && memory::greatest(linear.shift) <= 0
 }
 
 /// The summands that clamp a value less the least output, as the module's head explains.

@@ -122,6 +122,11 @@ pub fn conv2d_scratch(window: &Window, input: DType, conv: &Conv) -> usize {
     }
 }
 
+/// Scratch of a dense layer: a row, if its last block would read behind the input.
+pub fn dense_scratch(inputs: usize, input: DType) -> usize {
+    if inputs % BLOCK == 0 { 0 } else { whole(inputs, BLOCK).saturating_mul(input.bytes()) }
+}
+
 /// The kernel for a request; `None`: scalar code.
 pub fn select(request: &Request) -> Option<Selection> {
     match &request.linear {
@@ -133,6 +138,10 @@ pub fn select(request: &Request) -> Option<Selection> {
                 Conv::Patches { .. } => "helium patches",
             };
             Some(Selection { name, scratch_bytes: conv2d_scratch(window, request.input, &conv) })
+        }
+        Linear::Dense { inputs, .. } if request.packing == Packing::Blocks8x16 => {
+            let scratch_bytes = dense_scratch(*inputs, request.input);
+            Some(Selection { name: "helium dense", scratch_bytes })
         }
         _ => None,
     }
@@ -147,6 +156,7 @@ pub fn packing(request: &Request, narrow: bool) -> Packing {
         {
             Packing::Blocks4x16
         }
+        Linear::Dense { .. } => Packing::Blocks8x16,
         _ => Packing::Rows,
     }
 }
