@@ -3,6 +3,7 @@
 
 mod conv2d;
 mod dense;
+mod depthwise3;
 mod memory;
 mod product;
 
@@ -83,6 +84,31 @@ impl Backend for Helium {
                 conv2d::conv2d(conv, window, linear, width, input, bytes_mut(output), scratch)
             }
             _ => scalar::conv2d::conv2d_i16(window, groups, linear, input, output),
+        }
+    }
+
+    fn depthwise_conv2d_i8(
+        self,
+        window: &Window,
+        linear: &Integer<'_>,
+        input: Option<&[i8]>,
+        output: &mut [i8],
+        scratch: &mut [u8],
+    ) -> Option<()> {
+        let request = Request {
+            linear: Linear::DepthwiseConv2d { window: *window },
+            input: DType::I8,
+            output: DType::I8,
+            packing: linear.packing,
+            in_place: input.is_none(),
+        };
+        match spec::depthwise3(&request) {
+            Some(plan) if plan.scratch() <= scratch.len() => {
+                let input = input.map(bytemuck::cast_slice);
+                let output = bytemuck::cast_slice_mut(output);
+                depthwise3::depthwise3(&plan, window, linear, input, output, scratch)
+            }
+            _ => scalar::depthwise_conv2d::depthwise_conv2d_i8(window, linear, input, output, scratch),
         }
     }
 

@@ -127,6 +127,79 @@ pub fn dense_scratch(inputs: usize, input: DType) -> usize {
     if inputs % BLOCK == 0 { 0 } else { whole(inputs, BLOCK).saturating_mul(input.bytes()) }
 }
 
+/// Memory of a depthwise convolution of 3 x 3. Sizes are bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Depthwise3 {
+    /// Columns of a strip, padding included.
+    pub columns: usize,
+    /// Of a strip: four input rows of 16 channels, or of all if they are fewer, and a vector that is written too much.
+    pub strip: usize,
+    /// Strips for one group of output rows: of two groups of four rows for stride 1, else of one row.
+    strips_of_group: usize,
+    /// Groups of output rows that are made at once.
+    pub groups: usize,
+    /// Of a row that is kept in place.
+    pub kept_row: usize,
+    /// Rows that are kept.
+    kept_rows: usize,
+}
+
+impl Depthwise3 {
+    /// The plan, of a window that fits.
+    pub fn new(window: &Window, in_place: bool) -> Option<Self> {
+        let Window { rows, columns, inputs, outputs, .. } = window;
+        let three = |axis: &Axis| {
+            axis.kernel == 3 && axis.dilation == 1 && (axis.stride == 1 || axis.stride == 2) && axis.pad < 3
+        };
+        if !three(rows) || !three(columns) || rows.stride != columns.stride || inputs != outputs {
+            return None;
+        }
+        let single = rows.stride == 1;
+        if single && (rows.output < 2 || columns.output < 2) {
+            return None;
+        }
+        // Places of outputs have 16 bits.
+        let line = columns.output.checked_mul(*inputs)?;
+        if single && line.checked_mul(3)?.checked_add(*inputs)? > 0xFFFF {
+            return None;
+        }
+        let slice = VECTOR.min(*inputs);
+        let tiles = if single { columns.output } else { whole(columns.output, 4) };
+        let extent = tiles.checked_sub(1)?.checked_mul(columns.stride)?.checked_add(4)?;
+        let strip = whole(extent.checked_mul(slice)?.checked_mul(4)?, VECTOR).checked_add(4 * VECTOR)?;
+        let strips_of_group = if single { 2 } else { 1 };
+        let group = strip.checked_mul(strips_of_group)?;
+        let most = if single { rows.output.div_ceil(4) } else { rows.output };
+        let groups = ROUND_BYTES.checked_div(group)?.clamp(1, most.max(1));
+        let kept_row = columns.input.checked_mul(slice)?;
+        let kept_rows = if in_place { rows.pad.wrapping_add(1) } else { 0 };
+        Some(Self { columns: extent, strip, strips_of_group, groups, kept_row, kept_rows })
+    }
+
+    /// Of all strips.
+    pub fn strips(&self) -> usize {
+        self.strip.saturating_mul(self.strips_of_group).saturating_mul(self.groups)
+    }
+
+    /// Of all rows that are kept.
+    pub fn kept(&self) -> usize {
+        self.kept_row.saturating_mul(self.kept_rows)
+    }
+
+    /// Strips, weights of 16 channels behind a vector of zeros, a vector of padding, and kept rows.
+    pub fn scratch(&self) -> usize {
+        self.strips().saturating_add(18 * VECTOR).saturating_add(self.kept())
+    }
+}
+
+/// The depthwise convolution for a request.
+pub fn depthwise3(request: &Request) -> Option<Depthwise3> {
+    let Linear::DepthwiseConv2d { window } = &request.linear else { return None };
+    let narrow = request.input == DType::I8 && request.output == DType::I8;
+    (narrow && request.packing == Packing::Rows).then_some(())?;
+    Depthwise3::new(window, request.in_place)
+}
+
 /// The kernel for a request; `None`: scalar code.
 pub fn select(request: &Request) -> Option<Selection> {
     match &request.linear {
@@ -138,6 +211,10 @@ pub fn select(request: &Request) -> Option<Selection> {
                 Conv::Patches { .. } => "helium patches",
             };
             Some(Selection { name, scratch_bytes: conv2d_scratch(window, request.input, &conv) })
+        }
+        Linear::DepthwiseConv2d { .. } => {
+            let plan = depthwise3(request)?;
+            Some(Selection { name: "helium depthwise 3x3", scratch_bytes: plan.scratch() })
         }
         Linear::Dense { inputs, .. } if request.packing == Packing::Blocks8x16 => {
             let scratch_bytes = dense_scratch(*inputs, request.input);
