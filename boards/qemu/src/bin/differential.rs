@@ -182,6 +182,15 @@ fn random_shape(noise: &mut Noise, kind: Kind) -> Shape {
         }
     }
     if kind == Kind::Depthwise {
+        if noise.one_of(2) {
+            // The usual window, with any padding that it may have.
+            let stride = if noise.one_of(3) { 2 } else { 1 };
+            for axis_of in [&mut shape.rows, &mut shape.columns] {
+                let pads = if noise.one_of(3) { [noise.below(3), noise.below(3)] } else { [1, 1] };
+                let least = 3 - (pads[0] + pads[1]).min(2);
+                *axis_of = axis(noise.within(least, 14), 3, stride, 1, pads);
+            }
+        }
         shape.groups = shape.inputs;
         shape.outputs = if noise.one_of(5) { 2 * shape.inputs } else { shape.inputs };
     } else if noise.one_of(8) {
