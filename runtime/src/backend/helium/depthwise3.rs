@@ -149,47 +149,43 @@ struct Frame {
     zero: i32,
     /// 76: channels that are left.
     channels: u32,
-    /// 80: groups of output rows.
-    groups: u32,
-    /// 84: bytes of an output row.
-    line: u32,
-    /// 88: stride 1: whole tiles of a row; stride 2: outputs of a row.
+    /// 80: tiles.
     tiles: u32,
-    /// 92: bytes of a strip.
+    /// 84: for each tile, from its strips and outputs to those of the next: bytes.
+    moves: *const [u32; 2],
+    /// 88: bytes of a strip.
     strip: u32,
-    /// 96: strip bytes from a tile to the next (stride 2: from a column to the next but one).
+    /// 92: stride 2: outputs of a tile.
+    width: u32,
+    /// 96: stride 2: strip bytes from a column to the next but one.
     step: u32,
-    /// 100: output bytes from a tile to the next.
-    output_step: u32,
-    /// 104, 108: from a group to the next: bytes of strips and of outputs.
-    group: u32,
-    output_group: u32,
+    /// 100: shift to the left. Set by the kernel.
+    left: u32,
 }
 
-/// Copies the frame, then goes through the channels (at label 1) and their groups (at 7), with r1 at the group's strips and r3 at its outputs. A channel's constants: r5
-/// bias less zero point times weights, r7 multiplier, r9 shift; q1 places of columns, q4 to q7 weights for an output, the one below, the one
-/// beside it, and the one beside that.
+/// Copies the frame, then goes through the channels (at label 1), with r1 at the first tile's strips, r3 at its outputs, r11 at the moves to the next
+/// tiles, and the number of tiles in lr. A channel's constants: r5 bias less zero point times weights, r7 multiplier, r9 shift; r10 and r12 clamp. q1 has the
+/// places of columns, q4 weights. `$once` comes before all channels, `$moved` loads further weights, `$shift` prepares shifts.
 macro_rules! head {
-    ($($shift:literal),*) => {
+    ([$($once:literal),*], [$($moved:literal),*], [$($shift:literal),*]) => {
         concat!(
             "push {{r4-r11, lr}}\n",
             "vpush {{d8-d15}}\n",
-            "sub sp, #132\n",
+            "sub sp, #108\n",
             "ldm r0!, {{r1-r11}}\n",
             "stm sp, {{r1-r11}}\n",
             "add r12, sp, #44\n",
             "ldm r0!, {{r1-r11}}\n",
             "stm r12!, {{r1-r11}}\n",
-            "ldm r0, {{r1-r6}}\n",
-            "stm r12, {{r1-r6}}\n",
+            "ldm r0, {{r1-r4}}\n",
+            "stm r12, {{r1-r4}}\n",
             "vldrw.u32 q1, [sp, #32]\n",
+            "ldrd r10, r12, [sp, #0]\n",
+            $($once, "\n",)*
             "1:\n",
             "ldr r0, [sp, #56]\n",
-            "subs r2, r0, #5\n",
+            $($moved, "\n",)*
             "vldrb.u8 q4, [r0], #16\n",
-            "vldrb.u8 q5, [r2, #4]\n",
-            "vldrb.u8 q6, [r2, #1]\n",
-            "vldrb.u8 q7, [r2]\n",
             "ldrd r2, r4, [sp, #60]\n",
             "ldr r6, [sp, #68]\n",
             "vmov.i8 q0, #1\n",
@@ -202,26 +198,22 @@ macro_rules! head {
             "ldr r2, [sp, #72]\n",
             "mls r5, r0, r2, r5\n",
             $($shift, "\n",)*
-            "ldr r0, [sp, #80]\n",
+            "ldrd r0, r11, [sp, #80]\n",
             "ldrd r1, r3, [sp, #48]\n",
-            "7:\n",
-            "str r0, [sp, #112]\n",
-            "strd r1, r3, [sp, #116]\n",
+            "dls lr, r0\n",
+            "2:\n",
         )
     };
 }
 
-/// The next group, the next channel, the end.
+/// To the next tile, the next channel, the end.
 macro_rules! tail {
     () => {
         concat!(
-            "ldr r0, [sp, #112]\n",
-            "ldrd r1, r3, [sp, #116]\n",
-            "ldrd r2, r4, [sp, #104]\n",
-            "add r1, r2\n",
-            "add r3, r4\n",
-            "subs r0, #1\n",
-            "bne.w 7b\n",
+            "ldrd r0, r2, [r11], #8\n",
+            "add r1, r0\n",
+            "add r3, r2\n",
+            "le lr, 2b\n",
             "ldrd r0, r2, [sp, #48]\n",
             "adds r0, #4\n",
             "adds r2, #1\n",
@@ -230,15 +222,15 @@ macro_rules! tail {
             "subs r0, #1\n",
             "str r0, [sp, #76]\n",
             "bne.w 1b\n",
-            "add sp, #132\n",
+            "add sp, #108\n",
             "vpop {{d8-d15}}\n",
             "pop {{r4-r11, pc}}\n",
         )
     };
 }
 
-/// Stride 1. A tile is two columns of four rows, from two strips: 2 x 2 outputs in q2, the other 2 x 2 in q3. A row of odd length ends with a tile that overlaps the
-/// one before. r8 bytes of a strip, r10 and r12 steps to the next tile, r11 shift to the left.
+/// Stride 1. A tile is two columns of four rows, from two strips, r8 bytes apart: 2 x 2 outputs in q2, the other 2 x 2 in q3. q4 to q7 are the weights for an output, the
+/// one below, the one beside it, and the one beside that.
 macro_rules! stride_1 {
     (
         $(#[$doc:meta])* $name:ident, [$($shift:literal),*], [$($left:literal),*], [$($away:literal),*], [$($offset:literal),*]
@@ -251,12 +243,11 @@ macro_rules! stride_1 {
         unsafe extern "C" fn $name(frame: *const Frame) {
             naked_asm!(
                 ".cpu cortex-m55",
-                head!($($shift),*),
-                "ldr r8, [sp, #92]",
-                "ldrd r10, r12, [sp, #96]",
-                "ldr r0, [sp, #88]",
-                "dls lr, r0",
-                "2:",
+                head!(
+                    ["ldr r8, [sp, #88]"],
+                    ["subs r2, r0, #5", "vldrb.u8 q5, [r2, #4]", "vldrb.u8 q6, [r2, #1]", "vldrb.u8 q7, [r2]"],
+                    [$($shift),*]
+                ),
                 "vldrw.u32 q0, [r1, q1]",
                 "vmladav.s8 r0, q0, q4",
                 "vmladav.s8 r2, q0, q5",
@@ -281,27 +272,12 @@ macro_rules! stride_1 {
                 "vrshl.s32 q2, r9",
                 "vrshl.s32 q3, r9",
                 $($offset,)*
-                "ldrd r0, r2, [sp, #0]",
                 "vqmovunb.s32 q2, q2",
                 "vqmovunt.s32 q2, q3",
                 "vldrh.u16 q0, [sp, #16]",
-                "vqadd.u16 q2, q2, r0",
-                "vadd.i16 q2, q2, r2",
-                "add r1, r10",
+                "vqadd.u16 q2, q2, r10",
+                "vadd.i16 q2, q2, r12",
                 "vstrb.16 q2, [r3, q0]",
-                "add r3, r12",
-                "le lr, 2b",
-                "ldr r0, [sp, #120]",
-                "ldr r2, [sp, #84]",
-                "add r0, r2",
-                "cmp r3, r0",
-                "beq 3f",
-                "sub.w r1, r1, r10, lsr #1",
-                "sub.w r3, r3, r12, lsr #1",
-                "movs r0, #1",
-                "dls lr, r0",
-                "b.w 2b",
-                "3:",
                 tail!(),
                 ".cpu cortex-m33",
             )
@@ -320,14 +296,15 @@ stride_1!(
         "movs r0, #0",
         "cmp r9, #0",
         "ite gt",
-        "movgt r11, r9",
-        "movle r11, r0",
+        "movgt r2, r9",
+        "movle r2, r0",
         "it gt",
         "movgt r9, r0",
         "lsr r0, r9, #31",
-        "str r0, [sp, #12]"
+        "str r0, [sp, #12]",
+        "str r2, [sp, #100]"
     ],
-    ["vshl.s32 q2, r11", "vshl.s32 q3, r11"],
+    ["ldr r0, [sp, #100]", "vshl.s32 q2, r0", "vshl.s32 q3, r0"],
     [
         "ldrd r4, r6, [sp, #8]",
         "vshr.s32 q0, q2, #31",
@@ -338,8 +315,8 @@ stride_1!(
     ["vqadd.s32 q2, q2, r4", "vqadd.s32 q3, q3, r4"]
 );
 
-/// Stride 2. A tile is four outputs of one row, each from a gather of its own; r10 and r12 steps to the next column and tile, r11 outputs that are left, r8 shift
-/// to the left, q3 places of the outputs.
+/// Stride 2. A tile is four outputs of one row (fewer, if a row has fewer: the predicate), each from a gather of its own. q3 has the places of the outputs, q5 to q7
+/// those of the columns under the second to fourth.
 macro_rules! stride_2 {
     (
         $(#[$doc:meta])* $name:ident, [$($shift:literal),*], [$($left:literal),*], [$($away:literal),*], [$($offset:literal),*]
@@ -352,25 +329,25 @@ macro_rules! stride_2 {
         unsafe extern "C" fn $name(frame: *const Frame) {
             naked_asm!(
                 ".cpu cortex-m55",
-                head!($($shift),*),
-                "ldrd r10, r12, [sp, #96]",
-                "ldr r11, [sp, #88]",
-                "vldrw.u32 q3, [sp, #16]",
-                "adds.w r0, r11, #3",
-                "lsrs r0, r0, #2",
-                "dls lr, r0",
-                "2:",
+                head!(
+                    [
+                        "vldrw.u32 q3, [sp, #16]",
+                        "ldrd r0, r2, [sp, #92]",
+                        "vctp.32 r0",
+                        "vadd.i32 q5, q1, r2",
+                        "vadd.i32 q6, q5, r2",
+                        "vadd.i32 q7, q6, r2"
+                    ],
+                    [],
+                    [$($shift),*]
+                ),
                 "vldrw.u32 q0, [r1, q1]",
-                "add r1, r10",
                 "vmladav.s8 r0, q0, q4",
-                "vldrw.u32 q0, [r1, q1]",
-                "add r1, r10",
+                "vldrw.u32 q0, [r1, q5]",
                 "vmladav.s8 r2, q0, q4",
-                "vldrw.u32 q0, [r1, q1]",
-                "add r1, r10",
+                "vldrw.u32 q0, [r1, q6]",
                 "vmladav.s8 r4, q0, q4",
-                "vldrw.u32 q0, [r1, q1]",
-                "add r1, r10",
+                "vldrw.u32 q0, [r1, q7]",
                 "vmladav.s8 r6, q0, q4",
                 "vmov q2[2], q2[0], r0, r4",
                 "vmov q2[3], q2[1], r2, r6",
@@ -380,16 +357,11 @@ macro_rules! stride_2 {
                 $($away,)*
                 "vrshl.s32 q2, r9",
                 $($offset,)*
-                "ldrd r0, r2, [sp, #0]",
                 "vqmovunb.s32 q2, q2",
-                "vctp.32 r11",
-                "vqadd.u16 q2, q2, r0",
-                "subs.w r11, r11, #4",
-                "vadd.i16 q2, q2, r2",
+                "vqadd.u16 q2, q2, r10",
+                "vadd.i16 q2, q2, r12",
                 "vpst",
                 "vstrbt.32 q2, [r3, q3]",
-                "add r3, r12",
-                "le lr, 2b",
                 tail!(),
                 ".cpu cortex-m33",
             )
@@ -408,14 +380,15 @@ stride_2!(
         "movs r0, #0",
         "cmp r9, #0",
         "ite gt",
-        "movgt r8, r9",
-        "movle r8, r0",
+        "movgt r2, r9",
+        "movle r2, r0",
         "it gt",
         "movgt r9, r0",
         "lsr r0, r9, #31",
-        "str r0, [sp, #12]"
+        "str r0, [sp, #12]",
+        "str r2, [sp, #100]"
     ],
-    ["vshl.s32 q2, r8"],
+    ["ldr r0, [sp, #100]", "vshl.s32 q2, r0"],
     ["ldrd r4, r6, [sp, #8]", "vshr.s32 q0, q2, #31", "vmla.s32 q2, q0, r6"],
     ["vqadd.s32 q2, q2, r4"]
 );
@@ -452,7 +425,8 @@ pub fn depthwise3(
     let (strips, rest) = scratch.split_at_mut_checked(plan.strips())?;
     let (weights, rest) = rest.split_at_mut_checked(VECTOR * (SLICE + 1))?;
     let (zeros, rest) = rest.split_at_mut_checked(VECTOR)?;
-    let (kept, _) = rest.split_at_mut_checked(plan.kept())?;
+    let (kept, rest) = rest.split_at_mut_checked(plan.kept())?;
+    let moves: &mut [[u32; 2]] = bytemuck::try_cast_slice_mut(rest.get_mut(..plan.moves())?).ok()?;
     let zero = linear.input_zero as u8;
     memory::fill(zeros, zero);
     memory::fill(strips, zero);
@@ -480,15 +454,38 @@ pub fn depthwise3(
         shift: core::ptr::null(),
         zero: linear.input_zero.into(),
         channels: 0,
-        groups: 0,
-        line: line_out as u32,
-        tiles: if stride == 1 { columns.output >> 1 } else { columns.output } as u32,
+        tiles: 0,
+        moves: moves.as_ptr(),
         strip: plan.strip as u32,
+        width: columns.output.min(4) as u32,
         step: column.wrapping_mul(2) as u32,
-        output_step: if stride == 1 { channels.wrapping_mul(2) } else { channels.wrapping_mul(4) } as u32,
-        group: plan.strip.wrapping_mul(if stride == 1 { 2 } else { 1 }) as u32,
-        output_group: line_out.wrapping_mul(output_rows) as u32,
+        left: 0,
     };
+    // Where tiles are, by group and column; the last one of a row ends with it, and overlaps the one before.
+    let group_strips = if stride == 1 { plan.strip.wrapping_mul(2) } else { plan.strip };
+    let group_outputs = line_out.wrapping_mul(output_rows);
+    let side = if stride == 1 { 2usize } else { 4 };
+    let (mut group, mut across) = (0usize, 0usize);
+    let place = |group: usize, across: usize| {
+        let strips = group.wrapping_mul(group_strips);
+        let output = group.wrapping_mul(group_outputs);
+        [
+            strips.wrapping_add(across.wrapping_mul(column).wrapping_mul(stride)),
+            output.wrapping_add(across.wrapping_mul(channels)),
+        ]
+    };
+    let last = columns.output.saturating_sub(side);
+    let mut here = [0usize; 2];
+    for step in moves.iter_mut() {
+        if across == last {
+            (group, across) = (group.wrapping_add(1), 0);
+        } else {
+            across = across.wrapping_add(side).min(last);
+        }
+        let next = place(group, across);
+        *step = [next[0].wrapping_sub(here[0]) as u32, next[1].wrapping_sub(here[1]) as u32];
+        here = next;
+    }
     let most = rows.output.saturating_sub(2);
     for picture in 0..batch {
         let input_at = picture.wrapping_mul(window.image());
@@ -573,16 +570,15 @@ pub fn depthwise3(
                     for k in 0..keep {
                         let y = next.wrapping_sub(keep).wrapping_add(k);
                         let row = image.get(y.wrapping_mul(line_in)..)?.get(..line_in)?;
-                        let place = kept.get_mut(k.wrapping_mul(plan.kept_row)..)?.get_mut(..plan.kept_row)?;
+                        let place =
+                            kept.get_mut(k.wrapping_mul(plan.kept_row)..)?.get_mut(..plan.kept_row)?;
                         if flat {
                             memory::copy(place, row);
                         } else {
                             let from = row.as_ptr().wrapping_add(channel);
                             // SAFETY: the row has `columns.input` columns of `channels`, of which `count` from `channel` on are read; the place
                             // has a vector for each column.
-                            unsafe {
-                                copy_columns(place.as_mut_ptr(), from, channels, columns.input, count)
-                            }
+                            unsafe { copy_columns(place.as_mut_ptr(), from, channels, columns.input, count) }
                         }
                     }
                 }
@@ -603,9 +599,9 @@ pub fn depthwise3(
                 frame.multiplier = linear.multiplier.as_ptr().wrapping_add(channel);
                 frame.shift = linear.shift.as_ptr().wrapping_add(channel);
                 frame.channels = count as u32;
-                frame.groups = groups as u32;
+                frame.tiles = groups.wrapping_mul(plan.tiles) as u32;
                 // SAFETY: `plan` takes images of two rows and columns at least where a tile has as many; so all tiles lie within rows `first` to
-                // `next` of the image, and the strips hold their inputs; offsets of halfwords suffice, as `plan` has checked. Channels `channel` to
+                // `next` of the image, and the strips hold their inputs; offsets of halfwords suffice, as `plan` has checked; `moves` has an entry for each tile. Channels `channel` to
                 // `channel + count` have weights and constants, as checked above.
                 unsafe { kernel(&frame) }
                 done = next;

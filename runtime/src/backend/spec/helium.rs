@@ -15,6 +15,8 @@ pub const BLOCK: usize = 16;
 pub const MOST_TAPS: usize = 16;
 /// Bytes of copies that one round of a convolution aims at.
 const ROUND_BYTES: usize = 2048;
+/// Bytes of strips that one round of a depthwise convolution aims at.
+const STRIP_BYTES: usize = 3600;
 /// Most positions of a round.
 const ROUND: usize = 64;
 
@@ -132,12 +134,14 @@ pub fn dense_scratch(inputs: usize, input: DType) -> usize {
 pub struct Depthwise3 {
     /// Columns of a strip, padding included.
     pub columns: usize,
-    /// Of a strip: four input rows of 16 channels, or of all if they are fewer, and a vector that is written too much.
+    /// Of a strip: four input rows of 16 channels, or of all if they are fewer, and what is written too much.
     pub strip: usize,
     /// Strips for one group of output rows: of two groups of four rows for stride 1, else of one row.
     strips_of_group: usize,
     /// Groups of output rows that are made at once.
     pub groups: usize,
+    /// Tiles of a group: two columns for stride 1, else four.
+    pub tiles: usize,
     /// Of a row that is kept in place.
     pub kept_row: usize,
     /// Rows that are kept.
@@ -164,16 +168,22 @@ impl Depthwise3 {
             return None;
         }
         let slice = VECTOR.min(*inputs);
-        let tiles = if single { columns.output } else { whole(columns.output, 4) };
-        let extent = tiles.checked_sub(1)?.checked_mul(columns.stride)?.checked_add(4)?;
-        let strip = whole(extent.checked_mul(slice)?.checked_mul(4)?, VECTOR).checked_add(4 * VECTOR)?;
+        // Tiles of stride 1 are even or overlap; those of stride 2 have four outputs of four columns each.
+        let extent = if single {
+            columns.output.checked_add(2)?
+        } else {
+            whole(columns.output, 4).checked_mul(2)?.checked_add(2)?
+        };
+        let excess = if *inputs < VECTOR { 4 * VECTOR } else { 0 };
+        let strip = whole(extent.checked_mul(slice)?.checked_mul(4)?, VECTOR).checked_add(excess)?;
         let strips_of_group = if single { 2 } else { 1 };
         let group = strip.checked_mul(strips_of_group)?;
         let most = if single { rows.output.div_ceil(4) } else { rows.output };
-        let groups = ROUND_BYTES.checked_div(group)?.clamp(1, most.max(1));
-        let kept_row = columns.input.checked_mul(slice)?;
+        let groups = STRIP_BYTES.checked_div(group)?.clamp(1, most.max(1));
+        let tiles = columns.output.div_ceil(if single { 2 } else { 4 });
+        let kept_row = whole(columns.input.checked_mul(slice)?, VECTOR);
         let kept_rows = if in_place { rows.pad.wrapping_add(1) } else { 0 };
-        Some(Self { columns: extent, strip, strips_of_group, groups, kept_row, kept_rows })
+        Some(Self { columns: extent, strip, strips_of_group, groups, tiles, kept_row, kept_rows })
     }
 
     /// Of all strips.
@@ -186,9 +196,14 @@ impl Depthwise3 {
         self.kept_row.saturating_mul(self.kept_rows)
     }
 
-    /// Strips, weights of 16 channels behind a vector of zeros, a vector of padding, and kept rows.
+    /// Of the moves from tile to tile.
+    pub fn moves(&self) -> usize {
+        self.tiles.saturating_mul(self.groups).saturating_mul(8)
+    }
+
+    /// Strips, weights of 16 channels behind a vector of zeros, a vector of padding, kept rows and moves.
     pub fn scratch(&self) -> usize {
-        self.strips().saturating_add(18 * VECTOR).saturating_add(self.kept())
+        self.strips().saturating_add(18 * VECTOR).saturating_add(self.kept()).saturating_add(self.moves())
     }
 }
 
