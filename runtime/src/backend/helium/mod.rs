@@ -3,10 +3,12 @@
 
 mod conv2d;
 mod dense;
+mod depthwise;
 mod depthwise3;
 mod memory;
 mod product;
 
+use super::scalar::in_place::rows_in_place;
 use super::spec::helium as spec;
 use super::spec::select::{Isa, Linear, Request};
 use super::{Backend, Integers, IntegersMut, scalar};
@@ -108,8 +110,41 @@ impl Backend for Helium {
                 let output = bytemuck::cast_slice_mut(output);
                 depthwise3::depthwise3(&plan, window, linear, input, output, scratch)
             }
+            _ if spec::depthwise(&request) => match input {
+                Some(input) => {
+                    let (input, output) = (bytemuck::cast_slice(input), bytemuck::cast_slice_mut(output));
+                    depthwise::depthwise(window, linear, Width::Narrow, input, output)
+                }
+                None => rows_in_place(window, output, scratch, |window, input, output| {
+                    let (input, output) = (bytemuck::cast_slice(input), bytemuck::cast_slice_mut(output));
+                    depthwise::depthwise(window, linear, Width::Narrow, input, output)
+                }),
+            },
             _ => scalar::depthwise_conv2d::depthwise_conv2d_i8(window, linear, input, output, scratch),
         }
+    }
+
+    fn depthwise_conv2d_i16(
+        self,
+        window: &Window,
+        linear: &Integer<'_>,
+        input: Integers<'_>,
+        output: IntegersMut<'_>,
+        scratch: &mut [u8],
+    ) -> Option<()> {
+        let _ = scratch;
+        let (width, input_type) = widths(&input, &output)?;
+        let request = Request {
+            linear: Linear::DepthwiseConv2d { window: *window },
+            input: input_type,
+            output: DType::I16,
+            packing: linear.packing,
+            in_place: false,
+        };
+        if spec::depthwise(&request) {
+            return depthwise::depthwise(window, linear, width, bytes(input), bytes_mut(output));
+        }
+        scalar::depthwise_conv2d::depthwise_conv2d_i16(window, linear, input, output)
     }
 
     fn dense_i8(

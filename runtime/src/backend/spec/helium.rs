@@ -215,6 +215,16 @@ pub fn depthwise3(request: &Request) -> Option<Depthwise3> {
     Depthwise3::new(window, request.in_place)
 }
 
+/// Whether the general depthwise convolution takes a request. In place it wants the rows that every kernel keeps.
+pub fn depthwise(request: &Request) -> bool {
+    match &request.linear {
+        Linear::DepthwiseConv2d { window } => {
+            window.inputs == window.outputs && request.packing == Packing::Rows
+        }
+        _ => false,
+    }
+}
+
 /// The kernel for a request; `None`: scalar code.
 pub fn select(request: &Request) -> Option<Selection> {
     match &request.linear {
@@ -227,10 +237,14 @@ pub fn select(request: &Request) -> Option<Selection> {
             };
             Some(Selection { name, scratch_bytes: conv2d_scratch(window, request.input, &conv) })
         }
-        Linear::DepthwiseConv2d { .. } => {
-            let plan = depthwise3(request)?;
-            Some(Selection { name: "helium depthwise 3x3", scratch_bytes: plan.scratch() })
-        }
+        Linear::DepthwiseConv2d { window } => match depthwise3(request) {
+            Some(plan) => Some(Selection { name: "helium depthwise 3x3", scratch_bytes: plan.scratch() }),
+            None if depthwise(request) => {
+                let scratch_bytes = if request.in_place { window.kept_bytes() } else { 0 };
+                Some(Selection { name: "helium depthwise", scratch_bytes })
+            }
+            None => None,
+        },
         Linear::Dense { inputs, .. } if request.packing == Packing::Blocks8x16 => {
             let scratch_bytes = dense_scratch(*inputs, request.input);
             Some(Selection { name: "helium dense", scratch_bytes })
