@@ -4,7 +4,7 @@ use core::arch::naked_asm;
 
 use super::memory;
 use super::product::{Product, Width};
-use crate::backend::spec::helium::{BLOCK, Conv, MOST_TAPS, VECTOR, overread, padded};
+use crate::backend::spec::helium::{BLOCK, Conv, VECTOR, overread, padded, patch_bytes, table_bytes};
 use crate::ops::linear::Integer;
 use crate::ops::window::Window;
 
@@ -76,7 +76,7 @@ struct Gather {
     segments: usize,
     /// Vectors of a segment.
     vectors: usize,
-    /// From the end of a segment's last vector to the next segment in the copy.
+    /// From behind a segment's last vector to the next segment in the copy.
     back: isize,
     /// Bytes from a position to the next.
     step: usize,
@@ -86,52 +86,82 @@ struct Gather {
     pitch: usize,
 }
 
-/// Copies the segments of positions side by side, in whole vectors: what is copied too much is overwritten by the next segment. Segment `s` of the first
-/// position is at byte `starts[s]` of `from`.
+/// Positions from which on a segment of all is copied before the next one.
+const MANY: usize = 12;
+
+/// Copies the segments of positions side by side, in whole vectors: what is copied too much is overwritten by the next segment, or lies behind the last one.
+/// Segment `s` of the first position is at byte `starts[s]` of `from`. Few positions are copied one after the other.
 ///
 /// # Safety
 /// `from` is readable from each `starts[s] + p * step` over the segment's vectors, `to` writable at `pitch * p` over all segments and the last one's
-/// vectors. There is at least one position, segment and vector.
+/// vectors, which end before the next position's copy. There is at least one position, segment and vector.
 #[unsafe(naked)]
 unsafe extern "C" fn gather(to: *mut u8, from: *const u8, starts: *const usize, job: *const Gather) {
     naked_asm!(
         ".cpu cortex-m55",
         "push {{r4-r11, lr}}",
         "ldm r3, {{r4-r9}}",
+        "cmp r8, #{many}",
+        "blo 4f",
+        // For each segment, for each of its vectors: all positions.
         "1:",
+        "ldr r12, [r2], #4",
+        "add r12, r1",
+        "mov r11, r5",
+        "2:",
+        "mov r3, r12",
+        "mov r10, r0",
+        "dls lr, r8",
+        "3:",
+        "vldrb.u8 q0, [r3]",
+        "add r3, r7",
+        "vstrb.8 q0, [r10]",
+        "add r10, r9",
+        "le lr, 3b",
+        "add r12, #16",
+        "adds r0, #16",
+        "subs.w r11, r11, #1",
+        "bne 2b",
+        "add r0, r6",
+        "subs r4, #1",
+        "bne 1b",
+        "pop {{r4-r11, pc}}",
+        // For each position: its segments.
+        "4:",
         "mov r10, r0",
         "mov r11, r2",
         "cmp r5, #1",
-        "bne 4f",
+        "bne 7f",
         "dls lr, r4",
-        "2:",
+        "5:",
         "ldr r3, [r11], #4",
         "add r3, r1",
         "vldrb.u8 q0, [r3]",
         "vstrb.8 q0, [r10], #16",
         "add r10, r6",
-        "le lr, 2b",
-        "3:",
+        "le lr, 5b",
+        "6:",
         "add r1, r7",
         "add r0, r9",
-        "subs r8, #1",
-        "bne 1b",
+        "subs.w r8, r8, #1",
+        "bne 4b",
         "pop {{r4-r11, pc}}",
-        "4:",
+        "7:",
         "mov r12, r4",
-        "5:",
+        "8:",
         "ldr r3, [r11], #4",
         "add r3, r1",
         "dls lr, r5",
-        "6:",
+        "9:",
         "vldrb.u8 q0, [r3], #16",
         "vstrb.8 q0, [r10], #16",
-        "le lr, 6b",
+        "le lr, 9b",
         "add r10, r6",
-        "subs r12, #1",
-        "bne 5b",
-        "b 3b",
+        "subs.w r12, r12, #1",
+        "bne 8b",
+        "b 6b",
         ".cpu cortex-m33",
+        many = const MANY,
     )
 }
 
@@ -160,16 +190,22 @@ fn rows(
         None => Product::new(linear, width, rows.kernel, run / BLOCK)?,
     };
     let run = run.checked_mul(width.input())?;
-    let pitch = depth.div_ceil(BLOCK).checked_mul(BLOCK * width.input())?;
+    let pitch = patch_bytes(window, width.input());
     // Copies of segments read whole vectors, past the ring too.
     let slack = if patches.is_some() { VECTOR } else { 0 };
     let ring_bytes = rows.kernel.checked_mul(row_bytes)?.checked_add(slack)?;
+    let (table, scratch) = scratch.split_at_mut_checked(table_bytes(window))?;
     let (ring, copies) = scratch.split_at_mut_checked(ring_bytes)?;
+    // Where the rows of a window start, for each slot that the first of them may have: a run of the table.
+    let table: &mut [usize] = bytemuck::try_cast_slice_mut(table).ok()?;
+    let slots = (0..rows.kernel).chain(0..rows.kernel);
+    for (start, slot) in table.iter_mut().zip(slots) {
+        *start = slot.wrapping_mul(row_bytes);
+    }
+    let far = rows.kernel.wrapping_sub(1).wrapping_mul(row_bytes);
     let left = columns.pad.checked_mul(position)?;
     let middle = left..left.checked_add(line)?.min(row_bytes).max(left);
     let zero = linear.input_zero as u8;
-    let mut starts = [0usize; MOST_TAPS];
-    let starts = starts.get_mut(..rows.kernel)?;
     // Positions whose copies wait, and the place of their outputs.
     let (mut waiting, mut place) = (0usize, 0usize);
     memory::fill(ring, zero);
@@ -202,14 +238,7 @@ fn rows(
                 }
             }
             // The slot of the next row is that of the window's first.
-            let mut at = slot;
-            for start in starts.iter_mut() {
-                *start = at.wrapping_mul(row_bytes);
-                at = at.wrapping_add(1);
-                if at == rows.kernel {
-                    at = 0;
-                }
-            }
+            let starts = table.get(slot..)?.get(..rows.kernel)?;
             let Some(round) = patches else {
                 product.run(ring, starts, step, columns.output, output.get_mut(place..)?)?;
                 place = place.wrapping_add(columns.output.wrapping_mul(outputs));
@@ -223,7 +252,7 @@ fn rows(
                     ring,
                     from,
                     starts,
-                    [run, step, pitch],
+                    [far, run, step, pitch],
                     count,
                     copies.get_mut(waiting.wrapping_mul(pitch)..)?,
                 )?;
@@ -243,22 +272,22 @@ fn rows(
     Some(())
 }
 
-/// [`gather`] of `count` positions from byte `from` on, with segments of `run` bytes.
+/// [`gather`] of `count` positions from byte `from` on, with segments of `run` bytes, the farthest of which starts at `far`.
 fn copy_patches(
     ring: &[u8],
     from: usize,
     starts: &[usize],
-    [run, step, pitch]: [usize; 3],
+    [far, run, step, pitch]: [usize; 4],
     count: usize,
     copies: &mut [u8],
 ) -> Option<()> {
     let vectors = padded(run);
-    let before = count.checked_sub(1)?;
-    let reach = before.checked_mul(step)?.checked_add(from)?.checked_add(vectors)?;
+    let reach = count.checked_sub(1)?.checked_mul(step)?.checked_add(from)?.checked_add(vectors)?;
     let filled = starts.len().checked_sub(1)?.checked_mul(run)?.checked_add(vectors)?;
     if run == 0
-        || starts.iter().any(|start| start.checked_add(reach).is_none_or(|end| end > ring.len()))
-        || before.checked_mul(pitch)?.checked_add(filled)? > copies.len()
+        || far.checked_add(reach)? > ring.len()
+        || filled > pitch
+        || count.checked_mul(pitch)? > copies.len()
     {
         return None;
     }
@@ -271,7 +300,8 @@ fn copy_patches(
         pitch,
     };
     let source = ring.as_ptr().wrapping_add(from);
-    // SAFETY: the last position's segments end within `ring`, and its copy, with the last segment's whole vectors, within `copies`, as checked above.
+    // SAFETY: `rows` makes no start greater than `far`, so the last position's segments end within `ring`; copies of all positions, with the last segment's whole
+    // vectors, lie within `copies` and do not overlap, as checked above.
     unsafe { gather(copies.as_mut_ptr(), source, starts.as_ptr(), &job) }
     Some(())
 }

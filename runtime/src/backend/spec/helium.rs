@@ -14,7 +14,7 @@ pub const BLOCK: usize = 16;
 /// Most kernel rows that a convolution takes.
 pub const MOST_TAPS: usize = 16;
 /// Bytes of copies that one round of a convolution aims at.
-const ROUND_BYTES: usize = 2048;
+const ROUND_BYTES: usize = 3072;
 /// Bytes of strips that one round of a depthwise convolution aims at.
 const STRIP_BYTES: usize = 3600;
 /// Most positions of a round.
@@ -74,8 +74,7 @@ fn conv2d_shape(window: &Window, input: DType, in_place: bool) -> Option<Conv> {
     if run % BLOCK == 0 {
         return Some(Conv::Rows { row });
     }
-    let depth = patch(window).saturating_mul(input.bytes());
-    Some(Conv::Patches { row, round: round(depth) })
+    Some(Conv::Patches { row, round: round(patch_bytes(window, input.bytes())) })
 }
 
 /// Positions of a round of copies of so many bytes each: an even number.
@@ -83,10 +82,18 @@ fn round(bytes: usize) -> usize {
     ROUND_BYTES.checked_div(bytes).unwrap_or(0).clamp(2, ROUND) & !1
 }
 
-/// Elements of a position's inner product, in whole blocks.
-fn patch(window: &Window) -> usize {
-    let taps = window.rows.kernel.saturating_mul(window.columns.kernel);
-    whole(taps.saturating_mul(window.inputs), BLOCK)
+/// Bytes of a position's copy, of elements of so many bytes: whole blocks, and room for the last segment's whole vectors.
+pub fn patch_bytes(window: &Window, size: usize) -> usize {
+    let run = window.columns.kernel.saturating_mul(window.inputs);
+    let depth = whole(window.rows.kernel.saturating_mul(run), BLOCK).saturating_mul(size);
+    let run = run.saturating_mul(size);
+    let last = window.rows.kernel.wrapping_sub(1).saturating_mul(run);
+    depth.max(padded(last.saturating_add(padded(run))))
+}
+
+/// Bytes of the table of row starts.
+pub fn table_bytes(window: &Window) -> usize {
+    padded(window.rows.kernel.saturating_mul(8))
 }
 
 /// The next multiple of a power of two.
@@ -116,11 +123,12 @@ pub fn conv2d_scratch(window: &Window, input: DType, conv: &Conv) -> usize {
             }
             padded(copied.saturating_mul(position).saturating_add(BLOCK.wrapping_mul(input.bytes())))
         }
-        Conv::Rows { row } => row.saturating_mul(window.rows.kernel),
+        Conv::Rows { row } => row.saturating_mul(window.rows.kernel).saturating_add(table_bytes(window)),
         Conv::Patches { row, round } => row
             .saturating_mul(window.rows.kernel)
-            .saturating_add(patch(window).saturating_mul(input.bytes()).saturating_mul(*round))
-            .saturating_add(2 * VECTOR),
+            .saturating_add(VECTOR)
+            .saturating_add(table_bytes(window))
+            .saturating_add(patch_bytes(window, input.bytes()).saturating_mul(*round)),
     }
 }
 
