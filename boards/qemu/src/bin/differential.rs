@@ -13,7 +13,7 @@ use tucano::ops::linear::Integer;
 use tucano::ops::window::{Axis, Window};
 use tucano_boards_qemu::program::{Backend, backend};
 use tucano_boards_qemu::semihosting::{self, File};
-use tucano_boards_qemu::{counter, fault, memory, say};
+use tucano_boards_qemu::{counter, elements, fault, memory, say};
 
 /// Bytes around outputs and scratch that no kernel may write.
 const GUARD: usize = 32;
@@ -225,13 +225,7 @@ fn root(x: usize) -> usize {
 }
 
 /// Makes a layer of that shape with random constants and inputs; a `usual` one has shifts as networks have.
-fn make<'a>(
-    pool: &mut Pool<'a>,
-    noise: &mut Noise,
-    shape: &Shape,
-    usual: bool,
-    offset: usize,
-) -> Case<'a> {
+fn make<'a>(pool: &mut Pool<'a>, noise: &mut Noise, shape: &Shape, usual: bool, offset: usize) -> Case<'a> {
     let depth = depth(shape);
     let outputs = shape.outputs;
     let size = [127, 127, 60, 20][noise.below(4)] as i32;
@@ -604,7 +598,15 @@ extern "C" fn main() -> ! {
         semihosting::exit(2);
     }
     let word = |k: usize| u32::from_le_bytes([words[k], words[k + 1], words[k + 2], words[k + 3]]);
-    if test(free, word(0) as usize, word(4)).is_ok() && measure(free).is_ok() {
+    // The first bytes, before the layers take them all.
+    let (buffers, _) = free.split_at_mut(core::mem::size_of::<elements::Buffers>());
+    // SAFETY: bytes, as long as the buffers.
+    let buffers = unsafe { &mut *buffers.as_mut_ptr().cast::<elements::Buffers>() };
+    let whole = backend().is_some_and(|backend| elements::test(backend, buffers, word(0) as usize, word(4)));
+    if let Some(backend) = backend() {
+        elements::measure(backend, buffers);
+    }
+    if whole && test(free, word(0) as usize, word(4)).is_ok() && measure(free).is_ok() {
         say!("done");
         semihosting::exit(0);
     }

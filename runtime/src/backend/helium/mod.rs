@@ -5,7 +5,9 @@ mod conv2d;
 mod dense;
 mod depthwise;
 mod depthwise3;
+mod elementwise;
 mod memory;
+mod pool2d;
 mod product;
 
 use super::scalar::in_place::rows_in_place;
@@ -15,6 +17,7 @@ use super::{Backend, Integers, IntegersMut, scalar};
 use crate::blob::{DType, Packing};
 use crate::ops::linear::Integer;
 use crate::ops::window::Window;
+use crate::ops::{add, mean};
 use product::Width;
 
 /// Kernels for cores with the vector extension.
@@ -175,6 +178,42 @@ impl Backend for Helium {
             return scalar::dense::dense_i16(inputs, linear, input, output);
         }
         dense::dense(inputs, linear, width, bytes(input), bytes_mut(output), scratch)
+    }
+
+    fn max_pool2d_i8(self, window: &Window, bounds: [i8; 2], input: &[i8], output: &mut [i8]) -> Option<()> {
+        pool2d::max_pool2d_i8(window, bounds, input, output)
+    }
+
+    fn average_pool2d_i8(
+        self,
+        window: &Window,
+        padding: Option<i8>,
+        bounds: [i8; 2],
+        input: &[i8],
+        output: &mut [i8],
+    ) -> Option<()> {
+        pool2d::average_pool2d_i8(window, padding, bounds, input, output)
+    }
+
+    fn mean2d_i8(
+        self,
+        window: &Window,
+        parameters: &mean::Parameters,
+        zero_points: [i32; 2],
+        input: &[i8],
+        output: &mut [i8],
+    ) -> Option<()> {
+        pool2d::mean2d_i8(window, parameters, zero_points, input, output)
+    }
+
+    fn add_i8(
+        self,
+        parameters: &add::IntegerParameters,
+        zero_points: [i32; 3],
+        values: &mut [i8],
+        second: &[i8],
+    ) -> Option<()> {
+        elementwise::add_i8(parameters, zero_points, values, second)
     }
 }
 

@@ -361,8 +361,12 @@ pub fn is_relu(linear: &Integer<'_>) -> bool {
 
 /// The summands that clamp a value less the least output, as the module's head explains.
 pub fn clamp(linear: &Integer<'_>) -> [u32; 2] {
-    let range = linear.high.wrapping_sub(linear.low);
-    [0xFFFF_i32.wrapping_sub(range) as u32, linear.high.wrapping_add(1) as u32]
+    clamp_range(linear.low, linear.high)
+}
+
+/// The same for a range.
+pub fn clamp_range(low: i32, high: i32) -> [u32; 2] {
+    [0xFFFF_i32.wrapping_sub(high.wrapping_sub(low)) as u32, high.wrapping_add(1) as u32]
 }
 
 /// A layer of products.
