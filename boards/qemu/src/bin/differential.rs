@@ -13,7 +13,7 @@ use tucano::ops::linear::Integer;
 use tucano::ops::window::{Axis, Window};
 use tucano_boards_qemu::program::{Backend, backend};
 use tucano_boards_qemu::semihosting::{self, File};
-use tucano_boards_qemu::{counter, fault, memory, say};
+use tucano_boards_qemu::{counter, elements, fault, memory, say};
 
 /// Bytes around outputs and scratch that no kernel may write.
 const GUARD: usize = 32;
@@ -182,6 +182,15 @@ fn random_shape(noise: &mut Noise, kind: Kind) -> Shape {
         }
     }
     if kind == Kind::Depthwise {
+        if noise.one_of(2) {
+            // The usual window, with any padding that it may have.
+            let stride = if noise.one_of(3) { 2 } else { 1 };
+            for axis_of in [&mut shape.rows, &mut shape.columns] {
+                let pads = if noise.one_of(3) { [noise.below(3), noise.below(3)] } else { [1, 1] };
+                let least = 3 - (pads[0] + pads[1]).min(2);
+                *axis_of = axis(noise.within(least, 14), 3, stride, 1, pads);
+            }
+        }
         shape.groups = shape.inputs;
         shape.outputs = if noise.one_of(5) { 2 * shape.inputs } else { shape.inputs };
     } else if noise.one_of(8) {
@@ -215,8 +224,8 @@ fn root(x: usize) -> usize {
     (0..).take_while(|r| r * r <= x).last().unwrap_or(0)
 }
 
-/// Makes a layer of that shape with random constants and inputs.
-fn make<'a>(pool: &mut Pool<'a>, noise: &mut Noise, shape: &Shape, offset: usize) -> Case<'a> {
+/// Makes a layer of that shape with random constants and inputs; a `usual` one has shifts as networks have.
+fn make<'a>(pool: &mut Pool<'a>, noise: &mut Noise, shape: &Shape, usual: bool, offset: usize) -> Case<'a> {
     let depth = depth(shape);
     let outputs = shape.outputs;
     let size = [127, 127, 60, 20][noise.below(4)] as i32;
@@ -236,7 +245,7 @@ fn make<'a>(pool: &mut Pool<'a>, noise: &mut Noise, shape: &Shape, offset: usize
     let sum = (root(depth) + 1) * amplitude * (size as usize) / 2;
     let range = if shape.types[1] == DType::I16 { 12000 } else { 60 };
     let shift = (sum / range).max(1).ilog2() as i32;
-    let odd = noise.one_of(25);
+    let odd = noise.one_of(25) && !usual;
     let (multiplier, shifts) = (pool.words(outputs), pool.words(outputs));
     for (multiplier, exponent) in multiplier.iter_mut().zip(shifts.iter_mut()) {
         *multiplier = (1 << 30) + (noise.next() << 1 & ((1 << 30) - 1)) as i32;
@@ -532,7 +541,7 @@ fn test(free: &mut [u8], cases: usize, seed: u32) -> Result<(), ()> {
             let shape = random_shape(&mut noise, kind);
             // Tensors lie at multiples of 16; slices of callers may not.
             let offset = 0;
-            let mut case = make(&mut pool, &mut noise, &shape, offset);
+            let mut case = make(&mut pool, &mut noise, &shape, false, offset);
             match compare(&mut pool, &mut case, offset) {
                 Ok(selection) => tally.count(selection.name),
                 Err(reason) => {
@@ -557,7 +566,7 @@ fn measure(free: &mut [u8]) -> Result<(), ()> {
     for (name, shape) in known() {
         let mut noise = Noise(0x2545_F491, false);
         let mut pool = Pool(free);
-        let mut case = make(&mut pool, &mut noise, &shape, 0);
+        let mut case = make(&mut pool, &mut noise, &shape, true, 0);
         // As networks have them: an activation of the ReLU kind.
         case.plain.low = case.plain.output_zero;
         case.plain.high = 127;
@@ -589,7 +598,15 @@ extern "C" fn main() -> ! {
         semihosting::exit(2);
     }
     let word = |k: usize| u32::from_le_bytes([words[k], words[k + 1], words[k + 2], words[k + 3]]);
-    if test(free, word(0) as usize, word(4)).is_ok() && measure(free).is_ok() {
+    // The first bytes, before the layers take them all.
+    let (buffers, _) = free.split_at_mut(core::mem::size_of::<elements::Buffers>());
+    // SAFETY: bytes, as long as the buffers.
+    let buffers = unsafe { &mut *buffers.as_mut_ptr().cast::<elements::Buffers>() };
+    let whole = backend().is_some_and(|backend| elements::test(backend, buffers, word(0) as usize, word(4)));
+    if let Some(backend) = backend() {
+        elements::measure(backend, buffers);
+    }
+    if whole && test(free, word(0) as usize, word(4)).is_ok() && measure(free).is_ok() {
         say!("done");
         semihosting::exit(0);
     }
