@@ -11,6 +11,7 @@ pub mod dsp;
 pub mod helium;
 mod rates;
 pub mod select;
+pub mod swar;
 pub mod v6m;
 pub mod v7m;
 

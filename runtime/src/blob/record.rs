@@ -221,8 +221,12 @@ pub enum Packing {
     Blocks4x16 = 3,
     /// Sixteen positions of each of eight outputs: for Helium.
     Blocks8x16 = 4,
-    /// Eight outputs of each position: for cores without vectors.
+    /// Eight outputs of each position, positions in pairs: for convolutions on cores without vectors.
     Columns8 = 5,
+    /// Four outputs of each position, each weight plus 128: for dense layers on Armv6-M.
+    Offset4 = 6,
+    /// Four outputs of each position, the weights of the first and third plus 128: for dense layers on Armv7-M.
+    HalfOffset4 = 7,
 }
 
 impl Packing {
@@ -235,6 +239,8 @@ impl Packing {
             3 => Some(Self::Blocks4x16),
             4 => Some(Self::Blocks8x16),
             5 => Some(Self::Columns8),
+            6 => Some(Self::Offset4),
+            7 => Some(Self::HalfOffset4),
             _ => None,
         }
     }

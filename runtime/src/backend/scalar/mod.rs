@@ -7,7 +7,7 @@ pub(super) mod dense;
 pub(super) mod depthwise_conv2d;
 mod element;
 pub(super) mod elementwise;
-mod in_place;
+pub(super) mod in_place;
 mod packed;
 pub(super) mod permute;
 pub(super) mod pool2d;

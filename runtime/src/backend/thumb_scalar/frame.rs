@@ -1,0 +1,117 @@
+//! What drivers and assembly share: the operands of a kernel, and the constants of an output channel.
+
+use super::core;
+use crate::ops::linear::Integer;
+use crate::quant;
+
+/// Shift of a channel that the short requantisation does not take, in the constants: 128 plus the shift.
+const ODD: i32 = 128;
+
+/// Operands of a kernel. Assembly copies it to its stack and knows the offsets.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Frame {
+    /// 0: where lanes 1 to 3 put their outputs, in bytes behind lane 0.
+    pub lanes: [usize; 3],
+    /// 12: least output.
+    pub low: i32,
+    /// 16: greatest output.
+    pub high: i32,
+    /// 20: zero point of the output.
+    pub zero: i32,
+    /// 24: inputs in pairs.
+    pub pairs: *const i32,
+    /// 28: their end.
+    pub pairs_end: *const i32,
+    /// 32: weights.
+    pub weights: *const i8,
+    /// 36: constants of the first channel.
+    pub channels: *const i32,
+    /// 40: first output of lane 0.
+    pub output: *mut i8,
+    /// 44: number of outputs of each lane.
+    pub outputs: usize,
+    /// 48: 1 where outputs reach from the zero point to the greatest of the type.
+    pub relu: usize,
+}
+
+impl Frame {
+    /// Without buffers.
+    pub fn new(linear: &Integer<'_>) -> Self {
+        Self {
+            lanes: [0; 3],
+            low: linear.low,
+            high: linear.high,
+            zero: linear.output_zero,
+            pairs: ::core::ptr::null(),
+            pairs_end: ::core::ptr::null(),
+            weights: ::core::ptr::null(),
+            channels: ::core::ptr::null(),
+            output: ::core::ptr::null_mut(),
+            outputs: 0,
+            relu: (linear.low == linear.output_zero && linear.high == i8::MAX.into()).into(),
+        }
+    }
+}
+
+/// How sources are read by [`core::widen`]. Assembly knows the offsets.
+#[repr(C)]
+pub struct Extent {
+    /// 0: bytes of a row that are read in fours: a multiple of four steps.
+    pub fours: usize,
+    /// 4: bytes of the rest of a row: less than four steps.
+    pub rest: usize,
+    /// 8: bytes from one element to the next.
+    pub step: usize,
+    /// 12: bytes that stay as they are behind each row of the destination.
+    pub gap: usize,
+    /// 16: number of rows, at least one; they lie side by side in the sources.
+    pub rows: usize,
+}
+
+impl Extent {
+    /// Rows of `elements`, `step` bytes from one to the next.
+    pub fn new(elements: usize, step: usize, gap: usize, rows: usize) -> Self {
+        let rest = elements & 3;
+        Self {
+            fours: elements.wrapping_sub(rest).wrapping_mul(step),
+            rest: rest.wrapping_mul(step),
+            step,
+            gap,
+            rows,
+        }
+    }
+}
+
+/// Fills the constants of output channels: `bias` is that of packed weights, `drains` how often the halves of sums move.
+pub fn fill(
+    channels: &mut [[i32; core::CHANNEL_WORDS]],
+    linear: &Integer<'_>,
+    bias: impl Iterator<Item = i32>,
+    drains: usize,
+) -> Option<()> {
+    let constants = bias.zip(linear.multiplier).zip(linear.shift);
+    for (slot, ((bias, &multiplier), &shift)) in channels.iter_mut().zip(constants) {
+        let halves = drains as i32;
+        let both = bias.wrapping_add(bias.wrapping_shl(16));
+        let rounded = both.wrapping_sub(halves.wrapping_shl(15));
+        // Above the zero point a kernel clamps from above alone.
+        let closed = linear.low <= linear.output_zero && core::EXPONENTS.contains(&shift.wrapping_neg());
+        let code = if closed { None } else { Some(ODD.wrapping_add(shift)) };
+        *slot = core::channel(bias, both, rounded, [multiplier, shift, linear.output_zero], code);
+    }
+    Some(())
+}
+
+/// The output for an accumulator that the short requantisation does not take. `code` is the channel's: a shift as [`core::plain_shift`]
+/// reads it, or [`ODD`] and more.
+///
+/// # Safety
+/// `frame` points to a frame.
+pub unsafe extern "C" fn exact(accumulator: i32, multiplier: i32, code: i32, frame: *const Frame) -> i32 {
+    // SAFETY: the caller's promise.
+    let frame = unsafe { &*frame };
+    let shift = if code < ODD - 64 { core::plain_shift(code) } else { code.wrapping_sub(ODD) };
+    let scaled = quant::requantize(accumulator, multiplier, shift);
+    scaled.wrapping_add(frame.zero).max(frame.low).min(frame.high)
+}
