@@ -59,12 +59,78 @@ pub fn convolution(request: &Request, channel_bytes: usize) -> Option<Convolutio
     })
 }
 
+/// The most bytes that a plane of pairs may take.
+const PLANE_BYTES: usize = 1 << 14;
+
+/// How a depthwise convolution runs, and its scratch in the order of the last fields. Four bands of output rows are four lanes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Depthwise {
+    /// Output rows of a band.
+    pub band: usize,
+    /// Rows of a plane.
+    pub rows: usize,
+    /// Columns of a plane.
+    pub columns: usize,
+    /// Taps, an even number.
+    pub taps: usize,
+    /// Bytes of a channel's constants.
+    pub channel: usize,
+    /// Bytes of places and weights of a channel's taps.
+    pub table: usize,
+    /// Bytes of a channel's plane: four bands of inputs in pairs.
+    pub plane: usize,
+    /// Bytes of a row of padding.
+    pub padding: usize,
+}
+
+impl Depthwise {
+    /// All bytes.
+    pub fn bytes(&self) -> usize {
+        self.channel.saturating_add(self.table).saturating_add(self.plane).saturating_add(self.padding)
+    }
+
+    /// First output row of a lane; bands overlap at the end.
+    pub fn first(&self, rows: usize, lane: usize) -> usize {
+        lane.wrapping_mul(self.band).min(rows.saturating_sub(self.band))
+    }
+}
+
+/// How a depthwise convolution runs with `channel_bytes` of constants for each output; `None`: by scalar code.
+pub fn depthwise(request: &Request, channel_bytes: usize) -> Option<Depthwise> {
+    let Linear::DepthwiseConv2d { window } = &request.linear else { return None };
+    if !narrow(request) || request.packing != Packing::Rows {
+        return None;
+    }
+    let Window { rows, columns, inputs, .. } = window;
+    let band = rows.output.div_ceil(4);
+    let plane_rows = band.saturating_sub(1).saturating_mul(rows.stride).saturating_add(rows.reach());
+    let under =
+        columns.output.saturating_sub(1).saturating_mul(columns.stride).saturating_add(columns.reach());
+    let plane_columns = under.max(columns.pad.saturating_add(columns.input));
+    let taps = rows.kernel.saturating_mul(columns.kernel).checked_next_multiple_of(2)?;
+    let plane = plane_rows.saturating_mul(plane_columns).saturating_mul(2 * PAIR_BYTES);
+    (plane <= PLANE_BYTES).then_some(Depthwise {
+        band,
+        rows: plane_rows,
+        columns: plane_columns,
+        taps,
+        channel: channel_bytes,
+        table: taps.saturating_mul(8),
+        plane,
+        padding: columns.input.saturating_mul(*inputs),
+    })
+}
+
 /// The kernel for a request on a core with `channel_bytes` of constants for each output.
 pub fn select(request: &Request, channel_bytes: usize) -> Option<Selection> {
     match &request.linear {
         Linear::Conv2d { .. } => {
             let layout = convolution(request, channel_bytes)?;
             Some(Selection { name: "swar-columns", scratch_bytes: layout.bytes() })
+        }
+        Linear::DepthwiseConv2d { .. } => {
+            let layout = depthwise(request, channel_bytes)?;
+            Some(Selection { name: "swar-plane", scratch_bytes: layout.bytes() })
         }
         _ => None,
     }

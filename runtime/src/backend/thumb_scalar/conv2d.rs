@@ -1,7 +1,7 @@
 //! Convolution: the inputs of four windows are brought into pairs, then every output channel is summed up over them.
 
 use super::core;
-use super::frame::{Extent, Frame, fill};
+use super::frame::{Extent, Frame, constants};
 use crate::backend::scalar;
 use crate::backend::scalar::in_place::rows_in_place;
 use crate::backend::spec::select::{Linear, Request};
@@ -71,7 +71,9 @@ fn packed(
     padding.fill(linear.input_zero as i8);
     // The last pair is no input where the depth is odd.
     pairs.fill(0);
-    fill(channels, linear, linear.bias.iter().copied(), depth.div_ceil(2))?;
+    for (channel, slot) in channels.iter_mut().enumerate() {
+        *slot = constants(linear, channel, *linear.bias.get(channel)?, depth.div_ceil(2))?;
+    }
     let range = pairs.as_ptr_range();
     let frame = Frame {
         pairs: range.start,

@@ -54,6 +54,25 @@ impl Frame {
     }
 }
 
+/// Operands of [`core::plane`].
+#[repr(C)]
+pub struct Plane {
+    /// 0: `pairs` at the first window, `channels` of one channel, `outputs` the windows of a row.
+    pub frame: Frame,
+    /// 52: rows of windows.
+    pub rows: usize,
+    /// 56: bytes from one window to the next in the pairs.
+    pub step: usize,
+    /// 60: bytes from behind the last window of a row to the next row's first in the pairs.
+    pub row_jump: usize,
+    /// 64: bytes from one output to the next, of the next row too.
+    pub output_step: usize,
+    /// 68: places, in bytes behind a window's first pair, and weights of an even number of taps.
+    pub taps: *const [i32; 2],
+    /// 72: their end.
+    pub taps_end: *const [i32; 2],
+}
+
 /// How sources are read by [`core::widen`]. Assembly knows the offsets.
 #[repr(C)]
 pub struct Extent {
@@ -83,24 +102,21 @@ impl Extent {
     }
 }
 
-/// Fills the constants of output channels: `bias` is that of packed weights, `drains` how often the halves of sums move.
-pub fn fill(
-    channels: &mut [[i32; core::CHANNEL_WORDS]],
+/// The constants of output channel `channel`. `bias` is that of packed weights, `drains` how often halves of sums move.
+#[inline(never)]
+pub fn constants(
     linear: &Integer<'_>,
-    bias: impl Iterator<Item = i32>,
+    channel: usize,
+    bias: i32,
     drains: usize,
-) -> Option<()> {
-    let constants = bias.zip(linear.multiplier).zip(linear.shift);
-    for (slot, ((bias, &multiplier), &shift)) in channels.iter_mut().zip(constants) {
-        let halves = drains as i32;
-        let both = bias.wrapping_add(bias.wrapping_shl(16));
-        let rounded = both.wrapping_sub(halves.wrapping_shl(15));
-        // Above the zero point a kernel clamps from above alone.
-        let closed = linear.low <= linear.output_zero && core::EXPONENTS.contains(&shift.wrapping_neg());
-        let code = if closed { None } else { Some(ODD.wrapping_add(shift)) };
-        *slot = core::channel(bias, both, rounded, [multiplier, shift, linear.output_zero], code);
-    }
-    Some(())
+) -> Option<[i32; core::CHANNEL_WORDS]> {
+    let (multiplier, shift) = (*linear.multiplier.get(channel)?, *linear.shift.get(channel)?);
+    let both = bias.wrapping_add(bias.wrapping_shl(16));
+    let rounded = both.wrapping_sub((drains as i32).wrapping_shl(15));
+    // Above the zero point a kernel clamps from above alone.
+    let closed = linear.low <= linear.output_zero && core::EXPONENTS.contains(&shift.wrapping_neg());
+    let code = if closed { None } else { Some(ODD.wrapping_add(shift)) };
+    Some(core::channel(bias, both, rounded, [multiplier, shift, linear.output_zero], code))
 }
 
 /// The output for an accumulator that the short requantisation does not take. `code` is the channel's: a shift as [`core::plain_shift`]

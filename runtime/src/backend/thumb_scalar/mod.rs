@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 mod conv2d;
+mod depthwise_conv2d;
 mod frame;
 #[cfg(tucano_profile = "v6m")]
 mod v6m;
@@ -49,5 +50,16 @@ impl Backend for ThumbScalar {
         scratch: &mut [u8],
     ) -> Option<()> {
         conv2d::conv2d_i8(window, groups, linear, input, output, scratch)
+    }
+
+    fn depthwise_conv2d_i8(
+        self,
+        window: &Window,
+        linear: &Integer<'_>,
+        input: Option<&[i8]>,
+        output: &mut [i8],
+        scratch: &mut [u8],
+    ) -> Option<()> {
+        depthwise_conv2d::depthwise_conv2d_i8(window, linear, input, output, scratch)
     }
 }

@@ -1,6 +1,6 @@
 //! Armv7-M: multiplication with accumulation, of 32 and of 64 bits.
 
-use super::frame::{Extent, Frame, exact};
+use super::frame::{Extent, Frame, Plane, exact};
 use ::core::arch::naked_asm;
 use ::core::ops::RangeInclusive;
 
@@ -127,6 +127,87 @@ pub unsafe extern "C" fn columns(frame: &Frame) {
         "cmp r2, #0",
         "bne.w 2b",
         "add sp, #60",
+        "pop {{r4-r11, pc}}",
+        finish = sym finish,
+    )
+}
+
+/// Slides a window over a plane: all taps of each window, for outputs of four lanes.
+///
+/// Sums up as [`columns`] does, with weights and places of pairs from a table. Reads operands, table, plane and the channel's constants; writes
+/// the outputs of four lanes. Roles in the loop: r0 window; r1 table; r2, r3 place and weight; r4, r5 sums of lanes 0 and 1, of lane 1; r6,
+/// r7 of lanes 2 and 3, of lane 3; r8 to r11 words of pairs; r12 2^15; r14 end of the table.
+///
+/// # Safety
+/// All taps of all windows lie in the plane, the table holds an even number of them, at least two, and outputs have room; there is a row and a window.
+#[unsafe(naked)]
+pub unsafe extern "C" fn plane(operands: &Plane) {
+    naked_asm!(
+        "push {{r4-r11, lr}}",
+        // Stack: 0 to 72 the operands, 76 the channel's constants, 80 windows left in the row.
+        "sub sp, #84",
+        "mov r8, sp",
+        ".rept 2",
+        "ldm r0!, {{r1-r7}}",
+        "stm r8!, {{r1-r7}}",
+        ".endr",
+        "ldm r0, {{r1-r5}}",
+        "stm r8, {{r1-r5}}",
+        "ldr r2, [sp, #36]",
+        "str r2, [sp, #76]",
+        "2:",
+        "ldr r2, [sp, #44]",
+        "str r2, [sp, #80]",
+        "6:",
+        "ldr r3, [sp, #76]",
+        "ldm r3!, {{r4, r5}}",
+        "str r3, [sp, #36]",
+        "mov r6, r4",
+        "mov r7, r5",
+        "ldr r0, [sp, #24]",
+        "ldr r1, [sp, #68]",
+        "ldr r14, [sp, #72]",
+        "mov r12, #0x8000",
+        "3:",
+        "ldrd r2, r3, [r1], #8",
+        "add r2, r0",
+        "ldrd r8, r9, [r2]",
+        "mla r8, r8, r3, r12",
+        "mla r9, r9, r3, r12",
+        "ldrd r2, r3, [r1], #8",
+        "add r2, r0",
+        "ldrd r10, r11, [r2]",
+        "mla r8, r10, r3, r8",
+        "mla r9, r11, r3, r9",
+        "add r4, r8",
+        "add r5, r5, r8, asr #16",
+        "add r6, r9",
+        "add r7, r7, r9, asr #16",
+        "cmp r1, r14",
+        "bne 3b",
+        "sub r4, r4, r5, lsl #16",
+        "sub r6, r6, r7, lsl #16",
+        "bl {finish}",
+        "ldr r4, [sp, #24]",
+        "ldr r5, [sp, #56]",
+        "add r4, r5",
+        "str r4, [sp, #24]",
+        "ldr r2, [sp, #40]",
+        "ldr r5, [sp, #64]",
+        "add r2, r5",
+        "str r2, [sp, #40]",
+        "ldr r5, [sp, #80]",
+        "subs r5, #1",
+        "str r5, [sp, #80]",
+        "bne 6b",
+        "ldr r5, [sp, #60]",
+        "add r4, r5",
+        "str r4, [sp, #24]",
+        "ldr r5, [sp, #52]",
+        "subs r5, #1",
+        "str r5, [sp, #52]",
+        "bne 2b",
+        "add sp, #84",
         "pop {{r4-r11, pc}}",
         finish = sym finish,
     )
