@@ -56,7 +56,7 @@ fn planes(
     let (plane, rest) = rest.split_at_mut_checked(layout.plane)?;
     let padding: &mut [i8] = bytemuck::cast_slice_mut(rest.get_mut(..layout.padding)?);
     let channel: &mut [i32] = bytemuck::try_cast_slice_mut(channel).ok()?;
-    let table: &mut [[i32; 2]] = bytemuck::try_cast_slice_mut(table).ok()?;
+    let table: &mut [i32] = bytemuck::try_cast_slice_mut(table).ok()?;
     let plane: &mut [i32] = bytemuck::try_cast_slice_mut(plane).ok()?;
 
     let output_image = rows.output.checked_mul(columns.output)?.checked_mul(outputs)?;
@@ -78,7 +78,13 @@ fn planes(
     // What no input replaces stays padding.
     plane.fill(zero.wrapping_add(zero.wrapping_shl(16)));
     let row_bytes = layout.columns.wrapping_mul(8);
-    places(window, row_bytes, table);
+    let three = [rows.kernel, columns.kernel, rows.dilation, columns.dilation] == [3, 3, 1, 1];
+    // Words of a tap in the table.
+    let tap_words = if three { 1usize } else { 2 };
+    table.fill(0);
+    if !three {
+        places(window, row_bytes, table);
+    }
 
     let image_row = columns.input.wrapping_mul(inputs);
     let gap = layout.columns.wrapping_sub(columns.input).wrapping_mul(8);
@@ -105,38 +111,43 @@ fn planes(
         row_jump: row_bytes.wrapping_mul(rows.stride).wrapping_sub(step.wrapping_mul(columns.output)),
         output_step: outputs,
         taps: range.start,
-        taps_end: range.end,
+        limit: if three { row_bytes.wrapping_sub(24) } else { range.end.addr() },
+        three: three.into(),
     };
     let interior = plane.as_mut_ptr().wrapping_add(columns.pad.wrapping_mul(2));
+    // Row of the image under the plane's first row.
+    let start = [0, 1, 2, 3]
+        .map(|lane| layout.first(rows.output, lane).wrapping_mul(rows.stride).wrapping_sub(rows.pad));
     let mut image = input;
     let mut place = output;
     for _ in 0..batch {
         let mut first = 0usize;
         for source in 0..inputs {
-            let base = image.wrapping_add(source);
+            let mut at = start;
+            let mut from =
+                start.map(|row| image.wrapping_add(row.wrapping_mul(image_row).wrapping_add(source)));
+            let mut to = interior;
             let mut row = 0usize;
             while row < layout.rows {
-                let together = row == all_from && all_rows.rows > 0;
-                let sources = [0usize, 1, 2, 3].map(|lane| {
-                    let from = layout.first(rows.output, lane).wrapping_mul(rows.stride);
-                    let at = from.wrapping_add(row).wrapping_sub(rows.pad);
-                    // In the padding a row of it, else a row of the image.
-                    if at < rows.input {
-                        base.wrapping_add(at.wrapping_mul(image_row))
-                    } else {
-                        padding.as_ptr()
+                let extent = if row == all_from && all_rows.rows > 0 { &all_rows } else { &one_row };
+                let mut sources = from;
+                for (source, &row) in sources.iter_mut().zip(&at) {
+                    if row >= rows.input {
+                        *source = padding.as_ptr();
                     }
-                });
-                let extent = if together { &all_rows } else { &one_row };
-                let to = interior.wrapping_add(row.wrapping_mul(layout.columns.wrapping_mul(2)));
+                }
                 // SAFETY: each source has `extent.rows` rows of `columns.input` elements, `inputs` apart: the image's length was checked above, and
                 // `padding` is one row. The plane has `layout.rows` rows of `layout.columns`, of which `pad + input` are the first.
                 unsafe { core::widen(to, &sources, extent) };
+                let bytes = extent.rows.wrapping_mul(image_row);
+                from = from.map(|from| from.wrapping_add(bytes));
+                at = at.map(|at| at.wrapping_add(extent.rows));
+                to = to.wrapping_add(extent.rows.wrapping_mul(layout.columns.wrapping_mul(2)));
                 row = row.wrapping_add(extent.rows);
             }
             for output in first..first.wrapping_add(multiple) {
-                let bias = weights(linear, outputs, output, table)?;
-                let constants = constants(linear, output, bias, table.len() / 2)?;
+                let bias = weights(linear, outputs, output, table, tap_words)?;
+                let constants = constants(linear, output, bias, layout.taps / 2)?;
                 channel.iter_mut().zip(constants).for_each(|(slot, constant)| *slot = constant);
                 operands.frame.output = place.wrapping_add(output);
                 // SAFETY: windows of `band` rows and `columns.output` columns, `stride` apart, lie in the plane by its size; outputs of all lanes lie in the
@@ -151,11 +162,11 @@ fn planes(
     Some(())
 }
 
-/// Fills in where taps lie in a plane, in bytes behind a window's first pair, and the weight of a tap that is none.
-fn places(window: &Window, row_bytes: usize, table: &mut [[i32; 2]]) {
+/// Fills in where taps lie in a plane, in bytes behind a window's first pair.
+fn places(window: &Window, row_bytes: usize, table: &mut [i32]) {
     let Window { rows, columns, .. } = *window;
-    table.fill([0; 2]);
-    let mut slots = table.iter_mut();
+    let (slots, _) = table.as_chunks_mut::<2>();
+    let mut slots = slots.iter_mut();
     for tap_h in 0..rows.kernel {
         for tap_w in 0..columns.kernel {
             let row = tap_h.wrapping_mul(rows.dilation).wrapping_mul(row_bytes);
@@ -167,15 +178,21 @@ fn places(window: &Window, row_bytes: usize, table: &mut [[i32; 2]]) {
     }
 }
 
-/// Fills in the weights of an output channel. Gives the bias without the part of the input's zero point.
-fn weights(linear: &Integer<'_>, outputs: usize, channel: usize, table: &mut [[i32; 2]]) -> Option<i32> {
-    let (mut total, mut at) = (0i32, channel);
-    for [_, slot] in table {
-        // Behind the last tap there may be one that is none.
-        let Some(&weight) = linear.weights.get(at) else { break };
-        *slot = weight.into();
-        total = total.wrapping_add(*slot);
+/// Fills in the weights of an output channel, the last words of taps of `words`. Gives the bias without the part of the input's zero point.
+fn weights(
+    linear: &Integer<'_>,
+    outputs: usize,
+    channel: usize,
+    table: &mut [i32],
+    words: usize,
+) -> Option<i32> {
+    let (mut total, mut at, mut to) = (0i32, channel, words.wrapping_sub(1));
+    // Behind the last tap there may be one that is none.
+    while let Some(&weight) = linear.weights.get(at) {
+        *table.get_mut(to)? = weight.into();
+        total = total.wrapping_add(weight.into());
         at = at.wrapping_add(outputs);
+        to = to.wrapping_add(words);
     }
     let bias = *linear.bias.get(channel)?;
     Some(bias.wrapping_sub(total.wrapping_mul(linear.input_zero.into())))

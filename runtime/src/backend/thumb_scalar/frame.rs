@@ -67,10 +67,12 @@ pub struct Plane {
     pub row_jump: usize,
     /// 64: bytes from one output to the next, of the next row too.
     pub output_step: usize,
-    /// 68: places, in bytes behind a window's first pair, and weights of an even number of taps.
-    pub taps: *const [i32; 2],
-    /// 72: their end.
-    pub taps_end: *const [i32; 2],
+    /// 68: of an even number of taps places, in bytes behind a window's first pair, and weights; of windows of 3x3 nine weights alone.
+    pub taps: *const i32,
+    /// 72: their end; of windows of 3x3 bytes between the rows of a window.
+    pub limit: usize,
+    /// 76: 1 for windows of 3x3 without dilation.
+    pub three: usize,
 }
 
 /// How sources are read by [`core::widen`]. Assembly knows the offsets.

@@ -39,6 +39,13 @@ pub fn plain_shift(code: i32) -> i32 {
     10i32.wrapping_sub(code)
 }
 
+/// Moves the halves of r0 and r1 to the sums.
+macro_rules! drain {
+    () => {
+        "add r8, r0\n asrs r0, r0, #16\n adcs r7, r0\n add r1, r11\n add r9, r1\n asrs r1, r1, #16\n add r10, r1"
+    };
+}
+
 /// Sums up all output channels over the pairs of four lanes.
 ///
 /// For each output channel and each two positions, with a word `X` of lanes 0 and 1 and one of lanes 2 and 3: `t = w0 * X0 + w1 * X1`; the
@@ -128,13 +135,7 @@ pub unsafe extern "C" fn columns(frame: &Frame) {
         "muls r3, r4, r3",
         "adds r0, r0, r2",
         "adds r1, r1, r3",
-        "add r8, r0",
-        "asrs r0, r0, #16",
-        "adcs r7, r0",
-        "add r1, r11",
-        "add r9, r1",
-        "asrs r1, r1, #16",
-        "add r10, r1",
+        drain!(),
         ".endr",
         "cmp r5, r12",
         "bne 3b",
@@ -179,14 +180,28 @@ pub unsafe extern "C" fn columns(frame: &Frame) {
     )
 }
 
+/// Two taps of 3x3: `$between` moves to the next row of the window.
+macro_rules! two {
+    ($between:literal, $behind:literal) => {
+        concat!(
+            "ldmia r5!, {{r0, r1}}\n ldmia r6!, {{r4}}\n muls r0, r4, r0\n muls r1, r4, r1\n",
+            $between,
+            "\n ldmia r5!, {{r2, r3}}\n ldmia r6!, {{r4}}\n muls r2, r4, r2\n muls r3, r4, r3\n",
+            $behind,
+            "\n adds r0, r0, r2\n adds r1, r1, r3\n",
+            drain!(),
+        )
+    };
+}
+
 /// Slides a window over a plane: all taps of each window, for outputs of four lanes.
 ///
-/// Sums up as [`columns`] does, with weights and places of pairs from a table. Reads operands, table, plane and the channel's constants; writes
-/// the outputs of four lanes. Roles in the loop: r0 to r3 place, words of pairs, then products; r4 weight; r5 window; r6 table; r7 sum of
-/// lane 1; r8 sum of lanes 0 and 1; r9 of lanes 2 and 3; r10 of lane 3; r11 2^15; r12 end of the table.
+/// Sums up as [`columns`] does, with weights and places of pairs from a table; windows of 3x3 are straight code. Reads operands, table, plane and the
+/// channel's constants; writes the outputs of four lanes. Roles: r0 to r3 place, words of pairs, then products; r4 weight; r5 window; r6 table; r7 sum
+/// of lane 1; r8 sum of lanes 0 and 1; r9 of lanes 2 and 3; r10 of lane 3; r11 2^15; r12 end of the table, or bytes between rows.
 ///
 /// # Safety
-/// All taps of all windows lie in the plane, the table holds an even number of them, at least two, and outputs have room; there is a row and a window.
+/// All taps of all windows lie in the plane, the table holds what the operands say, at least two taps, and outputs have room; there is a row and a window.
 #[unsafe(naked)]
 pub unsafe extern "C" fn plane(operands: &Plane) {
     naked_asm!(
@@ -196,37 +211,46 @@ pub unsafe extern "C" fn plane(operands: &Plane) {
         "mov r6, r10",
         "mov r7, r11",
         "push {{r4-r7}}",
-        // Stack: 0 to 72 the operands, 76 the channel's constants, 80 windows left in the row, 84 2^15.
-        "sub sp, #92",
+        // Stack: 0 to 76 the operands, 80 the channel's constants, 84 windows left in the row, 88 2^15, 92 code of a window.
+        "sub sp, #100",
         "mov r1, sp",
         ".rept 3",
         "ldmia r0!, {{r2-r7}}",
         "stmia r1!, {{r2-r7}}",
         ".endr",
-        "ldr r2, [r0]",
-        "str r2, [r1]",
+        "ldmia r0!, {{r2, r3}}",
+        "stmia r1!, {{r2, r3}}",
         "ldr r2, [sp, #36]",
-        "str r2, [sp, #76]",
+        "str r2, [sp, #80]",
         "movs r2, #128",
         "lsls r2, r2, #8",
-        "str r2, [sp, #84]",
+        "str r2, [sp, #88]",
+        "adr r2, 3f",
+        "cmp r3, #0",
+        "beq 2f",
+        "adr r2, 4f",
         "2:",
+        "str r2, [sp, #92]",
+        "7:",
         "ldr r4, [sp, #44]",
-        "str r4, [sp, #80]",
+        "str r4, [sp, #84]",
         "6:",
-        "ldr r5, [sp, #76]",
+        "ldr r5, [sp, #80]",
         "ldmia r5!, {{r0, r1, r2}}",
         "str r5, [sp, #36]",
         "mov r8, r0",
         "mov r7, r1",
         "mov r10, r1",
         "mov r9, r2",
-        "ldr r4, [sp, #84]",
+        "ldr r4, [sp, #88]",
         "mov r11, r4",
         "ldr r4, [sp, #72]",
         "mov r12, r4",
         "ldr r5, [sp, #24]",
         "ldr r6, [sp, #68]",
+        "ldr r4, [sp, #92]",
+        "mov pc, r4",
+        ".p2align 2",
         "3:",
         "ldmia r6!, {{r1, r4}}",
         "adds r1, r1, r5",
@@ -240,15 +264,22 @@ pub unsafe extern "C" fn plane(operands: &Plane) {
         "muls r3, r4, r3",
         "adds r0, r0, r2",
         "adds r1, r1, r3",
-        "add r8, r0",
-        "asrs r0, r0, #16",
-        "adcs r7, r0",
-        "add r1, r11",
-        "add r9, r1",
-        "asrs r1, r1, #16",
-        "add r10, r1",
+        drain!(),
         "cmp r6, r12",
         "bne 3b",
+        "b 5f",
+        ".p2align 2",
+        "4:",
+        two!("", ""),
+        two!("add r5, r12", ""),
+        two!("", "add r5, r12"),
+        two!("", ""),
+        "ldmia r5!, {{r0, r1}}",
+        "ldmia r6!, {{r4}}",
+        "muls r0, r4, r0",
+        "muls r1, r4, r1",
+        drain!(),
+        "5:",
         "mov r0, r8",
         "lsls r1, r7, #16",
         "subs r0, r0, r1",
@@ -267,18 +298,22 @@ pub unsafe extern "C" fn plane(operands: &Plane) {
         "ldr r5, [sp, #64]",
         "adds r6, r6, r5",
         "str r6, [sp, #40]",
-        "ldr r5, [sp, #80]",
+        "ldr r5, [sp, #84]",
         "subs r5, #1",
-        "str r5, [sp, #80]",
-        "bne 6b",
+        "str r5, [sp, #84]",
+        "beq 2f",
+        "b 6b",
+        "2:",
         "ldr r5, [sp, #60]",
         "adds r4, r4, r5",
         "str r4, [sp, #24]",
         "ldr r5, [sp, #52]",
         "subs r5, #1",
         "str r5, [sp, #52]",
-        "bne 2b",
-        "add sp, #92",
+        "beq 2f",
+        "b 7b",
+        "2:",
+        "add sp, #100",
         "pop {{r4-r7}}",
         "mov r8, r4",
         "mov r9, r5",

@@ -29,6 +29,13 @@ pub fn plain_shift(code: i32) -> i32 {
     (-1i32).wrapping_sub(code)
 }
 
+/// Moves the halves of r8 and r9 to the sums.
+macro_rules! drain {
+    () => {
+        "add.w r4, r4, r8\n add.w r5, r5, r8, asr #16\n add.w r6, r6, r9\n add.w r7, r7, r9, asr #16"
+    };
+}
+
 /// Sums up all output channels over the pairs of four lanes.
 ///
 /// For each output channel and each two positions, with a word `X` of lanes 0 and 1 and one of lanes 2 and 3: `t = w0 * X0 + w1 * X1 + 2^15`;
@@ -95,10 +102,7 @@ pub unsafe extern "C" fn columns(frame: &Frame) {
         "mla r9, r9, r2, r12",
         "mla r8, r10, r3, r8",
         "mla r9, r11, r3, r9",
-        "add.w r4, r4, r8",
-        "add.w r5, r5, r8, asr #16",
-        "add.w r6, r6, r9",
-        "add.w r7, r7, r9, asr #16",
+        drain!(),
         ".endr",
         "cmp r0, r14",
         "bne 3b",
@@ -132,34 +136,45 @@ pub unsafe extern "C" fn columns(frame: &Frame) {
     )
 }
 
+/// Two taps of 3x3; `$load` brings their pairs.
+macro_rules! two {
+    ($load:literal) => {
+        concat!(
+            $load,
+            "\n ldrd r2, r3, [r1], #8\n mla r8, r8, r2, r12\n mla r9, r9, r2, r12\n mla r8, r10, r3, r8\n mla r9, r11, r3, r9\n",
+            drain!(),
+        )
+    };
+}
+
 /// Slides a window over a plane: all taps of each window, for outputs of four lanes.
 ///
-/// Sums up as [`columns`] does, with weights and places of pairs from a table. Reads operands, table, plane and the channel's constants; writes
-/// the outputs of four lanes. Roles in the loop: r0 window; r1 table; r2, r3 place and weight; r4, r5 sums of lanes 0 and 1, of lane 1; r6,
-/// r7 of lanes 2 and 3, of lane 3; r8 to r11 words of pairs; r12 2^15; r14 end of the table.
+/// Sums up as [`columns`] does, with weights and places of pairs from a table; windows of 3x3 are straight code. Reads operands, table, plane and the
+/// channel's constants; writes the outputs of four lanes. Roles: r0 window; r1 table; r2, r3 place and weight; r4, r5 sums of lanes 0 and 1, of
+/// lane 1; r6, r7 of lanes 2 and 3, of lane 3; r8 to r11 words of pairs; r12 2^15; r14 end of the table, or bytes between rows.
 ///
 /// # Safety
-/// All taps of all windows lie in the plane, the table holds an even number of them, at least two, and outputs have room; there is a row and a window.
+/// All taps of all windows lie in the plane, the table holds what the operands say, at least two taps, and outputs have room; there is a row and a window.
 #[unsafe(naked)]
 pub unsafe extern "C" fn plane(operands: &Plane) {
     naked_asm!(
         "push {{r4-r11, lr}}",
-        // Stack: 0 to 72 the operands, 76 the channel's constants, 80 windows left in the row.
-        "sub sp, #84",
+        // Stack: 0 to 76 the operands, 80 the channel's constants, 84 windows left in the row.
+        "sub sp, #92",
         "mov r8, sp",
         ".rept 2",
         "ldm r0!, {{r1-r7}}",
         "stm r8!, {{r1-r7}}",
         ".endr",
-        "ldm r0, {{r1-r5}}",
-        "stm r8, {{r1-r5}}",
+        "ldm r0, {{r1-r6}}",
+        "stm r8, {{r1-r6}}",
         "ldr r2, [sp, #36]",
-        "str r2, [sp, #76]",
-        "2:",
-        "ldr r2, [sp, #44]",
         "str r2, [sp, #80]",
+        "7:",
+        "ldr r2, [sp, #44]",
+        "str r2, [sp, #84]",
         "6:",
-        "ldr r3, [sp, #76]",
+        "ldr r3, [sp, #80]",
         "ldm r3!, {{r4, r5}}",
         "str r3, [sp, #36]",
         "mov r6, r4",
@@ -168,6 +183,8 @@ pub unsafe extern "C" fn plane(operands: &Plane) {
         "ldr r1, [sp, #68]",
         "ldr r14, [sp, #72]",
         "mov r12, #0x8000",
+        "ldr r2, [sp, #76]",
+        "cbnz r2, 4f",
         "3:",
         "ldrd r2, r3, [r1], #8",
         "add r2, r0",
@@ -179,12 +196,21 @@ pub unsafe extern "C" fn plane(operands: &Plane) {
         "ldrd r10, r11, [r2]",
         "mla r8, r10, r3, r8",
         "mla r9, r11, r3, r9",
-        "add r4, r8",
-        "add r5, r5, r8, asr #16",
-        "add r6, r9",
-        "add r7, r7, r9, asr #16",
+        drain!(),
         "cmp r1, r14",
         "bne 3b",
+        "b 5f",
+        "4:",
+        two!("ldm r0!, {{r8-r11}}"),
+        two!("ldrd r8, r9, [r0], #8\n add r0, r14\n ldrd r10, r11, [r0], #8"),
+        two!("ldm r0!, {{r8-r11}}\n add r0, r14"),
+        two!("ldm r0!, {{r8-r11}}"),
+        "ldrd r8, r9, [r0]",
+        "ldr r2, [r1]",
+        "mla r8, r8, r2, r12",
+        "mla r9, r9, r2, r12",
+        drain!(),
+        "5:",
         "sub r4, r4, r5, lsl #16",
         "sub r6, r6, r7, lsl #16",
         "bl {finish}",
@@ -196,18 +222,18 @@ pub unsafe extern "C" fn plane(operands: &Plane) {
         "ldr r5, [sp, #64]",
         "add r2, r5",
         "str r2, [sp, #40]",
-        "ldr r5, [sp, #80]",
+        "ldr r5, [sp, #84]",
         "subs r5, #1",
-        "str r5, [sp, #80]",
-        "bne 6b",
+        "str r5, [sp, #84]",
+        "bne.w 6b",
         "ldr r5, [sp, #60]",
         "add r4, r5",
         "str r4, [sp, #24]",
         "ldr r5, [sp, #52]",
         "subs r5, #1",
         "str r5, [sp, #52]",
-        "bne 2b",
-        "add sp, #84",
+        "bne.w 7b",
+        "add sp, #92",
         "pop {{r4-r11, pc}}",
         finish = sym finish,
     )
