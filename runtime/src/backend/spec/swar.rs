@@ -121,8 +121,36 @@ pub fn depthwise(request: &Request, channel_bytes: usize) -> Option<Depthwise> {
     })
 }
 
-/// The kernel for a request on a core with `channel_bytes` of constants for each output.
-pub fn select(request: &Request, channel_bytes: usize) -> Option<Selection> {
+/// Inputs that a dense layer takes at once: no sum over so many, of products with a weight plus 128, leaves 22 bits.
+pub const DENSE_CHUNK: usize = 64;
+
+/// Scratch of a dense layer, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dense {
+    /// Bytes of the sums of all outputs.
+    pub sums: usize,
+    /// Bytes of some inputs as words.
+    pub chunk: usize,
+}
+
+impl Dense {
+    /// All bytes.
+    pub fn bytes(&self) -> usize {
+        self.sums.saturating_add(self.chunk)
+    }
+}
+
+/// The scratch of a dense layer whose weights are in the order that a core wants; `None`: scalar code.
+pub fn dense(request: &Request, wanted: Packing) -> Option<Dense> {
+    let Linear::Dense { inputs, outputs } = request.linear else { return None };
+    (narrow(request) && request.packing == wanted && inputs > 0).then(|| Dense {
+        sums: outputs.next_multiple_of(4).saturating_mul(4),
+        chunk: inputs.next_multiple_of(8).min(DENSE_CHUNK).saturating_mul(4),
+    })
+}
+
+/// The kernel for a request on a core with `channel_bytes` of constants for each output, which wants dense weights in an order of its own.
+pub fn select(request: &Request, channel_bytes: usize, wanted: Packing) -> Option<Selection> {
     match &request.linear {
         Linear::Conv2d { .. } => {
             let layout = convolution(request, channel_bytes)?;
@@ -132,13 +160,17 @@ pub fn select(request: &Request, channel_bytes: usize) -> Option<Selection> {
             let layout = depthwise(request, channel_bytes)?;
             Some(Selection { name: "swar-plane", scratch_bytes: layout.bytes() })
         }
-        _ => None,
+        Linear::Dense { .. } => {
+            let layout = dense(request, wanted)?;
+            Some(Selection { name: "dense-words", scratch_bytes: layout.bytes() })
+        }
     }
 }
 
-/// The order of weights that [`select`] wants.
-pub fn packing(request: &Request) -> Packing {
+/// The order of weights that [`select`] wants; `dense` is that of dense layers.
+pub fn packing(request: &Request, dense: Packing) -> Packing {
     match &request.linear {
+        Linear::Dense { .. } if narrow(request) => dense,
         Linear::Conv2d { groups: 1, .. } if narrow(request) => Packing::Columns8,
         _ => Packing::Rows,
     }

@@ -5,7 +5,7 @@ use crate::ops::linear::Integer;
 use crate::quant;
 
 /// Shift of a channel that the short requantisation does not take, in the constants: 128 plus the shift.
-const ODD: i32 = 128;
+pub const ODD: i32 = 128;
 
 /// Operands of a kernel. Assembly copies it to its stack and knows the offsets.
 #[derive(Clone, Copy)]
@@ -73,6 +73,23 @@ pub struct Plane {
     pub limit: usize,
     /// 76: 1 for windows of 3x3 without dilation.
     pub three: usize,
+}
+
+/// Operands of [`core::dense`].
+#[repr(C)]
+pub struct Dense {
+    /// 0: sums of all outputs, four of a block side by side.
+    pub sums: *mut i32,
+    /// 4: weights of the first block for the first input.
+    pub weights: *const i8,
+    /// 8: bytes from behind a block's weights for these inputs to those of the next block.
+    pub jump: usize,
+    /// 12: some inputs, a multiple of eight.
+    pub inputs: *const i32,
+    /// 16: their end.
+    pub inputs_end: *const i32,
+    /// 20: blocks of four outputs.
+    pub blocks: usize,
 }
 
 /// How sources are read by [`core::widen`]. Assembly knows the offsets.

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 mod conv2d;
+mod dense;
 mod depthwise_conv2d;
 mod frame;
 #[cfg(tucano_profile = "v6m")]
@@ -61,5 +62,16 @@ impl Backend for ThumbScalar {
         scratch: &mut [u8],
     ) -> Option<()> {
         depthwise_conv2d::depthwise_conv2d_i8(window, linear, input, output, scratch)
+    }
+
+    fn dense_i8(
+        self,
+        inputs: usize,
+        linear: &Integer<'_>,
+        input: &[i8],
+        output: &mut [i8],
+        scratch: &mut [u8],
+    ) -> Option<()> {
+        dense::dense_i8(inputs, linear, input, output, scratch)
     }
 }

@@ -1,6 +1,8 @@
 //! Armv6-M: no multiplication of more than 32 bits, and most operations on r0 to r7 alone.
 
-use super::frame::{Extent, Frame, Plane, exact};
+use super::frame::{Dense, Extent, Frame, ODD, Plane, exact};
+pub use crate::backend::spec::v6m::DENSE;
+use crate::ops::linear::Integer;
 use ::core::arch::naked_asm;
 use ::core::ops::RangeInclusive;
 
@@ -543,4 +545,87 @@ pub unsafe extern "C" fn widen(pairs: *mut i32, sources: &[*const i8; 4], extent
         "mov r10, r6",
         "pop {{r4-r7, pc}}",
     )
+}
+
+/// The products of four inputs, which are read, with the weights from a place on.
+macro_rules! four {
+    ($($place:literal $x:literal),*) => {
+        concat!("ldmia r6!, {{r0-r3}}\n", $(
+            "ldrb r4, [r5, #", $place, "]\n muls r4, ", $x, ", r4\n add r8, r4\n",
+            "ldrb r4, [r5, #", $place, "+1]\n muls r4, ", $x, ", r4\n add r9, r4\n",
+            "ldrb r4, [r5, #", $place, "+2]\n muls r4, ", $x, ", r4\n add r10, r4\n",
+            "ldrb r4, [r5, #", $place, "+3]\n muls r4, ", $x, ", r4\n add r11, r4\n",
+        )*)
+    };
+}
+
+/// Adds the products of some inputs to the sums of all outputs: of a block, `sums[o] += (w[o] + 128) * x`, where the byte is the weight plus 128.
+///
+/// Roles: r0 to r3 inputs; r4 weight, product; r5 weights; r6 inputs; r7 sums; r8 to r11 sums of the block; r12 end of the inputs.
+///
+/// # Safety
+/// There are sums and weights for all blocks; the inputs are a multiple of eight.
+#[unsafe(naked)]
+pub unsafe extern "C" fn dense(operands: &Dense) {
+    naked_asm!(
+        "push {{r4-r7, lr}}",
+        "mov r4, r8",
+        "mov r5, r9",
+        "mov r6, r10",
+        "mov r7, r11",
+        "push {{r4-r7}}",
+        "sub sp, #12",
+        // Stack: 0 jump, 4 inputs, 8 blocks.
+        "ldmia r0!, {{r1-r6}}",
+        "str r3, [sp]",
+        "str r4, [sp, #4]",
+        "str r6, [sp, #8]",
+        "mov r12, r5",
+        "mov r7, r1",
+        "mov r5, r2",
+        "2:",
+        "ldmia r7!, {{r0-r3}}",
+        "subs r7, #16",
+        "mov r8, r0",
+        "mov r9, r1",
+        "mov r10, r2",
+        "mov r11, r3",
+        "ldr r6, [sp, #4]",
+        "3:",
+        four!("0" "r0", "4" "r1", "8" "r2", "12" "r3"),
+        four!("16" "r0", "20" "r1", "24" "r2", "28" "r3"),
+        "adds r5, #32",
+        "cmp r6, r12",
+        "bne 3b",
+        "mov r0, r8",
+        "mov r1, r9",
+        "mov r2, r10",
+        "mov r3, r11",
+        "stmia r7!, {{r0-r3}}",
+        "ldr r4, [sp]",
+        "adds r5, r5, r4",
+        "ldr r4, [sp, #8]",
+        "subs r4, #1",
+        "str r4, [sp, #8]",
+        "bne 2b",
+        "add sp, #12",
+        "pop {{r4-r7}}",
+        "mov r8, r4",
+        "mov r9, r5",
+        "mov r10, r6",
+        "mov r11, r7",
+        "pop {{r4-r7, pc}}",
+    )
+}
+
+/// Makes outputs of a dense layer's sums over inputs whose sum is `total`.
+pub fn finish_sums(linear: &Integer<'_>, sums: &[i32], total: i32, output: &mut [i8]) -> Option<()> {
+    let offset = total.wrapping_shl(7);
+    let frame = Frame::new(linear);
+    for (channel, (slot, &sum)) in output.iter_mut().zip(sums).enumerate() {
+        let (multiplier, shift) = (*linear.multiplier.get(channel)?, *linear.shift.get(channel)?);
+        // SAFETY: that is a frame.
+        *slot = unsafe { exact(sum.wrapping_sub(offset), multiplier, ODD.wrapping_add(shift), &frame) } as i8;
+    }
+    Some(())
 }

@@ -1,6 +1,8 @@
 //! Armv7-M: multiplication with accumulation, of 32 and of 64 bits.
 
-use super::frame::{Extent, Frame, Plane, exact};
+use super::frame::{Dense, Extent, Frame, Plane, exact};
+pub use crate::backend::spec::v7m::DENSE;
+use crate::ops::linear::Integer;
 use ::core::arch::naked_asm;
 use ::core::ops::RangeInclusive;
 
@@ -395,4 +397,96 @@ pub unsafe extern "C" fn widen(pairs: *mut i32, sources: &[*const i8; 4], extent
         "bne 3b",
         "pop {{r4-r11, pc}}",
     )
+}
+
+/// Adds the products of some inputs to the sums of all outputs: of a block, `sums[0] += (w0 + 128) * x`, `sums[1] += w1 * x`, `sums[2] += (w2 + 128) * x`,
+/// `sums[3] += w3 * x`.
+///
+/// A word of weights holds four outputs. Its outer bytes, and the outer ones of its halves exchanged, are each `u + (s << 24)` with `u` unsigned and
+/// `s` signed; times inputs in 64 bits they sum up two outputs, and the lower sum fits 24 bits. Roles: r0 inputs; r1 weights; r2, r3 sums of outputs 0
+/// and 3; r4, r5 of outputs 2 and 1; r6 to r9 inputs; r10, r11 weights; r12 two weights; r14 mask of outer bytes.
+///
+/// # Safety
+/// There are sums and weights for all blocks; the inputs are a multiple of eight and at most [`swar::DENSE_CHUNK`](crate::backend::spec::swar::DENSE_CHUNK).
+#[unsafe(naked)]
+pub unsafe extern "C" fn dense(operands: &Dense) {
+    naked_asm!(
+        "push {{r4-r11, lr}}",
+        "sub sp, #28",
+        // Stack: 0 sums, 4 weights, 8 jump, 12 inputs, 16 their end, 20 blocks.
+        "ldm r0, {{r1-r6}}",
+        "stm sp, {{r1-r6}}",
+        "mov r1, r2",
+        "mov r14, #0xFF",
+        "orr r14, r14, #0xFF000000",
+        "2:",
+        "ldr r0, [sp, #12]",
+        "movs r2, #0",
+        "movs r3, #0",
+        "movs r4, #0",
+        "movs r5, #0",
+        "3:",
+        ".rept 2",
+        "ldm r0!, {{r6-r9}}",
+        "ldm r1!, {{r10, r11}}",
+        "and r12, r14, r10",
+        "smlal r2, r3, r12, r6",
+        "and r12, r14, r10, ror #16",
+        "smlal r4, r5, r12, r6",
+        "and r12, r14, r11",
+        "smlal r2, r3, r12, r7",
+        "and r12, r14, r11, ror #16",
+        "smlal r4, r5, r12, r7",
+        "ldm r1!, {{r10, r11}}",
+        "and r12, r14, r10",
+        "smlal r2, r3, r12, r8",
+        "and r12, r14, r10, ror #16",
+        "smlal r4, r5, r12, r8",
+        "and r12, r14, r11",
+        "smlal r2, r3, r12, r9",
+        "and r12, r14, r11, ror #16",
+        "smlal r4, r5, r12, r9",
+        ".endr",
+        "ldr r12, [sp, #16]",
+        "cmp r0, r12",
+        "bne 3b",
+        // The lower sum is the signed one of 24 bits; what is left belongs to the upper.
+        "sbfx r6, r2, #0, #24",
+        "subs r2, r2, r6",
+        "sbc r3, r3, r6, asr #31",
+        "lsrs r2, r2, #24",
+        "orr r2, r2, r3, lsl #8",
+        "sbfx r7, r4, #0, #24",
+        "subs r4, r4, r7",
+        "sbc r5, r5, r7, asr #31",
+        "lsrs r4, r4, #24",
+        "orr r4, r4, r5, lsl #8",
+        "ldr r0, [sp]",
+        "ldm r0, {{r8-r11}}",
+        "add r8, r6",
+        "add r9, r4",
+        "add r10, r7",
+        "add r11, r2",
+        "stm r0!, {{r8-r11}}",
+        "str r0, [sp]",
+        "ldr r6, [sp, #8]",
+        "add r1, r6",
+        "ldr r6, [sp, #20]",
+        "subs r6, #1",
+        "str r6, [sp, #20]",
+        "bne 2b",
+        "add sp, #28",
+        "pop {{r4-r11, pc}}",
+    )
+}
+
+/// Makes outputs of a dense layer's sums over inputs whose sum is `total`.
+#[inline(never)]
+pub fn finish_sums(linear: &Integer<'_>, sums: &[i32], total: i32, output: &mut [i8]) -> Option<()> {
+    let offset = total.wrapping_shl(7);
+    for (channel, (slot, &sum)) in output.iter_mut().zip(sums).enumerate() {
+        let sum = if channel & 1 == 0 { sum.wrapping_sub(offset) } else { sum };
+        *slot = linear.finish(channel, sum)? as i8;
+    }
+    Some(())
 }
