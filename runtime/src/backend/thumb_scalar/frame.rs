@@ -2,7 +2,6 @@
 
 use super::core;
 use crate::ops::linear::Integer;
-use crate::quant;
 
 /// Shift of a channel that the short requantisation does not take, in the constants: 128 plus the shift.
 pub const ODD: i32 = 128;
@@ -136,17 +135,4 @@ pub fn constants(
     let closed = linear.low <= linear.output_zero && core::EXPONENTS.contains(&shift.wrapping_neg());
     let code = if closed { None } else { Some(ODD.wrapping_add(shift)) };
     Some(core::channel(bias, both, rounded, [multiplier, shift, linear.output_zero], code))
-}
-
-/// The output for an accumulator that the short requantisation does not take. `code` is the channel's: a shift as [`core::plain_shift`]
-/// reads it, or [`ODD`] and more.
-///
-/// # Safety
-/// `frame` points to a frame.
-pub unsafe extern "C" fn exact(accumulator: i32, multiplier: i32, code: i32, frame: *const Frame) -> i32 {
-    // SAFETY: the caller's promise.
-    let frame = unsafe { &*frame };
-    let shift = if code < ODD - 64 { core::plain_shift(code) } else { code.wrapping_sub(ODD) };
-    let scaled = quant::requantize(accumulator, multiplier, shift);
-    scaled.wrapping_add(frame.zero).max(frame.low).min(frame.high)
 }

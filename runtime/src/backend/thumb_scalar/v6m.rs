@@ -1,6 +1,6 @@
 //! Armv6-M: no multiplication of more than 32 bits, and most operations on r0 to r7 alone.
 
-use super::frame::{Dense, Extent, Frame, ODD, Plane, exact};
+use super::frame::{Dense, Extent, Frame, ODD, Plane};
 pub use crate::backend::spec::v6m::DENSE;
 use crate::ops::linear::Integer;
 use ::core::arch::naked_asm;
@@ -34,11 +34,6 @@ pub fn channel(
         multiplier >> 11 & 0x3FF,
         multiplier >> 21,
     ]
-}
-
-/// The shift of the definition for that of a channel's constants.
-pub fn plain_shift(code: i32) -> i32 {
-    10i32.wrapping_sub(code)
 }
 
 /// Moves the halves of r0 and r1 to the sums.
@@ -443,18 +438,15 @@ unsafe extern "C" fn finish() {
         "bx lr",
         // By the definition.
         "6:",
-        "mov r2, r12",
-        "push {{r2, r3, r4, lr}}",
+        "push {{r3, lr}}",
         "mov r2, r3",
         "lsls r1, r5, #11",
         "adds r1, r1, r4",
         "lsls r3, r6, #21",
         "adds r1, r1, r3",
-        "add r3, sp, #24",
+        "add r3, sp, #16",
         "bl {exact}",
-        "pop {{r2, r3, r4}}",
-        "mov r12, r2",
-        "pop {{pc}}",
+        "pop {{r3, pc}}",
         exact = sym exact,
     )
 }
@@ -618,14 +610,224 @@ pub unsafe extern "C" fn dense(operands: &Dense) {
     )
 }
 
+/// Operands of [`finish_row`]. Assembly knows the offsets.
+#[repr(C)]
+struct Row<'a> {
+    /// 0: sums, without the part that offset weights added.
+    sums: *const i32,
+    /// 4: their end.
+    sums_end: *const i32,
+    /// 8: multipliers.
+    multiplier: *const i32,
+    /// 12: shifts.
+    shift: *const i32,
+    /// 16: outputs.
+    output: *mut i8,
+    /// 20: what to subtract from each sum.
+    offset: i32,
+    /// 24: bounds and zero point.
+    frame: &'a Frame,
+}
+
 /// Makes outputs of a dense layer's sums over inputs whose sum is `total`.
 pub fn finish_sums(linear: &Integer<'_>, sums: &[i32], total: i32, output: &mut [i8]) -> Option<()> {
-    let offset = total.wrapping_shl(7);
-    let frame = Frame::new(linear);
-    for (channel, (slot, &sum)) in output.iter_mut().zip(sums).enumerate() {
-        let (multiplier, shift) = (*linear.multiplier.get(channel)?, *linear.shift.get(channel)?);
-        // SAFETY: that is a frame.
-        *slot = unsafe { exact(sum.wrapping_sub(offset), multiplier, ODD.wrapping_add(shift), &frame) } as i8;
+    let range = sums.get(..output.len())?.as_ptr_range();
+    if linear.multiplier.len() < output.len() || linear.shift.len() < output.len() || output.is_empty() {
+        return None;
     }
+    let row = Row {
+        sums: range.start,
+        sums_end: range.end,
+        multiplier: linear.multiplier.as_ptr(),
+        shift: linear.shift.as_ptr(),
+        output: output.as_mut_ptr(),
+        offset: total.wrapping_shl(7),
+        frame: &Frame::new(linear),
+    };
+    // SAFETY: there are as many sums, multipliers and shifts as outputs, at least one.
+    unsafe { finish_row(&row) };
     Some(())
+}
+
+/// Requantises sums of a row: `Integer::finish` of each sum less the offset, with the multiplier and shift of its channel.
+///
+/// Short form as in [`finish`], the parts of the multiplier and the constant made here; sums that it does not take go to [`exact`]. Roles: r0 sum;
+/// r1 multiplier; r2 shift; r3, r4 between; r5 sums; r6, r7 multipliers and shifts behind r5; r8 offset; r9 outputs; r10 zero point; r11 greatest
+/// output; r12 end of the sums.
+///
+/// # Safety
+/// The operands' pointers reach as far as the sums, of which there is one at least.
+#[unsafe(naked)]
+unsafe extern "C" fn finish_row(row: &Row<'_>) {
+    naked_asm!(
+        "push {{r4-r7, lr}}",
+        "mov r4, r8",
+        "mov r5, r9",
+        "mov r6, r10",
+        "mov r7, r11",
+        "push {{r4-r7}}",
+        // Stack: 0 least output, 4 frame.
+        "sub sp, #12",
+        "ldmia r0!, {{r5, r6, r7}}",
+        "mov r12, r6",
+        "subs r6, r7, r5",
+        "ldmia r0!, {{r1-r4}}",
+        "subs r7, r1, r5",
+        "mov r9, r2",
+        "mov r8, r3",
+        "str r4, [sp, #4]",
+        "ldr r0, [r4, #12]",
+        "str r0, [sp]",
+        "ldr r0, [r4, #16]",
+        "mov r11, r0",
+        "ldr r0, [r4, #20]",
+        "mov r10, r0",
+        "2:",
+        "ldr r1, [r5, r6]",
+        "ldr r2, [r5, r7]",
+        "ldmia r5!, {{r0}}",
+        "mov r3, r8",
+        "subs r0, r0, r3",
+        "lsrs r3, r0, #20",
+        "bne 5f",
+        "movs r3, #10",
+        "subs r3, r3, r2",
+        "mov r4, r3",
+        "subs r4, #11",
+        "cmp r4, #11",
+        "bhi 6f",
+        "lsls r4, r1, #21",
+        "lsrs r4, r4, #21",
+        "muls r4, r0, r4",
+        "lsrs r4, r4, #11",
+        "lsls r2, r1, #11",
+        "lsrs r2, r2, #22",
+        "muls r2, r0, r2",
+        "adds r2, r2, r4",
+        "lsrs r2, r2, #10",
+        "lsrs r1, r1, #21",
+        "muls r0, r1, r0",
+        "adds r0, r0, r2",
+        "movs r4, #1",
+        "lsls r4, r4, r3",
+        "lsrs r4, r4, #1",
+        "adds r0, r0, r4",
+        "movs r4, #2",
+        "lsls r4, r4, #8",
+        "adds r0, r0, r4",
+        "asrs r0, r0, r3",
+        "add r0, r10",
+        "ldr r3, [sp]",
+        "cmp r0, r3",
+        "bge 3f",
+        "mov r0, r3",
+        "3:",
+        "cmp r0, r11",
+        "ble 4f",
+        "mov r0, r11",
+        "4:",
+        "mov r1, r9",
+        "strb r0, [r1]",
+        "adds r1, #1",
+        "mov r9, r1",
+        "cmp r5, r12",
+        "bne 2b",
+        "add sp, #12",
+        "pop {{r4-r7}}",
+        "mov r8, r4",
+        "mov r9, r5",
+        "mov r10, r6",
+        "mov r11, r7",
+        "pop {{r4-r7, pc}}",
+        // Negative, or 2^20 and more.
+        "5:",
+        "cmp r0, #0",
+        "bge 6f",
+        "ldr r3, [sp]",
+        "cmp r3, r10",
+        "blt 6f",
+        "mov r0, r3",
+        "b 4b",
+        "6:",
+        "adds r2, #{odd}",
+        "ldr r3, [sp, #4]",
+        "bl {exact}",
+        "b 4b",
+        exact = sym exact,
+        odd = const ODD,
+    )
+}
+
+/// `Integer::finish` for any sum: of a sum, the multiplier and shift of its channel, and a frame with zero point and bounds. The shift is that of a
+/// channel's constants. Keeps all registers but r0 to r3.
+///
+/// `sum * multiplier` from products of halves `(a1, a0)` and `(b1, b0)`: with `t = a0 * b1 + (a0 * b0 >> 16)`, the product shifted by 31 to the
+/// nearest is `2 * (a1 * b1 + (t >> 16)) + ((t & 0xFFFF) + a1 * b0 + 2^14 >> 15)`. None of these leaves 32 bits, for `b1` has 15.
+///
+/// # Safety
+/// `frame` is a frame.
+#[unsafe(naked)]
+unsafe extern "C" fn exact(sum: i32, multiplier: i32, code: i32, frame: *const Frame) -> i32 {
+    naked_asm!(
+        "push {{r4-r6, lr}}",
+        // The definition's shift: to the left if positive.
+        "cmp r2, #64",
+        "bge 2f",
+        "movs r4, #10",
+        "subs r2, r4, r2",
+        "b 3f",
+        "2:",
+        "subs r2, #{odd}",
+        "3:",
+        "cmp r2, #0",
+        "ble 4f",
+        "lsls r0, r0, r2",
+        "movs r2, #0",
+        "4:",
+        "rsbs r2, r2, #0",
+        "uxth r4, r0",
+        "asrs r0, r0, #16",
+        "uxth r5, r1",
+        "lsrs r1, r1, #16",
+        "mov r6, r4",
+        "muls r6, r5, r6",
+        "muls r4, r1, r4",
+        "muls r5, r0, r5",
+        "muls r0, r1, r0",
+        "lsrs r6, r6, #16",
+        "adds r6, r6, r4",
+        "lsrs r4, r6, #16",
+        "adds r0, r0, r4",
+        "lsls r0, r0, #1",
+        "uxth r6, r6",
+        "adds r6, r6, r5",
+        "movs r4, #1",
+        "lsls r4, r4, #14",
+        "adds r6, r6, r4",
+        "asrs r6, r6, #15",
+        "adds r0, r0, r6",
+        // To the right, halves away from zero.
+        "subs r2, #1",
+        "bmi 5f",
+        "asrs r4, r0, #31",
+        "adds r0, r0, r4",
+        "asrs r0, r0, r2",
+        "adds r0, #1",
+        "asrs r0, r0, #1",
+        "5:",
+        "ldr r4, [r3, #20]",
+        "adds r0, r0, r4",
+        "ldr r4, [r3, #12]",
+        "cmp r0, r4",
+        "bge 6f",
+        "mov r0, r4",
+        "6:",
+        "ldr r4, [r3, #16]",
+        "cmp r0, r4",
+        "ble 7f",
+        "mov r0, r4",
+        "7:",
+        "pop {{r4-r6, pc}}",
+        odd = const ODD,
+    )
 }

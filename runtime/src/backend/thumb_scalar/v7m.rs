@@ -1,8 +1,9 @@
 //! Armv7-M: multiplication with accumulation, of 32 and of 64 bits.
 
-use super::frame::{Dense, Extent, Frame, Plane, exact};
+use super::frame::{Dense, Extent, Frame, ODD, Plane};
 pub use crate::backend::spec::v7m::DENSE;
 use crate::ops::linear::Integer;
+use crate::quant;
 use ::core::arch::naked_asm;
 use ::core::ops::RangeInclusive;
 
@@ -24,11 +25,6 @@ pub fn channel(
     let constant =
         1i32.wrapping_shl(right.wrapping_sub(1) as u32).wrapping_add(zero.wrapping_shl(right as u32));
     [rounded, bias, constant, multiplier, code.unwrap_or(right)]
-}
-
-/// The shift of the definition for that of a channel's constants.
-pub fn plain_shift(code: i32) -> i32 {
-    (-1i32).wrapping_sub(code)
 }
 
 /// Moves the halves of r8 and r9 to the sums.
@@ -489,4 +485,16 @@ pub fn finish_sums(linear: &Integer<'_>, sums: &[i32], total: i32, output: &mut 
         *slot = linear.finish(channel, sum)? as i8;
     }
     Some(())
+}
+
+/// `Integer::finish` for any sum: of a sum, the multiplier and shift of its channel, and a frame with zero point and bounds. The shift is that of a
+/// channel's constants.
+///
+/// # Safety
+/// `frame` is a frame.
+unsafe extern "C" fn exact(sum: i32, multiplier: i32, code: i32, frame: *const Frame) -> i32 {
+    // SAFETY: the caller's promise.
+    let frame = unsafe { &*frame };
+    let scaled = quant::requantize(sum, multiplier, code.wrapping_sub(ODD));
+    scaled.wrapping_add(frame.zero).max(frame.low).min(frame.high)
 }
