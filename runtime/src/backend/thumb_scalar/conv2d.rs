@@ -8,7 +8,7 @@ use crate::backend::spec::select::{Linear, Request};
 use crate::backend::spec::swar;
 use crate::blob::DType;
 use crate::ops::linear::Integer;
-use crate::ops::window::Window;
+use crate::ops::window::{Axis, Window};
 
 /// A convolution's operands and scratch, ready to run on windows.
 struct Layer<'a> {
@@ -19,7 +19,9 @@ struct Layer<'a> {
     padding: &'a [i8],
     /// A row of each of four windows that reach into the padding.
     edges: *mut i8,
-    extent: Extent,
+    /// A row of a window, and a whole one.
+    row: Extent,
+    window: Extent,
 }
 
 #[inline(never)]
@@ -83,8 +85,11 @@ fn packed(
         outputs: window.outputs,
         ..Frame::new(linear)
     };
-    let extent = Extent::new(run, 1, 0, 1);
-    let layer = Layer { frame, pairs: pairs.as_mut_ptr(), padding, edges: edges.as_mut_ptr(), extent };
+    let row = Extent::new(run, 1, 0, 1);
+    let pitch = window.rows.dilation.wrapping_mul(window.columns.input).wrapping_mul(window.inputs);
+    let whole = Extent { rows: window.rows.kernel, skip: pitch.wrapping_sub(run), ..row };
+    let layer =
+        Layer { frame, pairs: pairs.as_mut_ptr(), padding, edges: edges.as_mut_ptr(), row, window: whole };
     let place = output.as_mut_ptr();
     match input {
         Some(input) => layer.run(window, input.as_ptr(), input.len(), place, output.len()),
@@ -106,6 +111,31 @@ struct Place {
     column: usize,
 }
 
+impl Place {
+    /// To the first window of the next row.
+    fn step_row(&mut self, window: &Window) {
+        self.column = 0;
+        self.row = self.row.wrapping_add(1);
+        if self.row == window.rows.output {
+            self.row = 0;
+            self.image = self.image.wrapping_add(window.image());
+        }
+    }
+}
+
+/// The same windows in one row, where each is one position and none is left out.
+fn flat(window: &Window) -> Option<Window> {
+    let plain =
+        |axis: &Axis| axis.kernel == 1 && axis.stride == 1 && axis.pad == 0 && axis.input == axis.output;
+    if !plain(&window.rows) || !plain(&window.columns) {
+        return Some(*window);
+    }
+    let positions = window.batch.checked_mul(window.rows.input)?.checked_mul(window.columns.input)?;
+    let one = Axis { input: 1, output: 1, kernel: 1, stride: 1, dilation: 1, pad: 0 };
+    let columns = Axis { input: positions, output: positions, ..one };
+    Some(Window { batch: 1, rows: one, columns, ..*window })
+}
+
 impl Layer<'_> {
     /// Runs all windows. `input` points to `input_len` elements, `output` to `output_len`; both are valid as long as this runs.
     #[inline(never)]
@@ -117,55 +147,99 @@ impl Layer<'_> {
         output: *mut i8,
         output_len: usize,
     ) -> Option<()> {
-        let Window { batch, rows, columns, outputs, .. } = *window;
+        let window = &flat(window)?;
+        let Window { batch, rows, columns, inputs, outputs } = *window;
         let mut left = batch.checked_mul(rows.output)?.checked_mul(columns.output)?;
         if input_len < batch.checked_mul(window.image())? || output_len < left.checked_mul(outputs)? {
             return None;
         }
         let mut frame = self.frame;
+        let next_output = [1, 2, 3].map(|lane: usize| lane.wrapping_mul(outputs));
         frame.output = output;
         let mut next = Place { image: input, row: 0, column: 0 };
+        let next_window = columns.stride.wrapping_mul(inputs);
+        // Columns under four windows, where they have no gaps.
+        let under = columns.stride.wrapping_mul(3).wrapping_add(columns.kernel);
+        let dense = columns.dilation == 1 || columns.kernel == 1;
         while left > 0 {
-            let mut places = [next; 4];
-            let mut offset = 0usize;
-            let mut last = next;
-            for lane in 0..4 {
-                if lane < left {
-                    last = next;
-                    next.column = next.column.wrapping_add(1);
-                    if next.column == columns.output {
-                        next.column = 0;
-                        next.row = next.row.wrapping_add(1);
-                        if next.row == rows.output {
-                            next.row = 0;
-                            next.image = next.image.wrapping_add(window.image());
-                        }
-                    }
-                    offset = lane.wrapping_mul(outputs);
-                }
-                if let Some(place) = places.get_mut(lane) {
-                    *place = last;
-                }
-                if let Some(slot) = lane.checked_sub(1).and_then(|slot| frame.lanes.get_mut(slot)) {
-                    *slot = offset;
-                }
+            let start = next.column.wrapping_mul(columns.stride).wrapping_sub(columns.pad);
+            let inside = start < columns.input && start.wrapping_add(under) <= columns.input;
+            let lanes = if inside && dense && next.column.wrapping_add(4) <= columns.output {
+                frame.lanes = next_output;
+                self.inside(window, &next, start, next_window);
+                next.column = next.column.wrapping_add(4);
+                4
+            } else {
+                self.anywhere(window, &mut next, left, &mut frame.lanes)
+            };
+            if next.column == columns.output {
+                next.step_row(window);
             }
-            let mut pairs = self.pairs;
-            for tap in 0..rows.kernel {
-                let sources = [0usize, 1, 2, 3].map(|lane| {
-                    let place = places.get(lane).copied().unwrap_or(next);
-                    self.source(window, &place, tap, lane)
-                });
-                // SAFETY: each source has a row of a window, `padding.len()` bytes; the pairs have room for `rows.kernel` of them.
-                unsafe { core::widen(pairs, &sources, &self.extent) };
-                pairs = pairs.wrapping_add(self.padding.len().wrapping_mul(2));
-            }
-            // SAFETY: pairs, weights and constants are as long as depth and outputs say, checked in `packed`; `run` checked the outputs.
+            // SAFETY: pairs, weights and constants are as long as depth and outputs say, checked in `packed`; the output's length was checked above.
             unsafe { core::columns(&frame) };
-            frame.output = frame.output.wrapping_add(offset.wrapping_add(outputs));
-            left = left.saturating_sub(4);
+            frame.output = frame.output.wrapping_add(outputs.wrapping_mul(lanes));
+            left = left.saturating_sub(lanes);
         }
         Some(())
+    }
+
+    /// Brings four windows side by side into pairs, the first at column `start`, all of them within the columns.
+    fn inside(&self, window: &Window, place: &Place, start: usize, next_window: usize) {
+        let Window { rows, .. } = *window;
+        let from = |row: usize| {
+            let first = place.image.wrapping_add(window.at(row, start));
+            [0usize, 1, 2, 3].map(|lane| first.wrapping_add(lane.wrapping_mul(next_window)))
+        };
+        let top = place.row.wrapping_mul(rows.stride).wrapping_sub(rows.pad);
+        if top < rows.input && top.wrapping_add(rows.reach()) <= rows.input {
+            // SAFETY: each source has `rows.kernel` rows of a window within the image; the pairs have room for them.
+            unsafe { core::widen(self.pairs, &from(top), &self.window) };
+            return;
+        }
+        let mut pairs = self.pairs;
+        for tap in 0..rows.kernel {
+            let sources = match rows.position(place.row, tap) {
+                Some(row) => from(row),
+                None => [self.padding.as_ptr(); 4],
+            };
+            // SAFETY: each source has a row of a window, `padding.len()` bytes; the pairs have room for `rows.kernel` of them.
+            unsafe { core::widen(pairs, &sources, &self.row) };
+            pairs = pairs.wrapping_add(self.padding.len().wrapping_mul(2));
+        }
+    }
+
+    /// Brings up to four windows into pairs, wherever they lie, and says how many they are. Lanes without a window repeat the last.
+    #[inline(never)]
+    fn anywhere(&self, window: &Window, next: &mut Place, left: usize, lanes: &mut [usize; 3]) -> usize {
+        let Window { rows, columns, outputs, .. } = *window;
+        let mut places = [*next; 4];
+        let mut last = *next;
+        let mut count = 0usize;
+        for (lane, place) in places.iter_mut().enumerate() {
+            if lane < left {
+                if next.column == columns.output {
+                    next.step_row(window);
+                }
+                last = *next;
+                next.column = next.column.wrapping_add(1);
+                count = count.wrapping_add(1);
+            }
+            *place = last;
+            if let Some(slot) = lane.checked_sub(1).and_then(|slot| lanes.get_mut(slot)) {
+                *slot = count.wrapping_sub(1).wrapping_mul(outputs);
+            }
+        }
+        let mut pairs = self.pairs;
+        for tap in 0..rows.kernel {
+            let mut sources = [self.padding.as_ptr(); 4];
+            for (lane, (source, place)) in sources.iter_mut().zip(&places).enumerate() {
+                *source = self.source(window, place, tap, lane);
+            }
+            // SAFETY: each source has a row of a window, `padding.len()` bytes; the pairs have room for `rows.kernel` of them.
+            unsafe { core::widen(pairs, &sources, &self.row) };
+            pairs = pairs.wrapping_add(self.padding.len().wrapping_mul(2));
+        }
+        count
     }
 
     /// What lies under row `tap` of a window, as long as `padding`.

@@ -102,12 +102,14 @@ pub struct Extent {
     pub step: usize,
     /// 12: bytes that stay as they are behind each row of the destination.
     pub gap: usize,
-    /// 16: number of rows, at least one; they lie side by side in the sources.
+    /// 16: number of rows, at least one.
     pub rows: usize,
+    /// 20: bytes from behind a row in the sources to the next.
+    pub skip: usize,
 }
 
 impl Extent {
-    /// Rows of `elements`, `step` bytes from one to the next.
+    /// Rows of `elements`, `step` bytes from one to the next, side by side in the sources.
     pub fn new(elements: usize, step: usize, gap: usize, rows: usize) -> Self {
         let rest = elements & 3;
         Self {
@@ -116,6 +118,7 @@ impl Extent {
             step,
             gap,
             rows,
+            skip: 0,
         }
     }
 }

@@ -455,7 +455,7 @@ unsafe extern "C" fn finish() {
 /// the extent's rows, with a gap in the pairs behind each row.
 ///
 /// Runs once for each word of pairs. Roles: r0 pairs; r1, r2 sources; r3 offset in both; r4 step; r5, r6 elements; r7 end; r8 bytes in
-/// fours; r9 bytes of the rest; r10 rows left; r12 gap.
+/// fours; r9 bytes of the rest; r10 rows left; r12 gap; r14 skip.
 ///
 /// # Safety
 /// Each source has the elements, the pairs have room for them.
@@ -471,6 +471,8 @@ pub unsafe extern "C" fn widen(pairs: *mut i32, sources: &[*const i8; 4], extent
         "mov r8, r3",
         "mov r9, r4",
         "mov r12, r6",
+        "ldr r2, [r2]",
+        "mov lr, r2",
         "mov r4, r5",
         // Later: the second word's place, its sources, the number of rows.
         "adds r3, r0, #4",
@@ -516,6 +518,7 @@ pub unsafe extern "C" fn widen(pairs: *mut i32, sources: &[*const i8; 4], extent
         "bne 6b",
         "7:",
         "add r0, r12",
+        "add r3, lr",
         "mov r7, r10",
         "subs r7, #1",
         "mov r10, r7",

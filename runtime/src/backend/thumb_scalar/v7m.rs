@@ -389,6 +389,8 @@ pub unsafe extern "C" fn widen(pairs: *mut i32, sources: &[*const i8; 4], extent
         "7:",
         "ldr r7, [r12, #12]",
         "add r0, r7",
+        "ldr r7, [r12, #20]",
+        "add r5, r7",
         "subs r14, #1",
         "bne 3b",
         "pop {{r4-r11, pc}}",
