@@ -12,6 +12,7 @@ pub mod dsp;
 pub mod helium;
 mod rates;
 pub mod select;
+pub mod swar;
 pub mod v6m;
 pub mod v7m;
 

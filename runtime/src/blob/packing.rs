@@ -1,7 +1,7 @@
 //! The order of a linear layer's weights in a blob: an index function for each [`Packing`].
 //!
 //! Takes the number of a weight, output `o` and position `k` in the layer's inner product, which is `depth` long; gives where it is stored. A
-//! packing fills outputs and depth up with zero weights to whole blocks. A layer whose weights are packed stores `bias - zero point * sum of
+//! packing fills outputs and depth up with zero bytes to whole blocks. A layer whose weights are packed stores `bias - zero point * sum of
 //! weights` instead of its bias, so that kernels need not subtract the input's zero point; padding then counts as values, not as nothing.
 
 use super::record::Packing;
@@ -11,6 +11,8 @@ use super::record::Packing;
 enum Form {
     /// The byte is the weight.
     Plain,
+    /// The byte is the weight plus 128, modulo 256.
+    Offset,
     /// The byte is the high one of `256 * weight + partner`: one less than the weight where the partner is negative.
     High {
         /// Index of the partner.
@@ -47,7 +49,8 @@ impl Packing {
             Self::PairQuads => (4, 4),
             Self::Blocks4x16 => (4, 16),
             Self::Blocks8x16 => (8, 16),
-            Self::Columns8 => (8, 1),
+            Self::Columns8 => (8, 2),
+            Self::Offset4 | Self::HalfOffset4 => (4, 8),
         }
     }
 
@@ -68,7 +71,15 @@ impl Packing {
             Self::Rows | Self::Blocks2x4 | Self::Blocks4x16 | Self::Blocks8x16 => {
                 (block.wrapping_add(lane.wrapping_mul(step)).wrapping_add(at), Form::Plain)
             }
-            Self::Columns8 => (block.wrapping_add(lane), Form::Plain),
+            Self::Columns8 | Self::Offset4 | Self::HalfOffset4 => {
+                let plain = match self {
+                    Self::Columns8 => true,
+                    Self::Offset4 => false,
+                    _ => lane & 1 == 1,
+                };
+                let form = if plain { Form::Plain } else { Form::Offset };
+                (block.wrapping_add(at.wrapping_mul(lanes)).wrapping_add(lane), form)
+            }
             // Word `at % 2` of each pair of outputs, halfword `at / 2`; the even output is the high byte.
             Self::Pairs | Self::PairQuads => {
                 let word = (at & 1).wrapping_mul(lanes >> 1).wrapping_add(lane >> 1);
@@ -84,6 +95,7 @@ impl Packing {
         let byte = *stored.get(at)?;
         Some(match form {
             Form::Plain => byte,
+            Form::Offset => byte.wrapping_sub(i8::MIN),
             Form::High { low } => byte.wrapping_add(i8::from(*stored.get(low)? < 0)),
         })
     }
@@ -105,6 +117,7 @@ impl Packing {
                     let (at, form) = self.place(depth, o, k);
                     let borrow = match form {
                         Form::Plain => 0,
+                        Form::Offset => i8::MIN,
                         Form::High { low } => i8::from(*stored.get(low)? < 0),
                     };
                     if matches!(form, Form::High { .. }) == high {
@@ -121,7 +134,7 @@ impl Packing {
 mod tests {
     use super::*;
 
-    const ALL: [Packing; 7] = [
+    const ALL: [Packing; 9] = [
         Packing::Rows,
         Packing::Pairs,
         Packing::PairQuads,
@@ -129,6 +142,8 @@ mod tests {
         Packing::Blocks8x16,
         Packing::Columns8,
         Packing::Blocks2x4,
+        Packing::Offset4,
+        Packing::HalfOffset4,
     ];
 
     #[test]
@@ -187,6 +202,6 @@ mod tests {
     fn wrong_lengths_are_refused() {
         assert_eq!(Packing::Rows.pack(&[1, 2], 1, 2, &mut [0; 3]), None);
         assert_eq!(Packing::Pairs.pack(&[1, 2], 1, 3, &mut [0; 8]), None);
-        assert_eq!(Packing::Columns8.weight(&[0; 8], 1, 8, 0), None);
+        assert_eq!(Packing::Columns8.weight(&[0; 16], 1, 8, 0), None);
     }
 }

@@ -221,10 +221,14 @@ pub enum Packing {
     Blocks4x16 = 3,
     /// Sixteen positions of each of eight outputs: for Helium.
     Blocks8x16 = 4,
-    /// Eight outputs of each position: for cores without vectors.
+    /// Eight outputs of each position, positions in pairs: for convolutions on cores without vectors.
     Columns8 = 5,
     /// Four positions of each of two outputs: for the DSP extension where `Pairs` does not fit.
     Blocks2x4 = 6,
+    /// Four outputs of each position, each weight plus 128: for dense layers on Armv6-M.
+    Offset4 = 7,
+    /// Four outputs of each position, the weights of the first and third plus 128: for dense layers on Armv7-M.
+    HalfOffset4 = 8,
 }
 
 impl Packing {
@@ -238,6 +242,8 @@ impl Packing {
             4 => Some(Self::Blocks8x16),
             5 => Some(Self::Columns8),
             6 => Some(Self::Blocks2x4),
+            7 => Some(Self::Offset4),
+            8 => Some(Self::HalfOffset4),
             _ => None,
         }
     }
