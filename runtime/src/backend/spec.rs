@@ -8,6 +8,7 @@
 //! All kernels today are scalar, take one packing ([`Packing::Rows`](crate::blob::Packing::Rows)), want no scratch and read nothing past their operands.
 
 pub mod dsp;
+pub mod elementwise;
 pub mod helium;
 mod rates;
 pub mod select;

@@ -12,7 +12,9 @@ pub fn add_i8(
     [zero_1, zero_2, zero]: [i32; 3],
     values: &mut [i8],
     second: &[i8],
+    scratch: &mut [u8],
 ) -> Option<()> {
+    let _ = scratch;
     let p = parameters;
     let raise = |x: i8, zero: i32| i32::from(x).wrapping_sub(zero).wrapping_shl(p.left_shift as u32);
     let second = second.get(..values.len())?;
