@@ -12,8 +12,8 @@ trait Entry: Copy + bytemuck::Pod {
     /// The entry for a scaled input, `factor` being that of the output.
     fn new(scaled: i32, factor: i32) -> Self;
 
-    /// `round((a + b) * factor / 2^31)`, halves upwards, of the scaled inputs `a` and `b`.
-    fn product(self, other: Self, factor: i32) -> i32;
+    /// `round((a + b) * factor / 2^31)`, halves upwards, of the scaled inputs `a` and `b`; one less if it is negative; `offset` more.
+    fn product(self, other: Self, factor: i32, offset: i32) -> i32;
 }
 
 /// Twice the scaled input: the output's factor takes one multiplication.
@@ -24,9 +24,11 @@ impl Entry for i32 {
     }
 
     #[inline(always)]
-    fn product(self, other: Self, factor: i32) -> i32 {
-        let product = i64::from(self.wrapping_add(other)).wrapping_mul(factor.into());
-        (product.wrapping_add(1 << 31) >> 32) as i32
+    fn product(self, other: Self, factor: i32, offset: i32) -> i32 {
+        let sum = self.wrapping_add(other);
+        let product = i64::from(sum).wrapping_mul(factor.into()).wrapping_add(1 << 31);
+        // A negative sum whose product rounds to 0 is one less than stated; with half a unit in the offset the output is the same.
+        ((product >> 32) as i32).wrapping_add(offset).wrapping_add(sum >> 31)
     }
 }
 
@@ -38,8 +40,9 @@ impl Entry for i64 {
     }
 
     #[inline(always)]
-    fn product(self, other: Self, _: i32) -> i32 {
-        (self.wrapping_add(other) >> 32) as i32
+    fn product(self, other: Self, _: i32, offset: i32) -> i32 {
+        let product = (self.wrapping_add(other) >> 32) as i32;
+        product.wrapping_add(product >> 31).wrapping_add(offset)
     }
 }
 
@@ -48,54 +51,33 @@ type TableEntry = i64;
 #[cfg(not(tucano_profile = "v6m"))]
 type TableEntry = i32;
 
-/// How an input of a sum is scaled: `requantize((x - zero) << left_shift, multiplier, -exponent)`, without a branch.
-struct Scale {
-    /// Of `x = 0`, with half a unit: the product that the first rounding sees.
-    origin: i64,
-    /// From the product of one `x` to that of the next.
-    step: i64,
-    /// Half a unit of the second rounding; 0 if there is none.
-    half: i32,
-    /// Whether there is a second rounding: -1, else 0.
-    rounds: i32,
-    exponent: u32,
-}
-
-impl Scale {
-    /// Parameters are in the ranges that the operator's check asks for: the scaled input stays below 2^30.
-    fn new(zero: i32, left_shift: i32, multiplier: i32, shift: i32) -> Self {
-        let exponent = shift.wrapping_neg() as u32 & 31;
-        let step = i64::from(multiplier).wrapping_shl(left_shift as u32);
-        Self {
-            origin: step.wrapping_mul(zero.wrapping_neg().into()).wrapping_add(1 << 30),
-            step,
-            half: (1i32 << exponent) >> 1,
-            rounds: if exponent > 0 { -1 } else { 0 },
-            exponent,
-        }
-    }
-
-    /// The scaled input for the product that belongs to it.
-    #[inline(always)]
-    fn finish(&self, product: i64) -> i32 {
+/// Fills a table whose entry `x as u8` belongs to `x`: `requantize((x - zero) << left_shift, multiplier, shift)`, without a multiplication
+/// of each. Parameters are in the ranges that the operator's check asks for: the scaled input stays below 2^30. Once for many elements, so short
+/// rather than fast.
+#[cold]
+#[inline(never)]
+fn tabulate<E: Entry>(
+    table: &mut [E; 256],
+    zero: i32,
+    left_shift: i32,
+    [multiplier, shift]: [i32; 2],
+    factor: i32,
+) {
+    let exponent = shift.wrapping_neg() as u32 & 31;
+    let half = (1i32 << exponent) >> 1;
+    // Halves away from zero: one less for negative numbers, then halves upwards.
+    let rounds = if exponent > 0 { -1 } else { 0 };
+    let step = i64::from(multiplier).wrapping_shl(left_shift as u32);
+    let least = i32::from(i8::MIN).wrapping_sub(zero);
+    // The product of each `x`, with half a unit.
+    let mut product = step.wrapping_mul(least.into()).wrapping_add(1 << 30);
+    for place in 0..256usize {
         let once = (product >> 31) as i32;
-        // Halves away from zero: one less for negative numbers, then halves upwards.
-        once.wrapping_add(self.half).wrapping_add(once >> 31 & self.rounds) >> self.exponent
-    }
-
-    #[inline(always)]
-    fn scale(&self, x: i8) -> i32 {
-        self.finish(self.origin.wrapping_add(self.step.wrapping_mul(x.into())))
-    }
-
-    /// Fills a table whose entry `x as u8` belongs to `x`.
-    fn tabulate<E: Entry>(&self, factor: i32, table: &mut [E; 256]) {
-        let mut product = self.origin.wrapping_add(self.step.wrapping_mul(i8::MIN.into()));
-        let (positive, negative) = table.split_at_mut(128);
-        for entry in negative.iter_mut().chain(positive) {
-            *entry = E::new(self.finish(product), factor);
-            product = product.wrapping_add(self.step);
+        let scaled = once.wrapping_add(half).wrapping_add(once >> 31 & rounds) >> exponent;
+        if let Some(entry) = table.get_mut(place ^ 0x80) {
+            *entry = E::new(scaled, factor);
         }
+        product = product.wrapping_add(step);
     }
 }
 
@@ -121,25 +103,31 @@ impl Finish {
         Some(Self { multiplier: p.output_multiplier, offset, exponent, low: p.act_min, high: p.act_max })
     }
 
+    /// `bound` brings an output into its bounds.
     #[inline(always)]
     fn add<E: Entry>(
         &self,
-        tables: &[[E; 256]; 2],
+        [table_1, table_2]: [&[E; 256]; 2],
         values: &mut [i8],
         second: &[i8],
         bound: impl Fn(i32) -> i32,
     ) {
-        let [table_1, table_2] = tables;
         for (value, &x) in values.iter_mut().zip(second) {
             let (Some(first), Some(&second)) =
                 (table_1.get(usize::from(*value as u8)), table_2.get(usize::from(x as u8)))
             else {
                 return;
             };
-            let product = first.product(second, self.multiplier);
-            let rounded = product.wrapping_add(product >> 31).wrapping_add(self.offset) >> self.exponent;
-            *value = bound(rounded) as i8;
+            let product = first.product(second, self.multiplier, self.offset);
+            *value = bound(product >> self.exponent) as i8;
         }
+    }
+
+    /// With bounds of a network that has no sum of its own range; short rather than fast.
+    #[cold]
+    #[inline(never)]
+    fn add_within<E: Entry>(&self, tables: [&[E; 256]; 2], values: &mut [i8], second: &[i8]) {
+        self.add(tables, values, second, |y| y.max(self.low).min(self.high));
     }
 }
 
@@ -164,26 +152,32 @@ fn add_with<E: Entry>(
 ) -> Option<()> {
     let p = parameters;
     let second = second.get(..values.len())?;
-    let scale_1 = Scale::new(zero_1, p.left_shift, p.multiplier_1, p.shift_1);
-    let scale_2 = Scale::new(zero_2, p.left_shift, p.multiplier_2, p.shift_2);
-    if let (Some(tables), Some(finish)) = (tables::<E>(values.len(), scratch), Finish::new(p, zero)) {
-        for (table, scale) in tables.iter_mut().zip([scale_1, scale_2]) {
-            scale.tabulate(finish.multiplier, table);
-        }
-        let Finish { low, high, .. } = finish;
-        if low <= i8::MIN.into() && high >= i8::MAX.into() {
-            finish.add(tables, values, second, |y| y.max(i8::MIN.into()).min(i8::MAX.into()));
-        } else {
-            finish.add(tables, values, second, |y| y.max(low).min(high));
-        }
+    let (Some([table_1, table_2]), Some(finish)) = (tables::<E>(values.len(), scratch), Finish::new(p, zero))
+    else {
+        add_each(p, [zero_1, zero_2, zero], values, second);
         return Some(());
-    }
-    for (value, &x) in values.iter_mut().zip(second) {
-        let sum = scale_1.scale(*value).wrapping_add(scale_2.scale(x));
-        let result = requantize(sum, p.output_multiplier, p.output_shift).wrapping_add(zero);
-        *value = result.max(p.act_min).min(p.act_max) as i8;
+    };
+    tabulate(table_1, zero_1, p.left_shift, [p.multiplier_1, p.shift_1], finish.multiplier);
+    tabulate(table_2, zero_2, p.left_shift, [p.multiplier_2, p.shift_2], finish.multiplier);
+    if finish.low <= i8::MIN.into() && finish.high >= i8::MAX.into() {
+        finish.add([table_1, table_2], values, second, |y| y.max(i8::MIN.into()).min(i8::MAX.into()));
+    } else {
+        finish.add_within([table_1, table_2], values, second);
     }
     Some(())
+}
+
+/// A sum by its definition.
+#[cold]
+#[inline(never)]
+fn add_each(p: &add::IntegerParameters, [zero_1, zero_2, zero]: [i32; 3], values: &mut [i8], second: &[i8]) {
+    let raise = |x: i8, zero: i32| i32::from(x).wrapping_sub(zero).wrapping_shl(p.left_shift as u32);
+    for (value, &x) in values.iter_mut().zip(second) {
+        let first = requantize(raise(*value, zero_1), p.multiplier_1, p.shift_1);
+        let second = requantize(raise(x, zero_2), p.multiplier_2, p.shift_2);
+        let sum = requantize(first.wrapping_add(second), p.output_multiplier, p.output_shift);
+        *value = sum.wrapping_add(zero).max(p.act_min).min(p.act_max) as i8;
+    }
 }
 
 /// The tables, where they pay and the scratch holds them.
