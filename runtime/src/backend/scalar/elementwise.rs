@@ -52,9 +52,7 @@ type TableEntry = i64;
 type TableEntry = i32;
 
 /// Fills a table whose entry `x as u8` belongs to `x`: `requantize((x - zero) << left_shift, multiplier, shift)`, without a multiplication
-/// of each. Parameters are in the ranges that the operator's check asks for: the scaled input stays below 2^30. Once for many elements, so short
-/// rather than fast.
-#[cold]
+/// of each. Parameters are in the ranges that the operator's check asks for: the scaled input stays below 2^30.
 #[inline(never)]
 fn tabulate<E: Entry>(
     table: &mut [E; 256],
