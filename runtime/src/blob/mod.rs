@@ -67,6 +67,7 @@ mod parse;
 mod record;
 
 pub use crc::crc32;
+pub(crate) use record::product;
 #[cfg(feature = "host")]
 pub use emit::{BlobBuilder, EmitError};
 pub use parse::{Blob, Header, Layout, Requirements, Section, requirements};

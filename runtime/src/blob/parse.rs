@@ -4,7 +4,7 @@
 //! structure's checksum show to be wrong. What records mean is judged by [`crate::Model::load`].
 
 use super::crc::Crc;
-use super::record::{SectionKind, u16_at, u32_at};
+use super::record::{SectionKind, product, u16_at, u32_at};
 use super::{
     BLOB_ALIGN, HEADER_BYTES, InputContract, KNOWN_FEATURES, MAGIC, MAJOR, MAX_SECTIONS, SECTION_ENTRY_BYTES,
     StepRecord, TensorRecord, WeightRecord,
@@ -127,16 +127,18 @@ impl Section {
 
     /// All its bytes.
     pub fn bytes<'m>(&self, blob: &'m [u8]) -> Option<&'m [u8]> {
-        let length = (self.count as usize).checked_mul(self.stride as usize)?;
+        let length = product(self.count, self.stride)? as usize;
         blob.get(self.offset as usize..)?.get(..length)
     }
 
-    /// Record `index`, from its first byte to the end of the section.
+    /// Record `index`, from its first byte on. Of a section that lies in the blob, as those of a [`Blob`] do, it does not wrap; else what it
+    /// gives is still bytes of the blob.
+    #[inline]
     fn record<'m>(&self, blob: &'m [u8], index: u32) -> Option<&'m [u8]> {
         if index >= self.count {
             return None;
         }
-        self.bytes(blob)?.get((index as usize).checked_mul(self.stride as usize)?..)
+        blob.get((self.offset as usize).wrapping_add((index as usize).wrapping_mul(self.stride as usize))..)
     }
 }
 
@@ -153,6 +155,8 @@ pub struct Layout {
     pub steps: Section,
     operands: Section,
     parameters: Section,
+    /// The first one of kind [`SectionKind::Weights`].
+    constants: Section,
 }
 
 /// A blob whose sections lie inside it.
@@ -186,6 +190,7 @@ impl<'m> Blob<'m> {
             steps: empty,
             operands: empty,
             parameters: empty,
+            constants: empty,
         };
         let mut blob = Self { bytes, layout };
         header.check(bytes)?;
@@ -240,7 +245,8 @@ impl<'m> Blob<'m> {
             let stride = kind.record_bytes();
             let fits = if kind.grows() { section.stride >= stride } else { section.stride == stride };
             let bit = 1u32 << section.kind.min(31);
-            if !fits || (seen & bit != 0 && kind != SectionKind::Weights) {
+            let repeated = seen & bit != 0;
+            if !fits || (repeated && kind != SectionKind::Weights) {
                 return Err(wrong);
             }
             seen |= bit;
@@ -250,6 +256,7 @@ impl<'m> Blob<'m> {
                 SectionKind::Steps => self.layout.steps = section,
                 SectionKind::Operands => self.layout.operands = section,
                 SectionKind::Parameters => self.layout.parameters = section,
+                SectionKind::Weights if !repeated => self.layout.constants = section,
                 _ => {}
             }
         }
@@ -311,6 +318,14 @@ impl<'m> Blob<'m> {
         u16_at(self.layout.operands.record(self.bytes, index)?, 0)
     }
 
+    /// Operands from `first` on, `count` of them where there are as many.
+    pub(crate) fn operands(&self, first: u32, count: usize) -> &'m [u16] {
+        let bytes = self.layout.operands.bytes(self.bytes).unwrap_or_default();
+        let all: &[u16] = bytemuck::try_cast_slice(bytes).unwrap_or_default();
+        let rest = all.get(first as usize..).unwrap_or_default();
+        rest.get(..count).unwrap_or(rest)
+    }
+
     /// `count` parameter words from `first`.
     pub fn parameters(&self, first: u32, count: u16) -> Option<&'m [u32]> {
         let words: &[u32] = bytemuck::try_cast_slice(self.layout.parameters.bytes(self.bytes)?).ok()?;
@@ -319,7 +334,12 @@ impl<'m> Blob<'m> {
 
     /// The bytes of a weight, without slack; `None` if it does not lie, slack included, in its section.
     pub fn weight_bytes(&self, record: &WeightRecord) -> Option<&'m [u8]> {
-        let section = self.weight_sections().nth(usize::from(record.section))?.bytes(self.bytes)?;
+        let section = match record.section {
+            // The rule is one section.
+            0 => self.layout.constants,
+            further => self.weight_sections().nth(usize::from(further))?,
+        };
+        let section = section.bytes(self.bytes)?;
         let length = (record.elements as usize).checked_mul(record.dtype.bytes())?;
         let readable = section.get(record.offset as usize..)?;
         readable.get(..length.checked_add(record.slack as usize)?)?.get(..length)
@@ -412,7 +432,10 @@ impl<'m> Requirements<'m> {
     /// Operation codes of the steps, in order, with repetitions.
     pub fn operations(&self) -> impl Iterator<Item = u16> + use<'m> {
         let (bytes, steps) = (self.bytes, self.steps);
-        (0..steps.count).map_while(move |index| u16_at(steps.record(bytes, index)?, 0))
+        let section = steps.bytes(bytes).unwrap_or_default();
+        (0..steps.count).map_while(move |index| {
+            u16_at(section.get((index as usize).checked_mul(steps.stride as usize)?..)?, 0)
+        })
     }
 }
 
