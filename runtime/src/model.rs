@@ -106,6 +106,7 @@ impl<'m, O: OpSet> Model<'m, O> {
     }
 
     /// Step `index`.
+    #[inline]
     pub fn step(&self, index: u16) -> Option<Step<'_>> {
         Some(Step::new(&self.blob, index, self.blob.step(index)?))
     }
@@ -129,12 +130,14 @@ pub struct Step<'m> {
 }
 
 impl<'m> Step<'m> {
+    /// Tensors and weights of the blob have been judged.
+    #[inline(always)]
     fn new(blob: &'m Blob<'m>, index: u16, record: StepRecord) -> Self {
         let [inputs, outputs, weights] = [record.inputs, record.outputs, record.weights].map(usize::from);
         let count = inputs.wrapping_add(outputs).wrapping_add(weights);
         let operands = blob.operands(record.operands_at, count);
         let mut step = Self { blob, index, record, operands, ends: [None; 2] };
-        let tensor = |id: Option<u16>| blob.tensor(id?);
+        let tensor = |id: Option<u16>| blob.tensor_again(id?);
         step.ends = [tensor(step.input_id(0)), tensor(step.output_id(0))];
         step
     }
@@ -163,14 +166,14 @@ impl<'m> Step<'m> {
     #[inline]
     pub fn input(&self, k: usize) -> Option<TensorRecord> {
         let [input, _] = self.ends;
-        if k == 0 { input } else { self.blob.tensor(self.input_id(k)?) }
+        if k == 0 { input } else { self.blob.tensor_again(self.input_id(k)?) }
     }
 
     /// The record of output `k`.
     #[inline]
     pub fn output(&self, k: usize) -> Option<TensorRecord> {
         let [_, output] = self.ends;
-        if k == 0 { output } else { self.blob.tensor(self.output_id(k)?) }
+        if k == 0 { output } else { self.blob.tensor_again(self.output_id(k)?) }
     }
 
     /// The record of weight `k`.
@@ -228,7 +231,7 @@ impl<'m> Step<'m> {
 
     fn elements<T: bytemuck::AnyBitPattern>(&self, k: usize, dtype: DType) -> Option<&'m [T]> {
         let record = self.weight(k).filter(|record| record.dtype == dtype)?;
-        bytemuck::try_cast_slice(self.blob.weight_bytes(&record)?).ok()
+        bytemuck::try_cast_slice(self.blob.weight_bytes_again(&record)?).ok()
     }
 
     /// Whether the output lies in the place of the first input.
@@ -252,7 +255,7 @@ impl<'m> Step<'m> {
     /// The bytes of the first output.
     pub(crate) fn written<'s>(&self, memory: &'s Memory<'_>) -> Option<&'s [u8]> {
         let [_, output] = &self.ends;
-        let Place { space, range } = place_of(output.as_ref()?)?;
+        let Place { space, range } = place_again(output.as_ref()?)?;
         match space {
             Space::Arena => memory.arena.get(range),
             Space::State => memory.state.get(range),
@@ -265,9 +268,9 @@ impl<'m> Step<'m> {
     pub fn views<'s, const N: usize>(&self, memory: &'s mut Memory<'_>) -> Option<Views<'s, N>> {
         let mut inputs = [const { Place { space: Space::Arena, range: 0..0 } }; N];
         for (k, place) in inputs.iter_mut().enumerate() {
-            *place = place_of(&self.input(k)?)?;
+            *place = place_again(&self.input(k)?)?;
         }
-        memory.views(&inputs, &place_of(&self.output(0)?)?, &self.scratch())
+        memory.views(&inputs, &place_again(&self.output(0)?)?, &self.scratch())
     }
 }
 
@@ -281,6 +284,13 @@ impl core::fmt::Debug for Step<'_> {
 pub(crate) fn place_of(tensor: &TensorRecord) -> Option<Place> {
     let start = tensor.offset as usize;
     Some(Place { space: tensor.space, range: start..start.checked_add(tensor.bytes()?)? })
+}
+
+/// As [`place_of`], of a tensor that has one.
+#[inline]
+fn place_again(tensor: &TensorRecord) -> Option<Place> {
+    let start = tensor.offset as usize;
+    Some(Place { space: tensor.space, range: start..start.checked_add(tensor.bytes_again())? })
 }
 
 fn check_tensors(blob: &Blob<'_>) -> Result<(), Error> {

@@ -67,10 +67,10 @@ mod parse;
 mod record;
 
 pub use crc::crc32;
-pub(crate) use record::product;
 #[cfg(feature = "host")]
 pub use emit::{BlobBuilder, EmitError};
 pub use parse::{Blob, Header, Layout, Requirements, Section, requirements};
+pub(crate) use record::product;
 pub use record::{DType, InputContract, Packing, SectionKind, Space, StepRecord, TensorRecord, WeightRecord};
 
 /// First four bytes of a blob.

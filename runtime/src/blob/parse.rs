@@ -159,11 +159,31 @@ pub struct Layout {
     constants: Section,
 }
 
+/// The sections that are read in place at every step.
+#[derive(Clone, Copy, Debug, Default)]
+struct Arrays<'m> {
+    operands: &'m [u16],
+    parameters: &'m [u32],
+    constants: &'m [u8],
+}
+
+impl<'m> Arrays<'m> {
+    fn new(bytes: &'m [u8], layout: &Layout) -> Self {
+        let of = |section: &Section| section.bytes(bytes).unwrap_or_default();
+        Self {
+            operands: bytemuck::try_cast_slice(of(&layout.operands)).unwrap_or_default(),
+            parameters: bytemuck::try_cast_slice(of(&layout.parameters)).unwrap_or_default(),
+            constants: of(&layout.constants),
+        }
+    }
+}
+
 /// A blob whose sections lie inside it.
 #[derive(Clone, Copy, Debug)]
 pub struct Blob<'m> {
     bytes: &'m [u8],
     layout: Layout,
+    arrays: Arrays<'m>,
 }
 
 impl<'m> Blob<'m> {
@@ -192,9 +212,10 @@ impl<'m> Blob<'m> {
             parameters: empty,
             constants: empty,
         };
-        let mut blob = Self { bytes, layout };
+        let mut blob = Self { bytes, layout, arrays: Arrays::default() };
         header.check(bytes)?;
         blob.place_sections()?;
+        blob.arrays = Arrays::new(bytes, &blob.layout);
         // Few sections, none on another: the checksum costs one pass over the blob, whatever the table says.
         let computed = blob.structure_crc();
         if computed != header.structure_crc {
@@ -207,7 +228,7 @@ impl<'m> Blob<'m> {
     /// safe.
     #[cfg(feature = "host")]
     pub(crate) fn from_parts(bytes: &'m [u8], layout: Layout) -> Self {
-        Self { bytes, layout }
+        Self { bytes, layout, arrays: Arrays::new(bytes, &layout) }
     }
 
     fn place_sections(&mut self) -> Result<(), Error> {
@@ -315,34 +336,55 @@ impl<'m> Blob<'m> {
 
     /// Operand `index`, counted over all steps.
     pub fn operand(&self, index: u32) -> Option<u16> {
-        u16_at(self.layout.operands.record(self.bytes, index)?, 0)
+        self.arrays.operands.get(index as usize).copied()
     }
 
     /// Operands from `first` on, `count` of them where there are as many.
+    #[inline]
     pub(crate) fn operands(&self, first: u32, count: usize) -> &'m [u16] {
-        let bytes = self.layout.operands.bytes(self.bytes).unwrap_or_default();
-        let all: &[u16] = bytemuck::try_cast_slice(bytes).unwrap_or_default();
-        let rest = all.get(first as usize..).unwrap_or_default();
+        let rest = self.arrays.operands.get(first as usize..).unwrap_or_default();
         rest.get(..count).unwrap_or(rest)
     }
 
+    /// Tensor `index` of a blob whose tensors were all found valid.
+    #[inline(always)]
+    pub(crate) fn tensor_again(&self, index: u16) -> Option<TensorRecord> {
+        TensorRecord::parse_again(self.layout.tensors.record(self.bytes, u32::from(index))?)
+    }
+
     /// `count` parameter words from `first`.
+    #[inline]
     pub fn parameters(&self, first: u32, count: u16) -> Option<&'m [u32]> {
-        let words: &[u32] = bytemuck::try_cast_slice(self.layout.parameters.bytes(self.bytes)?).ok()?;
-        words.get(first as usize..)?.get(..usize::from(count))
+        self.arrays.parameters.get(first as usize..)?.get(..usize::from(count))
     }
 
     /// The bytes of a weight, without slack; `None` if it does not lie, slack included, in its section.
     pub fn weight_bytes(&self, record: &WeightRecord) -> Option<&'m [u8]> {
-        let section = match record.section {
-            // The rule is one section.
-            0 => self.layout.constants,
-            further => self.weight_sections().nth(usize::from(further))?,
-        };
-        let section = section.bytes(self.bytes)?;
-        let length = (record.elements as usize).checked_mul(record.dtype.bytes())?;
-        let readable = section.get(record.offset as usize..)?;
-        readable.get(..length.checked_add(record.slack as usize)?)?.get(..length)
+        let bytes = self.weight_bytes_again(record)?;
+        let beyond = self.weight_section(record)?.get(record.offset as usize..)?.get(bytes.len()..)?;
+        (beyond.len() >= record.slack as usize).then_some(bytes)
+    }
+
+    /// The bytes of a weight whose slack was found to lie in its section.
+    #[inline]
+    pub(crate) fn weight_bytes_again(&self, record: &WeightRecord) -> Option<&'m [u8]> {
+        let length = product(record.elements, record.dtype.bytes() as u32)? as usize;
+        self.weight_section(record)?.get(record.offset as usize..)?.get(..length)
+    }
+
+    /// The section of a weight; the rule is one section.
+    #[inline]
+    fn weight_section(&self, record: &WeightRecord) -> Option<&'m [u8]> {
+        match record.section {
+            0 => Some(self.arrays.constants),
+            further => self.further_section(further),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn further_section(&self, index: u16) -> Option<&'m [u8]> {
+        self.weight_sections().nth(usize::from(index))?.bytes(self.bytes)
     }
 
     fn weight_sections(&self) -> impl Iterator<Item = Section> + use<'m> {

@@ -311,9 +311,16 @@ impl TensorRecord {
     /// Reads a record. `None`: too short, unknown number of an enumeration, impossible shape, or a reserved byte that is not 0.
     /// What it is a view of is read by [`TensorRecord::viewed`].
     pub fn parse(record: &[u8]) -> Option<Self> {
+        let tensor = Self::parse_again(record)?;
+        (u8_at(record, 3)? == 0 && is_shape(tensor.rank, &tensor.shape)).then_some(tensor)
+    }
+
+    /// Reads a record that [`TensorRecord::parse`] has accepted: shape and reserved byte are not judged again.
+    #[inline(always)]
+    pub(super) fn parse_again(record: &[u8]) -> Option<Self> {
         let [kind, a, b, c, d, offset, window, scale_bits, zero_point] = words(record)?;
-        let [space, dtype, rank, reserved] = kind.to_le_bytes();
-        let tensor = Self {
+        let [space, dtype, rank, _] = kind.to_le_bytes();
+        Some(Self {
             space: Space::parse(space)?,
             dtype: DType::parse(dtype)?,
             rank,
@@ -323,8 +330,7 @@ impl TensorRecord {
             slack: (window >> 16) as u16,
             scale_bits,
             zero_point: zero_point.cast_signed(),
-        };
-        (reserved == 0 && is_shape(rank, &tensor.shape)).then_some(tensor)
+        })
     }
 
     /// The number of the tensor that a record's tensor is a view of; `None` if it is no view.
@@ -358,6 +364,13 @@ impl TensorRecord {
     pub fn bytes(&self) -> Option<usize> {
         let elements = u32::try_from(self.elements()?).ok()?;
         Some(product(elements, self.dtype.bytes() as u32)? as usize)
+    }
+
+    /// As [`TensorRecord::bytes`], of a tensor that was found not to pass `u32`.
+    #[inline]
+    pub(crate) fn bytes_again(&self) -> usize {
+        let elements = self.shape.iter().fold(1u32, |product, &extent| product.wrapping_mul(extent));
+        elements.wrapping_mul(self.dtype.bytes() as u32) as usize
     }
 
     /// Its axes, without the unused ones.
