@@ -8,7 +8,7 @@ use crate::ops::unary::{Kind, Parameters};
 use crate::quant::requantize;
 
 /// An entry of the tables that a sum may use: what one `i8` of an input adds.
-trait Entry: Copy + bytemuck::Pod {
+pub(in crate::backend) trait Entry: Copy + bytemuck::Pod {
     /// The entry for a scaled input, `factor` being that of the output.
     fn new(scaled: i32, factor: i32) -> Self;
 
@@ -80,10 +80,12 @@ fn tabulate<E: Entry>(
 }
 
 /// How a sum of scaled inputs becomes an output where one rounding serves: the zero point is added before the shift.
-struct Finish {
+#[repr(C)]
+pub(in crate::backend) struct Finish {
     multiplier: i32,
     /// Zero point and half a unit, before the shift.
     offset: i32,
+    /// Of the shift to the right, 1 to 22.
     exponent: u32,
     low: i32,
     high: i32,
@@ -105,7 +107,7 @@ impl Finish {
     #[inline(always)]
     fn add<E: Entry>(
         &self,
-        [table_1, table_2]: [&[E; 256]; 2],
+        [table_1, table_2]: &[[E; 256]; 2],
         values: &mut [i8],
         second: &[i8],
         bound: impl Fn(i32) -> i32,
@@ -124,7 +126,7 @@ impl Finish {
     /// With bounds of a network that has no sum of its own range; short rather than fast.
     #[cold]
     #[inline(never)]
-    fn add_within<E: Entry>(&self, tables: [&[E; 256]; 2], values: &mut [i8], second: &[i8]) {
+    fn add_within<E: Entry>(&self, tables: &[[E; 256]; 2], values: &mut [i8], second: &[i8]) {
         self.add(tables, values, second, |y| y.max(self.low).min(self.high));
     }
 }
@@ -143,26 +145,42 @@ pub fn add_i8(
 #[inline(always)]
 fn add_with<E: Entry>(
     parameters: &add::IntegerParameters,
-    [zero_1, zero_2, zero]: [i32; 3],
+    zero_points: [i32; 3],
     values: &mut [i8],
     second: &[i8],
     scratch: &mut [u8],
 ) -> Option<()> {
-    let p = parameters;
     let second = second.get(..values.len())?;
-    let (Some([table_1, table_2]), Some(finish)) = (tables::<E>(values.len(), scratch), Finish::new(p, zero))
-    else {
-        add_each(p, [zero_1, zero_2, zero], values, second);
+    let Some((tables, finish)) = prepare::<E>(parameters, zero_points, values.len(), scratch) else {
+        add_each(parameters, zero_points, values, second);
         return Some(());
     };
-    tabulate(table_1, zero_1, p.left_shift, [p.multiplier_1, p.shift_1], finish.multiplier);
-    tabulate(table_2, zero_2, p.left_shift, [p.multiplier_2, p.shift_2], finish.multiplier);
     if finish.low <= i8::MIN.into() && finish.high >= i8::MAX.into() {
-        finish.add([table_1, table_2], values, second, |y| y.max(i8::MIN.into()).min(i8::MAX.into()));
+        finish.add(tables, values, second, |y| y.max(i8::MIN.into()).min(i8::MAX.into()));
     } else {
-        finish.add_within([table_1, table_2], values, second);
+        finish.add_within(tables, values, second);
     }
     Some(())
+}
+
+/// Fills the tables of a sum, one for each input; `None` where they do not pay, the scratch does not hold them, or the closed form does not serve.
+#[inline(always)]
+pub(in crate::backend) fn prepare<'a, E: Entry>(
+    p: &add::IntegerParameters,
+    [zero_1, zero_2, zero]: [i32; 3],
+    elements: usize,
+    scratch: &'a mut [u8],
+) -> Option<(&'a [[E; 256]; 2], Finish)> {
+    let finish = Finish::new(p, zero)?;
+    if elements < LEAST_TABLED {
+        return None;
+    }
+    let bytes = scratch.get_mut(..size_of::<[[E; 256]; 2]>())?;
+    let tables: &mut [[E; 256]; 2] = bytemuck::try_from_bytes_mut(bytes).ok()?;
+    let [table_1, table_2] = tables;
+    tabulate(table_1, zero_1, p.left_shift, [p.multiplier_1, p.shift_1], finish.multiplier);
+    tabulate(table_2, zero_2, p.left_shift, [p.multiplier_2, p.shift_2], finish.multiplier);
+    Some((tables, finish))
 }
 
 /// A sum by its definition.
@@ -176,15 +194,6 @@ fn add_each(p: &add::IntegerParameters, [zero_1, zero_2, zero]: [i32; 3], values
         let sum = requantize(first.wrapping_add(second), p.output_multiplier, p.output_shift);
         *value = sum.wrapping_add(zero).max(p.act_min).min(p.act_max) as i8;
     }
-}
-
-/// The tables, where they pay and the scratch holds them.
-fn tables<E: Entry>(elements: usize, scratch: &mut [u8]) -> Option<&mut [[E; 256]; 2]> {
-    if elements < LEAST_TABLED {
-        return None;
-    }
-    let bytes = scratch.get_mut(..size_of::<[[E; 256]; 2]>())?;
-    bytemuck::try_from_bytes_mut(bytes).ok()
 }
 
 #[inline(never)]
