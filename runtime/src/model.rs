@@ -46,7 +46,7 @@ impl<'m, O: OpSet> Model<'m, O> {
         for index in 0..count.ok_or(Error::new(ErrorKind::Section, SectionKind::Steps as u32))? {
             let record = blob.step(index).ok_or(Error::at_step(ErrorKind::Step, index, 0, 0))?;
             let fault = |(kind, value)| Error::at_step(kind, index, record.op, value);
-            let step = Step { blob: &blob, index, record };
+            let step = Step::new(&blob, index, record);
             check_step(&step, &mut defined, O::in_place(record.op)).map_err(fault)?;
             O::check(&step).map_err(|kind| fault((kind, 0)))?;
         }
@@ -107,8 +107,9 @@ impl<'m, O: OpSet> Model<'m, O> {
     }
 
     /// Step `index`.
+    #[inline]
     pub fn step(&self, index: u16) -> Option<Step<'_>> {
-        Some(Step { blob: &self.blob, index, record: self.blob.step(index)? })
+        Some(Step::new(&self.blob, index, self.blob.step(index)?))
     }
 
     /// All steps, in order.
@@ -123,9 +124,25 @@ pub struct Step<'m> {
     blob: &'m Blob<'m>,
     index: u16,
     record: StepRecord,
+    /// Inputs, outputs, weights.
+    operands: &'m [u16],
+    /// What operators ask for again and again: the first input and the first output.
+    ends: [Option<TensorRecord>; 2],
 }
 
 impl<'m> Step<'m> {
+    /// Tensors and weights of the blob have been judged.
+    #[inline(always)]
+    fn new(blob: &'m Blob<'m>, index: u16, record: StepRecord) -> Self {
+        let [inputs, outputs, weights] = [record.inputs, record.outputs, record.weights].map(usize::from);
+        let count = inputs.wrapping_add(outputs).wrapping_add(weights);
+        let operands = blob.operands(record.operands_at, count);
+        let mut step = Self { blob, index, record, operands, ends: [None; 2] };
+        let tensor = |id: Option<u16>| blob.tensor_again(id?);
+        step.ends = [tensor(step.input_id(0)), tensor(step.output_id(0))];
+        step
+    }
+
     /// Its place in the order of execution, from 0.
     pub fn index(&self) -> u16 {
         self.index
@@ -147,13 +164,17 @@ impl<'m> Step<'m> {
     }
 
     /// The record of input `k`.
+    #[inline]
     pub fn input(&self, k: usize) -> Option<TensorRecord> {
-        self.blob.tensor(self.input_id(k)?)
+        let [input, _] = self.ends;
+        if k == 0 { input } else { self.blob.tensor_again(self.input_id(k)?) }
     }
 
     /// The record of output `k`.
+    #[inline]
     pub fn output(&self, k: usize) -> Option<TensorRecord> {
-        self.blob.tensor(self.output_id(k)?)
+        let [_, output] = self.ends;
+        if k == 0 { output } else { self.blob.tensor_again(self.output_id(k)?) }
     }
 
     /// The record of weight `k`.
@@ -181,8 +202,7 @@ impl<'m> Step<'m> {
         if k >= usize::from(count) {
             return None;
         }
-        let place = u32::try_from(before.checked_add(k)?).ok()?;
-        self.blob.operand(self.record.operands_at.checked_add(place)?)
+        self.operands.get(before.checked_add(k)?).copied()
     }
 
     /// The parameter words.
@@ -212,7 +232,7 @@ impl<'m> Step<'m> {
 
     fn elements<T: bytemuck::AnyBitPattern>(&self, k: usize, dtype: DType) -> Option<&'m [T]> {
         let record = self.weight(k).filter(|record| record.dtype == dtype)?;
-        bytemuck::try_cast_slice(self.blob.weight_bytes(&record)?).ok()
+        bytemuck::try_cast_slice(self.blob.weight_bytes_again(&record)?).ok()
     }
 
     /// Whether the output lies in the place of the first input.
@@ -243,14 +263,25 @@ impl<'m> Step<'m> {
         start..start.saturating_add(self.scratch_bytes())
     }
 
+    /// The bytes of the first output.
+    pub(crate) fn written<'s>(&self, memory: &'s Memory<'_>) -> Option<&'s [u8]> {
+        let [_, output] = &self.ends;
+        let Place { space, range } = place_again(output.as_ref()?)?;
+        match space {
+            Space::Arena => memory.arena.get(range),
+            Space::State => memory.state.get(range),
+            _ => None,
+        }
+    }
+
     /// Views of the first `N` inputs, the first output and the scratch. `None` if the step has fewer inputs; after a load, never for
     /// the number of inputs that the operator's check has settled.
     pub fn views<'s, const N: usize>(&self, memory: &'s mut Memory<'_>) -> Option<Views<'s, N>> {
         let mut inputs = [const { Place { space: Space::Arena, range: 0..0 } }; N];
         for (k, place) in inputs.iter_mut().enumerate() {
-            *place = place_of(&self.input(k)?)?;
+            *place = place_again(&self.input(k)?)?;
         }
-        memory.views(&inputs, &place_of(&self.output(0)?)?, &self.scratch())
+        memory.views(&inputs, &place_again(&self.output(0)?)?, &self.scratch())
     }
 }
 
@@ -264,6 +295,13 @@ impl core::fmt::Debug for Step<'_> {
 pub(crate) fn place_of(tensor: &TensorRecord) -> Option<Place> {
     let start = tensor.offset as usize;
     Some(Place { space: tensor.space, range: start..start.checked_add(tensor.bytes()?)? })
+}
+
+/// As [`place_of`], of a tensor that has one.
+#[inline]
+fn place_again(tensor: &TensorRecord) -> Option<Place> {
+    let start = tensor.offset as usize;
+    Some(Place { space: tensor.space, range: start..start.checked_add(tensor.bytes_again())? })
 }
 
 fn check_tensors(blob: &Blob<'_>) -> Result<(), Error> {

@@ -197,7 +197,7 @@ impl<'m, O: OpSet, B: Backend> Session<'m, O, B> {
         let mut memory = Memory { arena, state };
         let fault = Error::at_step(ErrorKind::Internal, step.index(), step.op(), 0);
         O::run(self.backend, &step, &mut memory).ok_or(fault)?;
-        observer.after(&step, step.views::<0>(&mut memory).ok_or(fault)?.output);
+        observer.after(&step, step.written(&memory).ok_or(fault)?);
         cursor.next = cursor.next.saturating_add(1);
         Ok(true)
     }

@@ -7,5 +7,6 @@ pub mod elements;
 pub mod fault;
 pub mod memory;
 pub mod program;
+pub mod random;
 pub mod semihosting;
 pub mod startup;

@@ -255,8 +255,9 @@ pub trait Backend: Copy {
         zero_points: [i32; 3],
         values: &mut [i8],
         second: &[i8],
+        scratch: &mut [u8],
     ) -> Option<()> {
-        scalar::elementwise::add_i8(parameters, zero_points, values, second)
+        scalar::elementwise::add_i8(parameters, zero_points, values, second, scratch)
     }
 
     /// Adds `second` to `values`, within `bounds`.

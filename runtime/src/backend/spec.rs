@@ -9,6 +9,7 @@
 //! without rates of its own counts as portable code. No kernel reads past its operands.
 
 pub mod dsp;
+pub mod elementwise;
 pub mod helium;
 mod rates;
 pub mod select;

@@ -71,6 +71,7 @@ pub use crc::crc32;
 pub use emit::{BlobBuilder, EmitError};
 pub use packing::{folded_bias, is_narrow, unfolded_bias};
 pub use parse::{Blob, Header, Layout, Requirements, Section, requirements};
+pub(crate) use record::product;
 pub use record::{DType, InputContract, Packing, SectionKind, Space, StepRecord, TensorRecord, WeightRecord};
 
 /// First four bytes of a blob.

@@ -16,6 +16,27 @@ fn u8_at(bytes: &[u8], at: usize) -> Option<u8> {
     bytes.get(at).copied()
 }
 
+/// The first `N` words of a record. Records are read at every step: in one piece where they lie at a multiple of 4.
+#[inline(always)]
+fn words<const N: usize>(record: &[u8]) -> Option<[u32; N]> {
+    let bytes = record.get(..N.checked_mul(4)?)?;
+    match bytemuck::try_cast_slice::<u8, u32>(bytes) {
+        Ok(words) => words.first_chunk().copied(),
+        Err(_) => scattered_words(bytes),
+    }
+}
+
+/// The first `N` words of a record that lies elsewhere, as strides of later versions may have it.
+#[cold]
+#[inline(never)]
+fn scattered_words<const N: usize>(bytes: &[u8]) -> Option<[u32; N]> {
+    let mut words = [0; N];
+    for (word, bytes) in words.iter_mut().zip(bytes.as_chunks().0) {
+        *word = u32::from_le_bytes(*bytes);
+    }
+    Some(words)
+}
+
 fn shape_at(bytes: &[u8], at: usize) -> Option<[u32; MAX_RANK]> {
     Some([
         u32_at(bytes, at)?,
@@ -30,6 +51,12 @@ fn is_shape(rank: u8, shape: &[u32; MAX_RANK]) -> bool {
     let rank = usize::from(rank);
     (1..=MAX_RANK).contains(&rank)
         && shape.iter().enumerate().all(|(axis, &extent)| if axis < rank { extent > 0 } else { extent == 1 })
+}
+
+/// `a * b`; `None` if it passes `u32`. Halfwords, the rule, take no long multiplication.
+#[inline]
+pub(crate) fn product(a: u32, b: u32) -> Option<u32> {
+    if (a | b) >> 16 == 0 { Some(a.wrapping_mul(b)) } else { a.checked_mul(b) }
 }
 
 /// Writes the fields of a record one after the other.
@@ -293,18 +320,26 @@ impl TensorRecord {
     /// Reads a record. `None`: too short, unknown number of an enumeration, impossible shape, or a reserved byte that is not 0.
     /// What it is a view of is read by [`TensorRecord::viewed`].
     pub fn parse(record: &[u8]) -> Option<Self> {
-        let tensor = Self {
-            space: Space::parse(u8_at(record, 0)?)?,
-            dtype: DType::parse(u8_at(record, 1)?)?,
-            rank: u8_at(record, 2)?,
-            shape: shape_at(record, 4)?,
-            offset: u32_at(record, 20)?,
-            window_rows: u16_at(record, 24)?,
-            slack: u16_at(record, 26)?,
-            scale_bits: u32_at(record, 28)?,
-            zero_point: u32_at(record, 32)?.cast_signed(),
-        };
+        let tensor = Self::parse_again(record)?;
         (u8_at(record, 3)? == 0 && is_shape(tensor.rank, &tensor.shape)).then_some(tensor)
+    }
+
+    /// Reads a record that [`TensorRecord::parse`] has accepted: shape and reserved byte are not judged again.
+    #[inline(always)]
+    pub(super) fn parse_again(record: &[u8]) -> Option<Self> {
+        let [kind, a, b, c, d, offset, window, scale_bits, zero_point] = words(record)?;
+        let [space, dtype, rank, _] = kind.to_le_bytes();
+        Some(Self {
+            space: Space::parse(space)?,
+            dtype: DType::parse(dtype)?,
+            rank,
+            shape: [a, b, c, d],
+            offset,
+            window_rows: window as u16,
+            slack: (window >> 16) as u16,
+            scale_bits,
+            zero_point: zero_point.cast_signed(),
+        })
     }
 
     /// The number of the tensor that a record's tensor is a view of; `None` if it is no view.
@@ -330,17 +365,21 @@ impl TensorRecord {
 
     /// Number of elements; `None` if it passes `u32`.
     pub fn elements(&self) -> Option<usize> {
-        let mut elements = 1u32;
-        for &extent in &self.shape {
-            elements = elements.checked_mul(extent)?;
-        }
-        Some(elements as usize)
+        let [a, b, c, d] = self.shape;
+        Some(product(product(a, b)?, product(c, d)?)? as usize)
     }
 
     /// Number of bytes, without slack; `None` if it passes `u32`.
     pub fn bytes(&self) -> Option<usize> {
         let elements = u32::try_from(self.elements()?).ok()?;
-        Some(elements.checked_mul(self.dtype.bytes() as u32)? as usize)
+        Some(product(elements, self.dtype.bytes() as u32)? as usize)
+    }
+
+    /// As [`TensorRecord::bytes`], of a tensor that was found not to pass `u32`.
+    #[inline]
+    pub(crate) fn bytes_again(&self) -> usize {
+        let elements = self.shape.iter().fold(1u32, |product, &extent| product.wrapping_mul(extent));
+        elements.wrapping_mul(self.dtype.bytes() as u32) as usize
     }
 
     /// Its axes, without the unused ones.
@@ -381,14 +420,10 @@ impl WeightRecord {
 
     /// Reads a record. `None`: too short, or unknown number of an enumeration.
     pub fn parse(record: &[u8]) -> Option<Self> {
-        Some(Self {
-            section: u16_at(record, 0)?,
-            packing: Packing::parse(u8_at(record, 2)?)?,
-            dtype: DType::parse(u8_at(record, 3)?)?,
-            offset: u32_at(record, 4)?,
-            elements: u32_at(record, 8)?,
-            slack: u32_at(record, 12)?,
-        })
+        let [kind, offset, elements, slack] = words(record)?;
+        let [.., packing, dtype] = kind.to_le_bytes();
+        let (packing, dtype) = (Packing::parse(packing)?, DType::parse(dtype)?);
+        Some(Self { section: kind as u16, packing, dtype, offset, elements, slack })
     }
 
     /// The record as bytes.
@@ -446,18 +481,21 @@ impl StepRecord {
 
     /// Reads a record. `None`: too short, or the reserved byte is not 0.
     pub fn parse(record: &[u8]) -> Option<Self> {
+        let [kind, counts, operands_at, parameters_at, scratch_at, scratch_bytes] = words(record)?;
+        let [.., reserved, inputs] = kind.to_le_bytes();
+        let [outputs, weights, ..] = counts.to_le_bytes();
         let step = Self {
-            op: u16_at(record, 0)?,
-            inputs: u8_at(record, 3)?,
-            outputs: u8_at(record, 4)?,
-            weights: u8_at(record, 5)?,
-            parameters: u16_at(record, 6)?,
-            operands_at: u32_at(record, 8)?,
-            parameters_at: u32_at(record, 12)?,
-            scratch_at: u32_at(record, 16)?,
-            scratch_bytes: u32_at(record, 20)?,
+            op: kind as u16,
+            inputs,
+            outputs,
+            weights,
+            parameters: (counts >> 16) as u16,
+            operands_at,
+            parameters_at,
+            scratch_at,
+            scratch_bytes,
         };
-        (u8_at(record, 2)? == 0).then_some(step)
+        (reserved == 0).then_some(step)
     }
 
     /// The record as bytes.

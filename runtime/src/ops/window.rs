@@ -3,7 +3,7 @@
 //! Takes extents, strides, dilations and padding; gives, for each window, the input positions under its taps. Refuses whatever would let
 //! a position leave 31 bits and whatever does not give the stated output extent.
 
-use crate::blob::TensorRecord;
+use crate::blob::{TensorRecord, product};
 use crate::error::ErrorKind;
 
 /// One image axis and the windows along it.
@@ -44,7 +44,7 @@ impl Axis {
         if kernel == 0 || stride == 0 || dilation == 0 {
             return Err(ErrorKind::Parameter);
         }
-        let reach = kernel.wrapping_sub(1).checked_mul(dilation).and_then(|taps| taps.checked_add(1));
+        let reach = product(kernel.wrapping_sub(1), dilation).and_then(|taps| taps.checked_add(1));
         let padded = input.checked_add(before).and_then(|sum| sum.checked_add(after));
         let (Some(reach), Some(padded)) = (reach, padded) else {
             return Err(ErrorKind::Parameter);
@@ -54,7 +54,7 @@ impl Axis {
         }
         // (output - 1) * stride <= free < output * stride, without a division.
         let free = padded.wrapping_sub(reach);
-        let past_last = output.checked_mul(stride).ok_or(ErrorKind::Shape)?;
+        let past_last = product(output, stride).ok_or(ErrorKind::Shape)?;
         if past_last <= free || past_last.wrapping_sub(stride) > free {
             return Err(ErrorKind::Shape);
         }

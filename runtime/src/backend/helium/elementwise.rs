@@ -105,6 +105,7 @@ pub fn add_i8(
     zero_points: [i32; 3],
     values: &mut [i8],
     second: &[i8],
+    scratch: &mut [u8],
 ) -> Option<()> {
     const HALF: i32 = 1 << 30;
     let p = parameters;
@@ -117,7 +118,7 @@ pub fn add_i8(
     let shifts_fit = (1..=22).contains(&p.left_shift) && p.output_shift < 0;
     let [zero_1, zero_2, zero] = zero_points;
     if rounds == 0 || !shifts_fit || !(first_is_half || second_is_half) {
-        return scalar::elementwise::add_i8(p, zero_points, values, second);
+        return scalar::elementwise::add_i8(p, zero_points, values, second, scratch);
     }
     let output = head.as_mut_ptr();
     let (first, other) = (output.cast_const(), second_head.as_ptr());

@@ -212,8 +212,9 @@ impl Backend for Helium {
         zero_points: [i32; 3],
         values: &mut [i8],
         second: &[i8],
+        scratch: &mut [u8],
     ) -> Option<()> {
-        elementwise::add_i8(parameters, zero_points, values, second)
+        elementwise::add_i8(parameters, zero_points, values, second, scratch)
     }
 }
 

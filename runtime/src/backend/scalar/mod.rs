@@ -11,4 +11,6 @@ pub(super) mod in_place;
 mod packed;
 pub(super) mod permute;
 pub(super) mod pool2d;
+#[cfg(test)]
+mod reference;
 pub(super) mod softmax;
