@@ -6,8 +6,8 @@
 use super::crc::Crc;
 use super::record::{SectionKind, u16_at, u32_at};
 use super::{
-    BLOB_ALIGN, HEADER_BYTES, InputContract, KNOWN_FEATURES, MAGIC, MAJOR, MAX_SECTIONS, SECTION_ENTRY_BYTES,
-    StepRecord, TensorRecord, WeightRecord,
+    BLOB_ALIGN, HEADER_BYTES, InputContract, KNOWN_FEATURES, MAGIC, MAJOR, MAX_SECTIONS, RegionRecord,
+    SECTION_ENTRY_BYTES, StepRecord, TensorRecord, WeightRecord,
 };
 use crate::error::{Error, ErrorKind};
 
@@ -153,6 +153,8 @@ pub struct Layout {
     pub steps: Section,
     operands: Section,
     parameters: Section,
+    /// [`RegionRecord`]s.
+    pub regions: Section,
 }
 
 /// A blob whose sections lie inside it.
@@ -186,6 +188,7 @@ impl<'m> Blob<'m> {
             steps: empty,
             operands: empty,
             parameters: empty,
+            regions: empty,
         };
         let mut blob = Self { bytes, layout };
         header.check(bytes)?;
@@ -234,7 +237,7 @@ impl<'m> Blob<'m> {
                 }
                 continue;
             };
-            if kind == SectionKind::Regions || (kind == SectionKind::Golden && section.critical == 1) {
+            if kind == SectionKind::Golden && section.critical == 1 {
                 return Err(Error::new(ErrorKind::UnknownSection, u32::from(section.kind)));
             }
             let stride = kind.record_bytes();
@@ -250,6 +253,7 @@ impl<'m> Blob<'m> {
                 SectionKind::Steps => self.layout.steps = section,
                 SectionKind::Operands => self.layout.operands = section,
                 SectionKind::Parameters => self.layout.parameters = section,
+                SectionKind::Regions => self.layout.regions = section,
                 _ => {}
             }
         }
@@ -299,6 +303,17 @@ impl<'m> Blob<'m> {
     /// Step `index`; `None` if there is none or its record is invalid.
     pub fn step(&self, index: u16) -> Option<StepRecord> {
         StepRecord::parse(self.layout.steps.record(self.bytes, u32::from(index))?)
+    }
+
+    /// Region `index`; `None` if there is none or its record is invalid.
+    pub fn region(&self, index: u32) -> Option<RegionRecord> {
+        RegionRecord::parse(self.layout.regions.record(self.bytes, index)?)
+    }
+
+    /// The region that begins with step `first`.
+    pub fn region_at(&self, first: u16) -> Option<RegionRecord> {
+        let mut regions = (0..self.layout.regions.count).map_while(|index| self.region(index));
+        regions.find(|region| region.first == first)
     }
 
     /// Number of steps.
