@@ -7,7 +7,8 @@ use core::marker::PhantomData;
 use core::ops::Range;
 
 use crate::arena::{MAX_INPUTS, Memory, Place, Views};
-use crate::blob::{Blob, DType, SectionKind, Space, StepRecord, TensorRecord, WeightRecord};
+use crate::backend::spec::select::{Isa, Request, SCALAR, Selection, select};
+use crate::blob::{Blob, DType, Packing, SectionKind, Space, StepRecord, TensorRecord, WeightRecord};
 use crate::error::{Error, ErrorKind};
 use crate::op_set::OpSet;
 use crate::region;
@@ -223,6 +224,16 @@ impl<'m> Step<'m> {
         read.is_some() && read == written
     }
 
+    /// The kernel that the code of a backend takes for it, and the scratch that this kernel wants.
+    pub fn selection(&self, isa: Isa) -> Selection {
+        let scalar = Selection { name: SCALAR, scratch_bytes: 0 };
+        Request::of(self).map_or(scalar, |request| {
+            let own = select(isa, &request);
+            // With less scratch than it wants, a kernel does not run.
+            if own.scratch_bytes > self.scratch_bytes() { select(Isa::Scalar, &request) } else { own }
+        })
+    }
+
     /// Bytes of the scratch in the arena. It is aligned as the arena is.
     pub fn scratch_bytes(&self) -> usize {
         self.record.scratch_bytes as usize
@@ -312,6 +323,7 @@ fn check_weights(blob: &Blob<'_>) -> Result<(), Error> {
         let sound = blob.weight(index).filter(|record| {
             record.offset.is_multiple_of(16)
                 && record.dtype != DType::F16
+                && (record.packing == Packing::Rows || record.dtype == DType::I8)
                 && blob.weight_bytes(record).is_some()
         });
         if sound.is_none() {

@@ -10,7 +10,9 @@ pub mod write;
 
 pub use module::module;
 
-use tucano::blob::{BlobBuilder, DType, Packing, Space, TensorRecord};
+use step::Constant;
+use tucano::backend::spec::select::Isa;
+use tucano::blob::{BlobBuilder, DType, Space, TensorRecord};
 use tucano::ops::OpCode;
 
 use crate::graph::{Graph, ValueId};
@@ -47,6 +49,8 @@ pub struct Program<'a> {
     pub quantized: Option<&'a Quantized>,
     /// Names of the classes; may be empty.
     pub labels: &'a [String],
+    /// For whose kernels weights are packed; the plan's.
+    pub isa: Isa,
 }
 
 impl Program<'_> {
@@ -94,16 +98,17 @@ pub fn emit(program: &Program) -> Result<Vec<u8>, Error> {
             zero_point: quantization.map_or(0, |q| q.zero_point),
         }));
     }
-    for step in &layout.steps {
+    for (step, (scratch_at, scratch_bytes)) in layout.steps.iter().zip(&program.plan.scratch) {
         let encoded = program.encode(step)?;
         let weights: Vec<u16> = encoded
             .weights
             .iter()
-            .map(|(dtype, bytes)| builder.weight(*dtype, Packing::Rows, bytes))
+            .map(|Constant { dtype, packing, bytes }| builder.weight(*dtype, *packing, bytes))
             .collect();
         let inputs: Vec<u16> = step.inputs.iter().map(|tensor| tensors[*tensor]).collect();
         let output = [tensors[step.output]];
-        builder.step(&step.name, encoded.op, &inputs, &output, &weights, &encoded.parameters, (0, 0));
+        let scratch = (word(*scratch_at)?, word(*scratch_bytes)?);
+        builder.step(&step.name, encoded.op, &inputs, &output, &weights, &encoded.parameters, scratch);
     }
     let of = |indices: &[usize]| indices.iter().map(|index| tensors[*index]).collect::<Vec<u16>>();
     builder.inputs(&of(&layout.inputs));

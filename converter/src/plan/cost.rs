@@ -4,6 +4,7 @@
 //! ([`candidate_instructions`]): the same units of work are counted for both, padding left out as the kernels leave it out. Gives counts of executed
 //! instructions, requantisation of every intermediate value included; `None` where the core or one of its kernels has not been measured.
 
+use tucano::backend::spec::select::Isa;
 use tucano::backend::spec::{Core, Kernel, Work};
 use tucano::blob::TensorRecord;
 use tucano::host::Runner;
@@ -12,7 +13,7 @@ use tucano::ops::window::{Axis, Window};
 use tucano::ops::{conv2d, pool2d, unary};
 use tucano::{Model, OpSet, Step};
 
-use super::plan;
+use super::{needs, plan_for};
 use crate::calibrate::covariance::Geometry;
 use crate::emit;
 use crate::graph::{Graph, Op};
@@ -47,8 +48,9 @@ pub fn candidate_instructions(core: Core, int8: Option<Widths>, stages: &[Geomet
 /// also for a graph that no blob can hold.
 pub fn fixed_instructions(graph: &Graph, core: Core, int8: bool) -> Option<u64> {
     let legal = legalize(graph).ok()?;
-    let plan = plan(layout(&legal).ok()?, |_| 4);
-    let program = emit::Program { graph: &legal, plan: &plan, quantized: None, labels: &[] };
+    let plan = plan_for(&legal, None, Isa::Scalar).ok()?;
+    let program =
+        emit::Program { graph: &legal, plan: &plan, quantized: None, labels: &[], isa: Isa::Scalar };
     let runner = Runner::new(&emit::emit(&program).ok()?).ok()?;
     let model = runner.model();
     let is_layer = |step: &layout::Step| {
@@ -121,21 +123,7 @@ fn is_depthwise(stage: &Geometry) -> bool {
 }
 
 fn linear_work(stage: &Geometry, kernel: &Kernel) -> Work {
-    let axis = |k: usize| Axis {
-        input: stage.input[k + 1],
-        output: stage.output[k + 1],
-        kernel: stage.kernel[k],
-        stride: stage.strides[k],
-        dilation: stage.dilations[k],
-        pad: stage.pads[k],
-    };
-    let window = Window {
-        batch: stage.images,
-        rows: axis(0),
-        columns: axis(1),
-        inputs: stage.input[0],
-        outputs: stage.output[0],
-    };
+    let window = needs::window(stage);
     match operation(stage, Numbers::Floats) {
         OpCode::DenseF32 => dense_work(stage.images as u64, stage.input[0], stage.output[0], kernel),
         OpCode::DepthwiseConv2dF32 => block_work(&window, kernel),
@@ -293,10 +281,14 @@ mod tests {
                     })
                     .map(|options| quantize::quantize(&graph, Some(&data), &options).unwrap());
                 let stored = quantized.as_ref().map_or(&graph, |quantized| &quantized.graph);
-                let bytes = |id| quantized.as_ref().map_or(4, |quantized| quantized.dtype(id).bytes());
-                let plan = plan(layout(stored).unwrap(), bytes);
-                let program =
-                    emit::Program { graph: stored, plan: &plan, quantized: quantized.as_ref(), labels: &[] };
+                let plan = plan_for(stored, quantized.as_ref(), Isa::Scalar).unwrap();
+                let program = emit::Program {
+                    graph: stored,
+                    plan: &plan,
+                    quantized: quantized.as_ref(),
+                    labels: &[],
+                    isa: Isa::Scalar,
+                };
                 let runner = Runner::new(emit::emit(&program).unwrap()).unwrap();
                 for core in [Core::CortexM0, Core::CortexM4] {
                     let whole: u64 = instructions(&runner.model(), core).unwrap().iter().sum();

@@ -18,6 +18,26 @@ enum Form {
     },
 }
 
+/// The bias that is stored with packed weights of one output: `bias - zero_point * sum of weights`, modulo 2^32.
+pub fn folded_bias(weights: impl Iterator<Item = i8>, zero_point: i32, bias: i32) -> i32 {
+    bias.wrapping_sub(zero_point.wrapping_mul(sum(weights)))
+}
+
+/// The bias that [`folded_bias`] was given.
+pub fn unfolded_bias(weights: impl Iterator<Item = i8>, zero_point: i32, stored: i32) -> i32 {
+    stored.wrapping_add(zero_point.wrapping_mul(sum(weights)))
+}
+
+fn sum(weights: impl Iterator<Item = i8>) -> i32 {
+    weights.fold(0, |sum: i32, weight| sum.wrapping_add(weight.into()))
+}
+
+/// Whether an output is narrow: its sum of products with inputs of 8 bits and its folded bias stay below 2^23 in magnitude, also on the way.
+pub fn is_narrow(weights: impl Iterator<Item = i8>, folded: i32) -> bool {
+    let most = weights.fold(0u64, |most, weight| most.saturating_add(weight.unsigned_abs().into()));
+    most.saturating_mul(128).saturating_add(folded.unsigned_abs().into()) < 1 << 23
+}
+
 impl Packing {
     /// Outputs and positions of a block; both are powers of two.
     pub const fn block(self) -> (usize, usize) {
@@ -142,6 +162,24 @@ mod tests {
             .collect();
         let sum = |k: usize| 256 * i16::from(a[k]) + i16::from(b[k]);
         assert_eq!(halves, [sum(0), sum(2), sum(1), sum(3)]);
+    }
+
+    #[test]
+    fn a_folded_bias_is_found_again_and_narrow_sums_stay_narrow() {
+        for zero_point in [-128, -3, 0, 127] {
+            for bias in [0, -5, i32::MAX, i32::MIN] {
+                let weights = [1i8, -128, 127, 9].into_iter();
+                let folded = folded_bias(weights.clone(), zero_point, bias);
+                assert_eq!(folded, bias.wrapping_sub(9 * zero_point));
+                assert_eq!(unfolded_bias(weights, zero_point, folded), bias);
+            }
+        }
+        // 128 * (127 + 128) = 32640.
+        let weights = [127i8, -128].into_iter();
+        assert!(is_narrow(weights.clone(), (1 << 23) - 32641));
+        assert!(!is_narrow(weights.clone(), (1 << 23) - 32640));
+        assert!(!is_narrow(weights.clone(), -(1 << 23) + 32640));
+        assert!(!is_narrow(weights, i32::MIN));
     }
 
     #[test]

@@ -363,10 +363,10 @@ impl TensorRecord {
 /// | offset | type | field |
 /// |---|---|---|
 /// | 0 | `u16` | which section of kind `Weights`, counted from 0 in table order |
-/// | 2 | `u8` | [`Packing`] |
+/// | 2 | `u8` | [`Packing`]; [`Packing::Rows`] but for weights `i8` |
 /// | 3 | `u8` | [`DType`] |
 /// | 4 | `u32` | offset in that section, divisible by 16 |
-/// | 8 | `u32` | number of elements |
+/// | 8 | `u32` | number of elements, with those that fill blocks of the packing up |
 /// | 12 | `u32` | slack: bytes behind it that a kernel may read; they lie in the section |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WeightRecord {

@@ -103,7 +103,7 @@ impl Parameters {
 
 impl Parameters {
     /// The windows of a step.
-    pub(super) fn window(&self, input: &TensorRecord, output: &TensorRecord) -> Result<Window, ErrorKind> {
+    pub(crate) fn window(&self, input: &TensorRecord, output: &TensorRecord) -> Result<Window, ErrorKind> {
         Window::new(
             input,
             output,

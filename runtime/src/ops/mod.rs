@@ -79,6 +79,8 @@ pub use softmax::{SoftmaxF32, SoftmaxI8, SoftmaxI16};
 pub use table::TableI8;
 pub use unary::UnaryF32;
 
+pub(crate) use operands::last_axis;
+
 use crate::arena::Memory;
 use crate::backend::Backend;
 use crate::error::ErrorKind;
