@@ -11,6 +11,7 @@ use crate::backend::spec::select::{Isa, Request, SCALAR, Selection, select};
 use crate::blob::{Blob, DType, Packing, SectionKind, Space, StepRecord, TensorRecord, WeightRecord};
 use crate::error::{Error, ErrorKind};
 use crate::op_set::OpSet;
+use crate::region;
 
 /// A network, ready to run with the operators of `O`. It borrows the blob and copies nothing.
 #[derive(Debug)]
@@ -51,6 +52,7 @@ impl<'m, O: OpSet> Model<'m, O> {
             O::check(&step).map_err(|kind| fault((kind, 0)))?;
         }
         check_graph_outputs(&blob, defined)?;
+        check_regions::<O>(&blob)?;
         Ok(Self { blob, ops: PhantomData })
     }
 
@@ -294,7 +296,7 @@ impl core::fmt::Debug for Step<'_> {
 /// The bytes of a tensor, without slack.
 pub(crate) fn place_of(tensor: &TensorRecord) -> Option<Place> {
     let start = tensor.offset as usize;
-    Some(Place { space: tensor.space, range: start..start.checked_add(tensor.bytes()?)? })
+    Some(Place { space: tensor.space, range: start..start.checked_add(tensor.stored_bytes()?)? })
 }
 
 /// As [`place_of`], of a tensor that has one.
@@ -336,7 +338,7 @@ fn lies_in_memory(blob: &Blob<'_>, tensor: &TensorRecord) -> Option<bool> {
         DType::F16 | DType::I4x2 => false,
     };
     let aligned = u32::from(header.align).checked_sub(1).is_some_and(|mask| tensor.offset & mask == 0);
-    Some(end <= available as usize && scale && zero_point && aligned && tensor.window_rows == 0)
+    Some(end <= available as usize && scale && zero_point && aligned)
 }
 
 /// A view names a tensor that stands before it, with the same bytes as elements of the same type. Others name none.
@@ -344,7 +346,11 @@ fn shows_what_it_names(blob: &Blob<'_>, index: u16, tensor: &TensorRecord) -> bo
     let Some(viewed) = blob.viewed(index) else { return true };
     let earlier = u16::try_from(viewed).ok().filter(|&viewed| viewed < index);
     earlier.and_then(|viewed| blob.tensor(viewed)).is_some_and(|viewed| {
-        viewed.dtype == tensor.dtype && place_of(&viewed).is_some() && place_of(&viewed) == place_of(tensor)
+        let whole = viewed.window_rows == 0 && tensor.window_rows == 0;
+        whole
+            && viewed.dtype == tensor.dtype
+            && place_of(&viewed).is_some()
+            && place_of(&viewed) == place_of(tensor)
     })
 }
 
@@ -369,7 +375,7 @@ fn check_weights(blob: &Blob<'_>) -> Result<(), Error> {
 fn check_graph_inputs(blob: &Blob<'_>) -> Result<(), Error> {
     for k in 0..blob.header().inputs {
         let sound = blob.operand(u32::from(k)) == Some(k)
-            && blob.tensor(k).is_some_and(|tensor| tensor.space == Space::Arena);
+            && blob.tensor(k).is_some_and(|tensor| tensor.space == Space::Arena && tensor.window_rows == 0);
         if !sound {
             return Err(Error::new(ErrorKind::Terminal, u32::from(k)));
         }
@@ -388,14 +394,40 @@ fn check_graph_outputs(blob: &Blob<'_>, defined: u16) -> Result<(), Error> {
     for k in 0..header.outputs {
         let place = u32::from(header.inputs).saturating_add(u32::from(k));
         let sound = blob.operand(place).is_some_and(|tensor| {
-            blob.tensor(tensor)
-                .is_some_and(|record| record.space == Space::Arena && is_written(blob, tensor, defined))
+            blob.tensor(tensor).is_some_and(|record| {
+                record.space == Space::Arena && record.window_rows == 0 && is_written(blob, tensor, defined)
+            })
         });
         if !sound {
             return Err(Error::new(ErrorKind::Terminal, place));
         }
     }
     Ok(())
+}
+
+/// Regions stand in the order of their steps and apart; steps outside of them have no windows.
+fn check_regions<O: OpSet>(blob: &Blob<'_>) -> Result<(), Error> {
+    let step = |index: u16| Some(Step::new(blob, index, blob.step(index)?));
+    let whole = |range: Range<u16>| {
+        range.filter_map(step).all(|step| {
+            let (inputs, _, _) = step.counts();
+            let tensors = (0..inputs).map(|k| step.input(k)).chain([step.output(0)]);
+            tensors.flatten().all(|tensor| tensor.window_rows == 0)
+        })
+    };
+    let steps = u16::try_from(blob.step_count()).unwrap_or(u16::MAX);
+    let mut next = 0u16;
+    for index in 0..blob.layout().regions.count {
+        let wrong = Error::new(ErrorKind::Region, index);
+        let region = blob.region(index).ok_or(wrong)?;
+        if region.first < next || region.end() > steps || !whole(next..region.first) {
+            return Err(wrong);
+        }
+        region::check(&region, step, O::rows).map_err(|kind| Error::new(kind, index))?;
+        // The next begins behind this one.
+        next = region.end();
+    }
+    if whole(next..steps) { Ok(()) } else { Err(Error::new(ErrorKind::Region, blob.layout().regions.count)) }
 }
 
 /// What every step must fulfil, whatever its operator. `defined` tensors are written before it, and it may add one.

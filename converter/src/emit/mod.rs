@@ -12,11 +12,11 @@ pub use module::module;
 
 use step::Constant;
 use tucano::backend::spec::select::Isa;
-use tucano::blob::{BlobBuilder, DType, Space, TensorRecord};
+use tucano::blob::{BlobBuilder, DType, RegionRecord, Space, TensorRecord};
 use tucano::ops::OpCode;
 
 use crate::graph::{Graph, ValueId};
-use crate::plan::{ARENA_ALIGN, Plan};
+use crate::plan::{ARENA_ALIGN, Plan, Region};
 use crate::quantize::Quantized;
 
 /// Why no blob could be written.
@@ -75,12 +75,19 @@ fn word(number: usize) -> Result<u32, Error> {
     u32::try_from(number).map_err(|_| Error::Blob(format!("{number} does not fit 32 bits")))
 }
 
+/// As [`word`], for fields of 16 bits.
+fn half_word(number: usize) -> Result<u16, Error> {
+    u16::try_from(number).map_err(|_| Error::Blob(format!("{number} does not fit 16 bits")))
+}
+
 /// The bytes of the blob.
 pub fn emit(program: &Program) -> Result<Vec<u8>, Error> {
     let layout = &program.plan.layout;
     let mut builder = BlobBuilder::new();
     let mut tensors = Vec::with_capacity(layout.tensors.len());
-    for (tensor, offset) in layout.tensors.iter().zip(&program.plan.offsets) {
+    for ((tensor, offset), rows) in
+        layout.tensors.iter().zip(&program.plan.offsets).zip(&program.plan.window_rows)
+    {
         let mut shape = [1; 4];
         for (slot, extent) in shape.iter_mut().zip(&tensor.shape) {
             *slot = word(*extent)?;
@@ -92,7 +99,7 @@ pub fn emit(program: &Program) -> Result<Vec<u8>, Error> {
             rank: tensor.shape.len() as u8,
             shape,
             offset: word(*offset)?,
-            window_rows: 0,
+            window_rows: half_word(*rows)?,
             slack: 0,
             scale_bits: quantization.map_or(1.0, |q| q.scale).to_bits(),
             zero_point: quantization.map_or(0, |q| q.zero_point),
@@ -109,6 +116,10 @@ pub fn emit(program: &Program) -> Result<Vec<u8>, Error> {
         let output = [tensors[step.output]];
         let scratch = (word(*scratch_at)?, word(*scratch_bytes)?);
         builder.step(&step.name, encoded.op, &inputs, &output, &weights, &encoded.parameters, scratch);
+    }
+    for Region { demands, rows, .. } in &program.plan.regions {
+        let [first, count, rows] = [demands.start, demands.len(), *rows].map(half_word);
+        builder.region(RegionRecord { first: first?, count: count?, rows: rows? });
     }
     let of = |indices: &[usize]| indices.iter().map(|index| tensors[*index]).collect::<Vec<u16>>();
     builder.inputs(&of(&layout.inputs));

@@ -71,7 +71,8 @@ pub fn module(program: &Program, blob: &str) -> Result<String, Error> {
     }
     let codes: Vec<String> = program.op_codes()?.iter().map(|code| format!("{code:?}")).collect();
     let _ = writeln!(out, "\ntucano::op_set! {{\n    /// The operators of this network: no other is linked.");
-    let _ = writeln!(out, "    pub struct Ops {{ {} }}\n}}", codes.join(", "));
+    let tiles = if program.plan.regions.is_empty() { "" } else { "; tiles" };
+    let _ = writeln!(out, "    pub struct Ops {{ {}{tiles} }}\n}}", codes.join(", "));
     let _ = writeln!(
         out,
         "\n/// The backend that weights and scratch are laid out for. Any other gives the same numbers, slowly.\npub type Backend = tucano::backend::{};",

@@ -12,10 +12,12 @@
 //!
 //! Formats that change what layers give to each other (pruned channels) are measured by [`arena_bytes_of`], which plans the graph as it is.
 
+use std::ops::Range;
+
 use tucano::backend::spec::select::Isa;
 
 use super::needs::Numbers;
-use super::settle::{Demand, settle};
+use super::settle::{Demand, least_load, settle};
 use super::{ARENA_ALIGN, Block, Lifetimes, Needs, Plan, ends, lifetimes, plan, step_needs};
 use crate::calibrate::covariance::Geometry;
 use crate::graph::{Graph, Op, ValueId};
@@ -108,6 +110,24 @@ pub struct Memory {
     isa: Isa,
 }
 
+/// Memory with layers replaced by stages, one after the other.
+struct Expanded {
+    blocks: Vec<Block>,
+    demands: Vec<Demand>,
+    /// For each time of the dense network when it begins.
+    begins: Vec<usize>,
+}
+
+impl Expanded {
+    /// The demands of a time of the dense network.
+    fn of_time(&self, time: usize) -> Range<usize> {
+        let begin = self.begins[time];
+        let end = self.begins.get(time + 1).copied().unwrap_or(usize::MAX);
+        let before = |moment: usize| self.demands.iter().take_while(|demand| demand.time < moment).count();
+        before(begin)..before(end)
+    }
+}
+
 /// One stage of a layer.
 #[derive(Clone, Copy, Debug)]
 struct Stage {
@@ -180,23 +200,9 @@ impl Memory {
     /// Bytes that live at once, at worst, while the layer of `node` runs as `stages` (none: the dense layer); 0 for a node that is no linear layer.
     pub fn load(&self, node: usize, stages: &[Geometry]) -> usize {
         let Some(span) = self.span(node) else { return 0 };
-        let (stages, time) = (self.stages(&span, stages), span.time);
-        let (input, output) = (self.blocks[span.input], self.blocks[span.output]);
-        let last = stages.len() - 1;
-        let load = |(k, stage): (usize, &Stage)| {
-            let others = self.blocks.iter().enumerate().filter(|(index, block)| {
-                let waits = block.lives_at(time) && *index != span.input && *index != span.output;
-                waits || *index == span.input && input.last > time && k > 0
-            });
-            let others: Vec<usize> = others.map(|(_, block)| block.bytes).collect();
-            let live = |own: &[usize]| together(others.iter().chain(own).copied());
-            let [read, written] = stage.bytes;
-            let apart = live(&[read, written, stage.needs.apart]);
-            let dies = (k > 0 || input.last == time) && (k < last || output.first == time);
-            let in_place = stage.needs.in_place.filter(|_| dies && read == written);
-            in_place.map_or(apart, |scratch| apart.min(live(&[read, scratch])))
-        };
-        stages.iter().enumerate().map(load).max().unwrap_or(0)
+        let expanded = self.expanded(&[(node, stages)]);
+        let group = &expanded.demands[expanded.of_time(span.time)];
+        least_load(&expanded.blocks, group)
     }
 
     /// Bytes that live at once, at worst, while no linear layer runs.
@@ -249,8 +255,8 @@ impl Memory {
         worst
     }
 
-    /// Places what lives when the layers of these nodes run as these stages; all others are dense.
-    pub fn arena(&self, assignment: &[(usize, &[Geometry])]) -> Arena {
+    /// Blocks and demands when the layers of these nodes run as these stages; all others are dense.
+    fn expanded(&self, assignment: &[(usize, &[Geometry])]) -> Expanded {
         // The stages of each time, none where no layer was replaced, and when the first of them runs.
         let mut stages = vec![Vec::new(); self.end + 1];
         for (node, chain) in assignment {
@@ -283,13 +289,20 @@ impl Memory {
                 if inner {
                     blocks.push(Block { bytes: stage.bytes[1], first: time, last: time + 1 });
                 }
-                demands.push(Demand { time, input, output, needs: stage.needs });
+                let follows = time > begin;
+                demands.push(Demand { time, input, output, needs: stage.needs, follows });
                 input = output;
             }
             if stages.is_empty() {
                 demands.push(Demand { time: begin, ..*demand });
             }
         }
+        Expanded { blocks, demands, begins }
+    }
+
+    /// Places what lives when the layers of these nodes run as these stages; all others are dense.
+    pub fn arena(&self, assignment: &[(usize, &[Geometry])]) -> Arena {
+        let Expanded { blocks, demands, .. } = self.expanded(assignment);
         let placement = settle(&blocks, &demands, ARENA_ALIGN).placement;
         let loads = self.spans.iter().map(|span| {
             let stages = assignment.iter().find(|(node, _)| *node == span.node);

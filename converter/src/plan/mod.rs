@@ -15,6 +15,7 @@ mod settle;
 
 pub use arena::{Block, Placement, place};
 pub use needs::Needs;
+pub use settle::Region;
 
 use tucano::backend::spec::select::Isa;
 
@@ -37,6 +38,10 @@ pub struct Plan {
     pub offsets: Vec<usize>,
     /// Offset and bytes of the scratch of each step.
     pub scratch: Vec<(usize, usize)>,
+    /// For each tensor of the layout how many of its rows are kept in memory; 0: all.
+    pub window_rows: Vec<usize>,
+    /// Steps that run in turns.
+    pub regions: Vec<Region>,
     /// Bytes of the arena.
     pub arena_bytes: usize,
     /// No order of placing can need less than this with these steps: the largest sum of what lives at once.
@@ -126,19 +131,14 @@ fn lifetimes(
     let of_buffer: Vec<usize> =
         block_of.iter().map(|block| roots.iter().position(|root| root == block).unwrap_or(0)).collect();
     let block = |tensor: usize| of_buffer[layout.tensors[tensor].buffer];
-    let demand = |(time, step): (usize, &Step)| Demand {
-        time,
-        input: block(step.inputs[0]),
-        output: block(step.output),
-        needs: needs(step),
+    let blocks: Vec<Block> = roots.iter().map(|root| blocks[*root]).collect();
+    let demand = |(time, step): (usize, &Step)| {
+        let (input, needs) = (block(step.inputs[0]), needs(step));
+        let just_written = blocks[input].first + 1 == time && blocks[input].last == time;
+        Demand { time, input, output: block(step.output), needs, follows: needs.inner && just_written }
     };
     let demands = (1..).zip(&layout.steps).map(demand).collect();
-    Lifetimes {
-        blocks: roots.iter().map(|root| blocks[*root]).collect(),
-        values: roots.iter().map(|root| values[*root]).collect(),
-        of_buffer,
-        demands,
-    }
+    Lifetimes { blocks, values: roots.iter().map(|root| values[*root]).collect(), of_buffer, demands }
 }
 
 /// Plans the arena; `element_bytes` is the width of the elements of a value, `needs` says what a step needs.
@@ -158,6 +158,17 @@ pub fn plan(
     for ((block, purpose), offset) in placed {
         if let Purpose::Scratch(step) = purpose {
             scratch[*step] = (*offset, block.bytes);
+        }
+    }
+    let mut window_rows = vec![0; layout.tensors.len()];
+    for region in &settled.regions {
+        // They share one scratch.
+        let (offset, _) = scratch[region.demands.start];
+        for step in region.demands.clone() {
+            scratch[step] = (offset, settled.scratch[step]);
+        }
+        for (step, rows) in region.demands.clone().zip(&region.windows) {
+            window_rows[layout.steps[step].output] = *rows;
         }
     }
 
@@ -180,6 +191,8 @@ pub fn plan(
         layout,
         offsets,
         scratch,
+        window_rows,
+        regions: settled.regions,
         arena_bytes: settled.placement.bytes,
         lower_bound: settled.placement.lower_bound,
         peak: Peak { step, live: holders },
@@ -210,13 +223,16 @@ fn ends(graph: &Graph, node: usize) -> [ValueId; 2] {
 fn step_needs(graph: &Graph, isa: Isa, numbers: impl Fn(usize) -> Numbers) -> impl Fn(&Step) -> Needs {
     move |step| match step.kind {
         Kind::Conv(..) | Kind::DepthwiseConv(..) | Kind::Dense(_) => {
-            let layer = Geometry::of(graph, &graph.nodes[step.node]);
+            let node = &graph.nodes[step.node];
             let dense = matches!(step.kind, Kind::Dense(_));
-            layer.map_or_else(Needs::default, |layer| Needs::of(isa, &layer, Some(dense), numbers(step.node)))
+            let inner = graph.value(node.inputs[0]).rank_space;
+            let needs = |layer| Needs { inner, ..Needs::of(isa, &layer, Some(dense), numbers(step.node)) };
+            Geometry::of(graph, node).map_or_else(Needs::default, needs)
         }
         Kind::Add => {
             let elements = graph.shape(graph.nodes[step.node].output).iter().product();
-            Needs { apart: needs::sum_scratch(isa, numbers(step.node).types, elements), in_place: None }
+            let apart = needs::sum_scratch(isa, numbers(step.node).types, elements);
+            Needs { apart, ..Needs::default() }
         }
         _ => Needs::default(),
     }

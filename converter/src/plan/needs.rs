@@ -17,6 +17,19 @@ pub struct Needs {
     pub apart: usize,
     /// Bytes where the output replaces the input; `None`: it may not.
     pub in_place: Option<usize>,
+    /// Its rows, if it can run some of them at a time.
+    pub rows: Option<StageRows>,
+    /// Whether it reads a value between two stages of a factorised layer.
+    pub inner: bool,
+}
+
+/// Rows of a step's output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StageRows {
+    /// On which rows of the input they depend.
+    pub axis: Axis,
+    /// Bytes of each.
+    pub bytes: usize,
 }
 
 /// What a linear layer calculates with.
@@ -50,8 +63,9 @@ impl Numbers {
 impl Needs {
     /// Of a linear layer. `dense`: whether it is a dense layer; `None`: of one that may be.
     pub fn of(isa: Isa, layer: &Geometry, dense: Option<bool>, numbers: Numbers) -> Self {
+        let rows = rows(layer, numbers);
         if !numbers.have_kernels() {
-            return Self::default();
+            return Self { rows, ..Self::default() };
         }
         let scratch = |linear: Linear, in_place: bool| scratch(isa, linear, numbers, in_place);
         let apart = operators(layer, dense).into_iter().flatten().map(|linear| scratch(linear, false));
@@ -60,8 +74,18 @@ impl Needs {
         Self {
             apart: apart.max().unwrap_or(0),
             in_place: replaces.then(|| scratch(convolution(layer), true)),
+            rows,
+            inner: false,
         }
     }
+}
+
+/// Rows of a layer that the runtime can run some at a time: of one image, with weights of whole bytes.
+fn rows(layer: &Geometry, numbers: Numbers) -> Option<StageRows> {
+    let window = window(layer);
+    let row = window.columns.output * window.outputs * numbers.types[1].bytes();
+    let legal = window.batch == 1 && window.rows.output > 1 && !numbers.four_bits;
+    legal.then_some(StageRows { axis: window.rows, bytes: row })
 }
 
 /// Scratch of a layer with the weights as the target wants them; the most where that is not known.
@@ -205,8 +229,11 @@ mod tests {
 
     #[test]
     fn windows_of_stride_1_replace_their_input_with_the_rows_below_them_kept() {
-        let needs = |layer: Geometry, numbers| Needs::of(Isa::Scalar, &layer, None, numbers);
-        let three_rows = Needs { apart: 0, in_place: Some(3 * 5 * 8) };
+        let needs = |layer: Geometry, numbers| {
+            let Needs { apart, in_place, .. } = Needs::of(Isa::Scalar, &layer, None, numbers);
+            (apart, in_place)
+        };
+        let three_rows = (0, Some(3 * 5 * 8));
         assert_eq!(needs(layer(), BYTES), three_rows);
         assert_eq!(needs(Geometry { groups: 1, ..layer() }, BYTES), three_rows);
         for other in [
@@ -214,12 +241,12 @@ mod tests {
             Geometry { output: [16, 6, 5], ..layer() },
             Geometry { pads: [0, 1], output: [8, 4, 5], ..layer() },
         ] {
-            assert_eq!(needs(other, BYTES), Needs::default(), "{other:?}");
+            assert_eq!(needs(other, BYTES), (0, None), "{other:?}");
         }
         let wide = Numbers { types: [DType::I8, DType::I16], ..BYTES };
         let floats = Numbers { types: [DType::F32; 2], ..BYTES };
         for numbers in [wide, floats, Numbers { four_bits: true, ..BYTES }] {
-            assert_eq!(needs(layer(), numbers), Needs::default());
+            assert_eq!(needs(layer(), numbers), (0, None));
         }
         // A dense layer gives one output after the other, each of all inputs.
         let dense = Geometry {
@@ -230,7 +257,19 @@ mod tests {
             groups: 1,
             ..layer()
         };
-        assert_eq!(needs(dense, BYTES), Needs::default());
+        assert_eq!(needs(dense, BYTES), (0, None));
+    }
+
+    #[test]
+    fn rows_of_one_image_can_run_in_turns() {
+        let rows = |layer: Geometry, numbers| {
+            Needs::of(Isa::Scalar, &layer, None, numbers).rows.map(|rows| rows.bytes)
+        };
+        assert_eq!(rows(layer(), BYTES), Some(5 * 8));
+        let floats = Numbers { types: [DType::F32; 2], ..BYTES };
+        assert_eq!(rows(layer(), floats), Some(4 * 5 * 8));
+        assert_eq!(rows(Geometry { images: 2, ..layer() }, BYTES), None);
+        assert_eq!(rows(layer(), Numbers { four_bits: true, ..BYTES }), None);
     }
 
     #[test]

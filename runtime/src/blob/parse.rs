@@ -6,8 +6,8 @@
 use super::crc::Crc;
 use super::record::{SectionKind, product, u16_at, u32_at};
 use super::{
-    BLOB_ALIGN, HEADER_BYTES, InputContract, KNOWN_FEATURES, MAGIC, MAJOR, MAX_SECTIONS, SECTION_ENTRY_BYTES,
-    StepRecord, TensorRecord, WeightRecord,
+    BLOB_ALIGN, HEADER_BYTES, InputContract, KNOWN_FEATURES, MAGIC, MAJOR, MAX_SECTIONS, RegionRecord,
+    SECTION_ENTRY_BYTES, StepRecord, TensorRecord, WeightRecord,
 };
 use crate::error::{Error, ErrorKind};
 
@@ -155,6 +155,8 @@ pub struct Layout {
     pub steps: Section,
     operands: Section,
     parameters: Section,
+    /// [`RegionRecord`]s.
+    pub regions: Section,
     /// The first one of kind [`SectionKind::Weights`].
     constants: Section,
 }
@@ -211,6 +213,7 @@ impl<'m> Blob<'m> {
             operands: empty,
             parameters: empty,
             constants: empty,
+            regions: empty,
         };
         let mut blob = Self { bytes, layout, arrays: Arrays::default() };
         header.check(bytes)?;
@@ -260,7 +263,7 @@ impl<'m> Blob<'m> {
                 }
                 continue;
             };
-            if kind == SectionKind::Regions || (kind == SectionKind::Golden && section.critical == 1) {
+            if kind == SectionKind::Golden && section.critical == 1 {
                 return Err(Error::new(ErrorKind::UnknownSection, u32::from(section.kind)));
             }
             let stride = kind.record_bytes();
@@ -278,6 +281,7 @@ impl<'m> Blob<'m> {
                 SectionKind::Operands => self.layout.operands = section,
                 SectionKind::Parameters => self.layout.parameters = section,
                 SectionKind::Weights if !repeated => self.layout.constants = section,
+                SectionKind::Regions => self.layout.regions = section,
                 _ => {}
             }
         }
@@ -327,6 +331,17 @@ impl<'m> Blob<'m> {
     /// Step `index`; `None` if there is none or its record is invalid.
     pub fn step(&self, index: u16) -> Option<StepRecord> {
         StepRecord::parse(self.layout.steps.record(self.bytes, u32::from(index))?)
+    }
+
+    /// Region `index`; `None` if there is none or its record is invalid.
+    pub fn region(&self, index: u32) -> Option<RegionRecord> {
+        RegionRecord::parse(self.layout.regions.record(self.bytes, index)?)
+    }
+
+    /// The region that begins with step `first`.
+    pub fn region_at(&self, first: u16) -> Option<RegionRecord> {
+        let mut regions = (0..self.layout.regions.count).map_while(|index| self.region(index));
+        regions.find(|region| region.first == first)
     }
 
     /// Number of steps.

@@ -105,7 +105,7 @@ pub enum SectionKind {
     Labels = 8,
     /// One [`InputContract`] for each graph input, then for each graph output. Optional.
     Contracts = 9,
-    /// Regions over steps (row tiles, recurrences). Reserved: a 1.0 reader refuses it.
+    /// [`RegionRecord`]s, in the order of their steps. Critical.
     Regions = 10,
     /// Golden inputs and outputs for a self-test. Reserved.
     Golden = 11,
@@ -137,9 +137,10 @@ impl SectionKind {
             Self::WeightRecords => WeightRecord::BYTES as u32,
             Self::Steps => StepRecord::BYTES as u32,
             Self::Contracts => InputContract::BYTES as u32,
+            Self::Regions => RegionRecord::BYTES as u32,
             Self::Operands => 2,
             Self::Parameters => 4,
-            Self::Weights | Self::Names | Self::Labels | Self::Regions | Self::Golden => 1,
+            Self::Weights | Self::Names | Self::Labels | Self::Golden => 1,
         }
     }
 
@@ -286,7 +287,7 @@ impl Packing {
 /// | 3 | `u8` | zero |
 /// | 4 | `[u32; 4]` | extent of each axis, unused ones 1; images are `[n, h, w, c]`; the last axis is contiguous |
 /// | 20 | `u32` | offset in its space, divisible by the arena alignment |
-/// | 24 | `u16` | rows of the window that is kept in memory, 0 = all (1.0 refuses others) |
+/// | 24 | `u16` | rows of the window that is kept in memory, 0 = all; others only between the steps of a [region](RegionRecord) |
 /// | 26 | `u16` | slack: bytes behind the tensor that a kernel may read |
 /// | 28 | `u32` | bits of the binary32 scale (1.0 for float tensors) |
 /// | 32 | `i32` | zero point |
@@ -375,11 +376,30 @@ impl TensorRecord {
         Some(product(elements, self.dtype.bytes() as u32)? as usize)
     }
 
-    /// As [`TensorRecord::bytes`], of a tensor that was found not to pass `u32`.
+    /// As [`TensorRecord::stored_bytes`], of a tensor that was found to have them.
     #[inline]
     pub(crate) fn bytes_again(&self) -> usize {
-        let elements = self.shape.iter().fold(1u32, |product, &extent| product.wrapping_mul(extent));
+        let shape =
+            if self.window_rows == 0 { self.shape } else { self.shape_of_rows(self.window_rows.into()) };
+        let elements = shape.iter().fold(1u32, |product, &extent| product.wrapping_mul(extent));
         elements.wrapping_mul(self.dtype.bytes() as u32) as usize
+    }
+
+    /// Number of bytes in memory, without slack: those of the window, of a tensor that is never whole there. `None` as [`TensorRecord::bytes`], and
+    /// for a window of more rows than the tensor has, or of what is no single image.
+    pub fn stored_bytes(&self) -> Option<usize> {
+        if self.window_rows == 0 {
+            return self.bytes();
+        }
+        let [images, rows, ..] = self.shape;
+        let window = Self { shape: self.shape_of_rows(self.window_rows.into()), ..*self };
+        let legal = self.rank == 4 && images == 1 && u32::from(self.window_rows) <= rows;
+        if legal { window.bytes() } else { None }
+    }
+
+    fn shape_of_rows(&self, rows: u32) -> [u32; MAX_RANK] {
+        let [images, _, columns, channels] = self.shape;
+        [images, rows, columns, channels]
     }
 
     /// Its axes, without the unused ones.
@@ -510,6 +530,55 @@ impl StepRecord {
             .put(&self.scratch_at.to_le_bytes())
             .put(&self.scratch_bytes.to_le_bytes())
             .bytes
+    }
+}
+
+/// Steps that run some rows at a time, each on what the one before it has just written, 12 bytes.
+///
+/// | offset | type | field |
+/// |---|---|---|
+/// | 0 | `u16` | kind: 1, row tiles; no other is defined |
+/// | 2 | `u16` | index of the first step |
+/// | 4 | `u16` | number of steps, 2 to [`crate::region::MAX_STEPS`] |
+/// | 6 | `u16` | rows of the last step's output that are written at a time |
+/// | 8 | `u32` | zero |
+///
+/// Each step but the first reads the output of the one before it, which stands in memory as a window of its rows: after rows that no later
+/// step reads have left at its start, new ones are written behind the others. All memory of a region is in use at once; but the last
+/// output may lie in the place of the first input where every row is read before it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegionRecord {
+    /// Index of the first step.
+    pub first: u16,
+    /// Number of steps.
+    pub count: u16,
+    /// Rows of the last output a tile.
+    pub rows: u16,
+}
+
+impl RegionRecord {
+    /// Bytes of the record.
+    pub const BYTES: usize = 12;
+    const ROW_TILES: u16 = 1;
+
+    /// Reads a record. `None`: too short, unknown kind, or a reserved byte that is not 0.
+    pub fn parse(record: &[u8]) -> Option<Self> {
+        let region = Self { first: u16_at(record, 2)?, count: u16_at(record, 4)?, rows: u16_at(record, 6)? };
+        (u16_at(record, 0)? == Self::ROW_TILES && u32_at(record, 8)? == 0).then_some(region)
+    }
+
+    /// The record as bytes.
+    #[cfg(feature = "host")]
+    pub fn emit(&self) -> [u8; Self::BYTES] {
+        [Self::ROW_TILES, self.first, self.count, self.rows, 0, 0]
+            .iter()
+            .fold(Writer::new(), |writer, word| writer.put(&word.to_le_bytes()))
+            .bytes
+    }
+
+    /// The step behind its last.
+    pub fn end(&self) -> u16 {
+        self.first.saturating_add(self.count)
     }
 }
 

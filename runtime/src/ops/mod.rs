@@ -89,6 +89,7 @@ use crate::arena::Memory;
 use crate::backend::Backend;
 use crate::error::ErrorKind;
 use crate::model::Step;
+use crate::region::Rows;
 
 /// What the interpreter asks of an operator. One unit struct for each operation code implements it: `Conv2dI8`, `AddF32`, ...
 ///
@@ -108,6 +109,18 @@ pub trait Operator {
     /// Executes a step. `None` means that something which `check` promised does not hold; the interpreter then stops with
     /// [`ErrorKind::Internal`]. It never panics.
     fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()>;
+
+    /// The row axis of a step that may stand in a [region](crate::region): rows of its output depend on rows of its only input.
+    fn rows(step: &Step<'_>) -> Option<window::Axis> {
+        let _ = step;
+        None
+    }
+
+    /// Executes some rows of a step for which [`Operator::rows`] gives an axis. `None` as [`Operator::run`].
+    fn run_rows<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>, rows: &Rows) -> Option<()> {
+        let _ = (backend, step, memory, rows);
+        None
+    }
 }
 
 /// Operation codes: `operator << 8 | family`.

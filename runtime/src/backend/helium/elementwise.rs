@@ -143,5 +143,5 @@ pub fn add_i8(
     // SAFETY: `head` and `second_head` have eight elements for each round, and there is a round. `head` is exclusive; the kernel reads elements of a
     // round before it writes them.
     unsafe { add(&job) }
-    scalar::elementwise::add_i8(p, zero_points, tail, second_tail)
+    scalar::elementwise::add_i8(p, zero_points, tail, second_tail, &mut [])
 }
