@@ -42,12 +42,16 @@ pub enum Program {
     Harness {
         /// The runtime's names of the operators that get linked.
         ops: Vec<String>,
+        /// Whether regions are.
+        tiles: bool,
     },
     /// Only the runtime and buffers of one model: what a product would flash. Its panic handler cannot link, so that linking
     /// proves that nothing can panic.
     Minimal {
         /// The runtime's names of the operators that get linked.
         ops: Vec<String>,
+        /// Whether regions are.
+        tiles: bool,
         /// Bytes of the model's arena.
         arena_bytes: usize,
         /// Bytes of the model's state.
@@ -70,15 +74,16 @@ impl Program {
 
     /// The source that the firmware includes.
     fn source(&self, isa: Isa) -> String {
-        let (ops, arena_bytes, state_bytes, blob_bytes) = match self {
-            Self::Harness { ops } => (ops.as_slice(), 0, 0, 0),
-            Self::Minimal { ops, arena_bytes, state_bytes, blob_bytes } => {
-                (ops.as_slice(), *arena_bytes, *state_bytes, *blob_bytes)
+        let (ops, tiles, arena_bytes, state_bytes, blob_bytes) = match self {
+            Self::Harness { ops, tiles } => (ops.as_slice(), *tiles, 0, 0, 0),
+            Self::Minimal { ops, tiles, arena_bytes, state_bytes, blob_bytes } => {
+                (ops.as_slice(), *tiles, *arena_bytes, *state_bytes, *blob_bytes)
             }
-            Self::Differential => (&[][..], 0, 0, 0),
+            Self::Differential => (&[][..], false, 0, 0, 0),
         };
+        let tiles = if tiles { "; tiles" } else { "" };
         format!(
-            "tucano::op_set! {{\n    /// The model's operators.\n    pub struct Ops {{ {} }}\n}}\n\
+            "tucano::op_set! {{\n    /// The model's operators.\n    pub struct Ops {{ {}{tiles} }}\n}}\n\
              /// The board's backend.\npub type Backend = tucano::backend::{};\n\
              /// Its token, if the core has what it needs.\npub fn backend() -> Option<Backend> {{\n    Backend::detect()\n}}\n\
              /// Bytes of the arena.\npub const ARENA_BYTES: usize = {arena_bytes};\n\

@@ -3,6 +3,7 @@
 //! Takes a linear layer's shape, its types and the target's instruction set; gives the scratch of the kernel that will run, with the output apart from the
 //! input and in its place. Planner, memory model of the search and emission ask the same functions, so a plan is what a board needs.
 
+use tucano::backend::spec::elementwise::add_scratch;
 use tucano::backend::spec::select::{Isa, Linear, Request, SCALAR, least_scratch, packing, select};
 use tucano::blob::{DType, Packing, folded_bias, is_narrow};
 use tucano::ops::window::{Axis, Window};
@@ -98,8 +99,8 @@ fn scratch(isa: Isa, linear: Linear, numbers: Numbers, in_place: bool) -> usize 
 }
 
 /// Scratch of a sum of so many elements, in the place of its first operand or apart.
-pub fn sum_scratch(_isa: Isa, _types: [DType; 2], _elements: usize) -> usize {
-    0
+pub fn sum_scratch(isa: Isa, types: [DType; 2], elements: usize) -> usize {
+    if types == [DType::I8; 2] { add_scratch(isa, elements) } else { 0 }
 }
 
 /// Most bytes that the 8-bit weights of a layer may take in a target's order.
