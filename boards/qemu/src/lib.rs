@@ -3,7 +3,6 @@
 #![no_std]
 
 pub mod counter;
-pub mod elements;
 pub mod fault;
 pub mod memory;
 pub mod program;

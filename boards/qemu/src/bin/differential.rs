@@ -13,7 +13,7 @@ use tucano::ops::linear::Integer;
 use tucano::ops::window::{Axis, Window};
 use tucano_boards_qemu::program::{Backend, backend};
 use tucano_boards_qemu::semihosting::{self, File};
-use tucano_boards_qemu::{counter, elements, fault, memory, say};
+use tucano_boards_qemu::{counter, fault, memory, say};
 
 /// Bytes around outputs and scratch that no kernel may write.
 const GUARD: usize = 32;
@@ -598,15 +598,7 @@ extern "C" fn main() -> ! {
         semihosting::exit(2);
     }
     let word = |k: usize| u32::from_le_bytes([words[k], words[k + 1], words[k + 2], words[k + 3]]);
-    // The first bytes, before the layers take them all.
-    let (buffers, _) = free.split_at_mut(core::mem::size_of::<elements::Buffers>());
-    // SAFETY: bytes, as long as the buffers.
-    let buffers = unsafe { &mut *buffers.as_mut_ptr().cast::<elements::Buffers>() };
-    let whole = backend().is_some_and(|backend| elements::test(backend, buffers, word(0) as usize, word(4)));
-    if let Some(backend) = backend() {
-        elements::measure(backend, buffers);
-    }
-    if whole && test(free, word(0) as usize, word(4)).is_ok() && measure(free).is_ok() {
+    if test(free, word(0) as usize, word(4)).is_ok() && measure(free).is_ok() {
         say!("done");
         semihosting::exit(0);
     }
