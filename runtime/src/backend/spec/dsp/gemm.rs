@@ -2,12 +2,15 @@
 
 use crate::backend::spec::select::{Linear, Request, Selection};
 use crate::blob::{DType, Packing};
-use crate::ops::window::Window;
+use crate::ops::window::{Axis, Window};
 
 /// Positions of the inner product that a group of packed weights holds.
 const GROUP: usize = 4;
 /// Windows that kernels take at once.
 const BLOCK: usize = 3;
+
+/// No kernel takes more groups or outputs; products of them with small numbers do not overflow.
+const LIMIT: usize = 1 << 22;
 
 /// The kernel for a request; `None`: scalar code.
 pub fn select(request: &Request) -> Option<Selection> {
@@ -53,19 +56,29 @@ pub struct Dense {
 
 /// The dense layer for a request.
 pub fn dense(request: &Request) -> Option<Dense> {
-    /// Groups of a chunk: 256 bytes.
-    const STEP: usize = 32;
     let Linear::Dense { inputs, outputs } = request.linear else { return None };
     if (request.packing, request.input, request.output) != (Packing::PairQuads, DType::I8, DType::I8) {
         return None;
     }
+    dense_of(inputs, outputs)
+}
+
+/// A dense layer of bytes with [`Packing::PairQuads`].
+pub fn dense_of(inputs: usize, outputs: usize) -> Option<Dense> {
+    /// Groups of a chunk: 256 bytes.
+    const STEP: usize = 32;
+    let quads = outputs.div_ceil(4);
     let groups = inputs.div_ceil(GROUP);
-    let whole = groups.checked_mul(2 * GROUP)?;
-    let sums = outputs.checked_next_multiple_of(4)?.checked_mul(4)?.checked_add(STEP * 2 * GROUP)?;
-    Some(if whole <= sums {
+    if quads > LIMIT || groups > LIMIT {
+        return None;
+    }
+    // With one chunk a quad that is not whole needs sums, else all do.
+    let whole = groups.wrapping_mul(2 * GROUP).wrapping_add(16);
+    let parts = quads.wrapping_mul(16).wrapping_add(STEP * 2 * GROUP);
+    Some(if whole <= parts {
         Dense { groups, step: groups, scratch_bytes: whole }
     } else {
-        Dense { groups, step: STEP, scratch_bytes: sums }
+        Dense { groups, step: STEP, scratch_bytes: parts }
     })
 }
 
@@ -118,17 +131,20 @@ pub fn tile(request: &Request) -> Option<Tile> {
         _ => return None,
     };
     let Window { rows, columns, inputs, outputs, .. } = *window;
-    let size = request.input.bytes();
+    let size = if request.input == DType::I16 { 2 } else { 1 };
     let depth = rows.kernel.checked_mul(columns.kernel)?.checked_mul(inputs)?;
+    if depth > LIMIT || outputs > LIMIT {
+        return None;
+    }
     let groups = depth.div_ceil(GROUP);
-    let padded = groups.checked_mul(GROUP)?.checked_mul(size)?;
+    let padded = groups.wrapping_mul(GROUP).wrapping_mul(size);
     let mut tile = Tile {
         narrow,
         gather: Gather::Pointwise,
         depth,
         groups,
-        constants: outputs.div_ceil(2).checked_mul(32)?,
-        columns: groups.checked_mul(2 * GROUP * BLOCK)?,
+        constants: outputs.div_ceil(2).wrapping_mul(32),
+        columns: groups.wrapping_mul(2 * GROUP * BLOCK),
         gathered: 0,
         segment: 0,
         segments: 0,
@@ -136,37 +152,34 @@ pub fn tile(request: &Request) -> Option<Tile> {
         rows: 0,
         scratch_bytes: 0,
     };
-    let whole = |axis: &crate::ops::window::Axis| {
-        axis.kernel == 1 && axis.stride == 1 && axis.pad == 0 && axis.input == axis.output
-    };
+    let whole =
+        |axis: &Axis| axis.kernel == 1 && axis.stride == 1 && axis.pad == 0 && axis.input == axis.output;
+    let mut kept = 0;
     if whole(&rows) && whole(&columns) {
         if !inputs.is_multiple_of(GROUP) {
             tile.gathered = padded;
         }
     } else {
         let apart = columns.dilation != 1 && columns.kernel != 1;
-        let side_by_side = if apart { 1 } else { columns.kernel };
-        tile.segment = side_by_side.checked_mul(inputs)?.checked_mul(size)?;
-        tile.segments = if apart { rows.kernel.checked_mul(columns.kernel)? } else { rows.kernel };
+        let (beside, segments) =
+            if apart { (1, columns.kernel.wrapping_mul(rows.kernel)) } else { (columns.kernel, rows.kernel) };
+        tile.segment = beside.wrapping_mul(inputs).wrapping_mul(size);
+        tile.segments = segments;
         if size == 1 && tile.segment.is_multiple_of(GROUP) {
             tile.gather = Gather::Words;
         } else {
             tile.gather = Gather::Bytes;
             // Copies go to the end of a word.
-            tile.gathered = padded.checked_add(4)?;
+            tile.gathered = padded.wrapping_add(4);
         }
-        let reach =
-            columns.output.checked_sub(1)?.checked_mul(columns.stride)?.checked_add(columns.reach())?;
-        tile.row = reach.checked_mul(inputs)?.checked_mul(size)?.checked_next_multiple_of(4)?;
+        let last = columns.output.wrapping_sub(1).checked_mul(columns.stride)?;
+        let reach = last.checked_add(columns.reach())?;
+        tile.row = reach.checked_mul(inputs.wrapping_mul(size))?.checked_next_multiple_of(4)?;
         tile.rows = rows.reach();
+        // Reads go to the end of a word.
+        kept = tile.row.checked_mul(tile.rows)?.checked_add(4)?;
     }
-    // One word behind the rows: reads go to the end of a word.
-    let kept = tile.row.checked_mul(tile.rows)?.checked_add(4)?;
-    tile.scratch_bytes = tile
-        .constants
-        .checked_add(tile.columns)?
-        .checked_add(tile.gathered.checked_mul(BLOCK)?)?
-        .checked_add(tile.segments.checked_mul(4)?)?
-        .checked_add(if tile.rows == 0 { 0 } else { kept })?;
+    let rest = tile.constants.wrapping_add(tile.columns).wrapping_add(tile.gathered.wrapping_mul(BLOCK));
+    tile.scratch_bytes = kept.checked_add(rest.wrapping_add(tile.segments.wrapping_mul(4)))?;
     Some(tile)
 }

@@ -10,6 +10,7 @@
 //! The zero point, less the lower bound, enters the addend too, or is added last, so that the lower bound is 0 and an unsigned saturation clamps to it.
 
 use super::tile::{self, PAIR_WORDS, Part};
+use crate::backend::spec::dsp::gemm::Tile;
 use crate::ops::linear::Integer;
 
 /// A channel's factor, addend and shift.
@@ -43,22 +44,22 @@ impl Form {
         signed: false,
     };
 
-    /// The form that takes all channels of a layer, if there is one, and its constants, eight words for each pair of outputs. `depth`: inputs
-    /// of an output; `wide_x`: they have 16 bits; `wide_y`: so have outputs.
+    /// The form that takes all channels of a layer, if there is one, and its constants, eight words for each pair of outputs. `store` stores bounded
+    /// outputs.
     #[inline(never)]
     pub fn of(
         linear: &Integer<'_>,
-        narrow: bool,
-        depth: usize,
-        [wide_x, wide_y]: [bool; 2],
+        tile: &Tile,
+        [x_bytes, y_bytes]: [usize; 2],
+        store: Part,
         constants: &mut [i32],
     ) -> Option<Self> {
+        let narrow = tile.narrow;
+        let wide_y = y_bytes == 2;
         if !narrow {
-            // Twice a sum has to fit 32 bits.
-            let most = if wide_x { 1u64 << 15 } else { 1 << 7 };
-            let products = (depth as u64).saturating_mul(most.wrapping_mul(128));
-            let bias = linear.bias.iter().map(|bias| bias.unsigned_abs()).max()?;
-            if products.saturating_add(bias.into()) >= 1 << 30 {
+            // Twice a sum has to fit 32 bits: |w| <= 2^7, |x| <= 2^15 or 2^7, and a bias takes less than a quarter.
+            let depth = (3 << 28) >> if x_bytes == 2 { 22 } else { 14 };
+            if tile.depth > depth || linear.bias.iter().any(|bias| bias.unsigned_abs() >= 1 << 28) {
                 return None;
             }
         }
@@ -68,7 +69,7 @@ impl Form {
         let back = high.wrapping_add(1) & limit;
         let mut form = Self {
             scale: if narrow { None } else { Some(tile::wide_unsigned) },
-            store: if wide_y { tile::store_i16 } else { tile::store_i8 },
+            store,
             top: (top as u32).wrapping_mul(lanes),
             back: (back as u32).wrapping_mul(lanes),
             zero: output_zero.wrapping_sub(low),
