@@ -5,11 +5,10 @@ pub mod dense;
 mod gather;
 mod tile;
 
-use constants::Form;
+use constants::{Form, narrow_start};
 use tile::{BLOCK, GROUP, GROUP_COLUMNS, Part, Run};
 
 use crate::backend::spec::dsp::gemm::{self, Gather, Tile};
-use crate::backend::spec::select::{Linear, Request};
 use crate::backend::{Integers, IntegersMut};
 use crate::blob::DType;
 use crate::ops::linear::Integer;
@@ -81,15 +80,10 @@ pub fn conv2d<'a>(
     tensors: Tensors<'a>,
     scratch: &'a mut [u8],
 ) -> Option<()> {
-    let [input, output] = tensors.types;
-    let request = Request {
-        linear: Linear::Conv2d { window: *window, groups },
-        input,
-        output,
-        packing: linear.packing,
-        in_place: tensors.input.is_none(),
-    };
-    let tile = gemm::tile(&request)?;
+    if groups != 1 {
+        return None;
+    }
+    let tile = gemm::tile_of(window, tensors.types[0], linear.packing)?;
     let mut layer = Layer::new(window, linear, &tile, tensors, scratch)?;
     match tile.gather {
         Gather::Pointwise => layer.pointwise(),
@@ -276,11 +270,7 @@ impl<'a> Layer<'a> {
             while channel < self.window.outputs {
                 let [even, odd] = [channel, channel.wrapping_add(1)]
                     .map(|channel| self.linear.bias.get(channel).copied().unwrap_or(0));
-                let first = if self.tile.narrow {
-                    [even.wrapping_shl(8).wrapping_add(odd), odd.wrapping_shl(8)]
-                } else {
-                    [even, odd]
-                };
+                let first = if self.tile.narrow { narrow_start(even, odd) } else { [even, odd] };
                 let mut sums = [0i32; 2 * BLOCK];
                 let weights = channel.wrapping_mul(self.tile.groups).wrapping_mul(GROUP);
                 self.run.weights = kept.weights.wrapping_add(weights);

@@ -124,14 +124,21 @@ pub struct Tile {
 
 /// The tiles for a request.
 pub fn tile(request: &Request) -> Option<Tile> {
-    let Linear::Conv2d { window, groups: 1 } = &request.linear else { return None };
-    let narrow = match (request.packing, request.input) {
+    match &request.linear {
+        Linear::Conv2d { window, groups: 1 } => tile_of(window, request.input, request.packing),
+        _ => None,
+    }
+}
+
+/// The tiles for a convolution in one group.
+pub fn tile_of(window: &Window, input: DType, packing: Packing) -> Option<Tile> {
+    let narrow = match (packing, input) {
         (Packing::Pairs, DType::I8) => true,
         (Packing::Blocks2x4, DType::I8 | DType::I16) => false,
         _ => return None,
     };
     let Window { rows, columns, inputs, outputs, .. } = *window;
-    let size = if request.input == DType::I16 { 2 } else { 1 };
+    let size = if input == DType::I16 { 2 } else { 1 };
     let depth = rows.kernel.checked_mul(columns.kernel)?.checked_mul(inputs)?;
     if depth > LIMIT || outputs > LIMIT {
         return None;
