@@ -335,7 +335,9 @@ impl<'a> Layer<'a> {
                 for _ in 0..count {
                     let (x, rest) = source.split_at_checked(self.pixel)?;
                     let (row, others) = rows.split_at_mut_checked(step)?;
-                    row.get_mut(..x.len())?.copy_from_slice(x);
+                    let row = row.get_mut(..x.len())?;
+                    // SAFETY: both are slices of as many bytes, the source of a tensor, the destination of the scratch.
+                    unsafe { gather::copy(row.as_mut_ptr(), x.as_ptr(), x.len()) };
                     (source, rows) = (rest, others);
                 }
                 self.run.x = self.gathered.as_ptr();
@@ -371,18 +373,22 @@ impl<'a> Layer<'a> {
                 let top = row.wrapping_mul(rows.stride);
                 let end = top.wrapping_add(reach);
                 next = next.max(top);
+                let mut slot = next.checked_rem(reach)?;
                 while next < end {
-                    let slot = next.checked_rem(reach)?.wrapping_mul(self.tile.row);
-                    let kept = self.rows.get_mut(slot..)?.get_mut(..self.tile.row)?;
+                    let kept =
+                        self.rows.get_mut(slot.wrapping_mul(self.tile.row)..)?.get_mut(..self.tile.row)?;
                     let y = next.wrapping_sub(rows.pad);
                     next = next.wrapping_add(1);
+                    slot = if slot.wrapping_add(1) == reach { 0 } else { slot.wrapping_add(1) };
                     let Some(middle) = kept.get_mut(left..) else { continue };
                     let bytes = middle.len().min(row_bytes);
                     let middle = middle.get_mut(..bytes)?;
                     if y < rows.input {
                         let at = image.wrapping_add(y.wrapping_mul(row_bytes));
-                        let source = self.tensors.input.unwrap_or(self.tensors.output);
-                        middle.copy_from_slice(source.get(at..)?.get(..bytes)?);
+                        let source =
+                            self.tensors.input.unwrap_or(self.tensors.output).get(at..)?.get(..bytes)?;
+                        // SAFETY: both are slices of `bytes` bytes, the source of a tensor, the destination of the scratch.
+                        unsafe { gather::copy(middle.as_mut_ptr(), source.as_ptr(), bytes) };
                     } else {
                         middle.fill(zero);
                     }
