@@ -356,7 +356,11 @@ impl<'a> Layer<'a> {
         let Window { batch, rows, columns, .. } = *self.window;
         let row_bytes = columns.input.wrapping_mul(self.pixel);
         let image_bytes = rows.input.wrapping_mul(row_bytes);
-        let left = columns.pad.checked_mul(self.pixel)?;
+        // Of the kept rows this is the input; windows may end before it does, or lie before it.
+        let row_kept = self.tile.row;
+        let left = columns.pad.checked_mul(self.pixel)?.min(row_kept);
+        let bytes = row_kept.wrapping_sub(left).min(row_bytes);
+        let input = self.tensors.input;
         let column_step = columns.stride.wrapping_mul(self.pixel);
         let tap_step = columns.dilation.wrapping_mul(self.pixel);
         let reach = self.tile.rows;
@@ -375,22 +379,18 @@ impl<'a> Layer<'a> {
                 next = next.max(top);
                 let mut slot = next.checked_rem(reach)?;
                 while next < end {
-                    let kept =
-                        self.rows.get_mut(slot.wrapping_mul(self.tile.row)..)?.get_mut(..self.tile.row)?;
+                    let kept = slot.wrapping_mul(row_kept).wrapping_add(left);
+                    let kept = self.rows.get_mut(kept..kept.wrapping_add(bytes))?;
                     let y = next.wrapping_sub(rows.pad);
                     next = next.wrapping_add(1);
                     slot = if slot.wrapping_add(1) == reach { 0 } else { slot.wrapping_add(1) };
-                    let Some(middle) = kept.get_mut(left..) else { continue };
-                    let bytes = middle.len().min(row_bytes);
-                    let middle = middle.get_mut(..bytes)?;
                     if y < rows.input {
                         let at = image.wrapping_add(y.wrapping_mul(row_bytes));
-                        let source =
-                            self.tensors.input.unwrap_or(self.tensors.output).get(at..)?.get(..bytes)?;
+                        let source = input.unwrap_or(self.tensors.output).get(at..at.wrapping_add(bytes))?;
                         // SAFETY: both are slices of `bytes` bytes, the source of a tensor, the destination of the scratch.
-                        unsafe { gather::copy(middle.as_mut_ptr(), source.as_ptr(), bytes) };
+                        unsafe { gather::copy(kept.as_mut_ptr(), source.as_ptr(), bytes) };
                     } else {
-                        middle.fill(zero);
+                        kept.fill(zero);
                     }
                 }
                 self.point(top, tap_step)?;
@@ -465,16 +465,17 @@ impl<'a> Layer<'a> {
         // A window's rows are fewer than those that are kept: one turn back is enough.
         let step = if rows.kernel == 1 { 0 } else { rows.dilation.wrapping_mul(self.tile.row) };
         let mut row = top.checked_rem(reach)?.wrapping_mul(self.tile.row);
-        let mut entries = self.table.iter_mut();
-        for _ in 0..rows.kernel {
-            let mut at = row;
-            for _ in 0..across {
-                *entries.next()? = at as u32;
-                at = at.wrapping_add(tap_step);
-            }
-            row = row.wrapping_add(step);
-            if row >= end {
-                row = row.wrapping_sub(end);
+        let (mut at, mut left) = (row, across);
+        for entry in self.table.iter_mut() {
+            *entry = at as u32;
+            at = at.wrapping_add(tap_step);
+            left = left.wrapping_sub(1);
+            if left == 0 {
+                row = row.wrapping_add(step);
+                if row >= end {
+                    row = row.wrapping_sub(end);
+                }
+                (at, left) = (row, across);
             }
         }
         Some(())
