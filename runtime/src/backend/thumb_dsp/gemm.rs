@@ -84,10 +84,96 @@ pub fn conv2d<'a>(
         return None;
     }
     let tile = gemm::tile_of(window, tensors.types[0], linear.packing)?;
-    let mut layer = Layer::new(window, linear, &tile, tensors, scratch)?;
+    // From here on `None` means that a buffer is shorter than the shapes say, or weights or scratch are not aligned for words.
+    let scratch = scratch.get_mut(..tile.scratch_bytes)?;
+    let (constants, rest) = scratch.split_at_mut_checked(tile.constants)?;
+    let (columns, rest) = rest.split_at_mut_checked(tile.columns)?;
+    let (gathered, rest) = rest.split_at_mut_checked(tile.gathered.wrapping_mul(BLOCK))?;
+    let (table, rows_kept) = rest.split_at_mut_checked(tile.segments.wrapping_mul(4))?;
+    let constants: &mut [i32] = bytemuck::try_cast_slice_mut(constants).ok()?;
+    let table = bytemuck::try_cast_slice_mut(table).ok()?;
+
+    let Window { batch, rows, columns: across, outputs, .. } = *window;
+    let [x_bytes, y_bytes] = tensors.types.map(|dtype| if dtype == DType::I16 { 2 } else { 1 });
+    let pixel = window.inputs.wrapping_mul(x_bytes);
+    let out_pixel = outputs.wrapping_mul(y_bytes);
+    let positions = batch.checked_mul(rows.output)?.checked_mul(across.output)?;
+    let image = batch.checked_mul(rows.input)?.checked_mul(across.input)?.checked_mul(pixel)?;
+    let given = tensors.input.unwrap_or(tensors.output).len();
+    if given < image
+        || tensors.output.len() < positions.checked_mul(out_pixel)?
+        || linear.weights.len() < linear.packing.bytes(outputs, tile.depth)?
+        || linear.weights.as_ptr().align_offset(4) != 0
+        || linear.bias.len() != outputs
+        || linear.multiplier.len() != outputs
+        || linear.shift.len() != outputs
+    {
+        return None;
+    }
+    let form = Form::of(linear, &tile, [x_bytes, y_bytes], tensors.store, constants);
+    let finished = if form.is_some() { outputs & !1 } else { 0 };
+    let form = form.unwrap_or(Form::SUMS);
+    let columns = columns.as_mut_ptr();
+    let (entry, passes) = tile::passes(tile.groups, tile.narrow);
+    let run = Run {
+        columns,
+        mask: tile::LOW_BYTES,
+        columns_end: columns.wrapping_add(tile.columns),
+        weights: linear.weights.as_ptr(),
+        passes,
+        entry,
+        fill: tensors.fill,
+        filled: 0,
+        scale: form.scale,
+        store: form.store,
+        next: 0,
+        zero: form.zero,
+        constants: constants.as_ptr(),
+        top: form.top,
+        back: form.back,
+        out: core::ptr::null_mut(),
+        out_steps: [0; 2],
+        out_advance: out_pixel.wrapping_mul(BLOCK),
+        x: core::ptr::null(),
+        x_steps: steps(pixel, BLOCK),
+        x_advance: pixel.wrapping_mul(BLOCK),
+        table: &raw const NOWHERE,
+        segments: 1,
+        gathered: core::ptr::null_mut(),
+        gathered_step: tile.gathered,
+        segment: tile.segment,
+        groups: tile.groups,
+        blocks: 1,
+        looped: 0,
+    };
+    let mut layer = Layer {
+        window,
+        linear,
+        tile: &tile,
+        tensors,
+        gathered,
+        table,
+        rows: rows_kept,
+        run,
+        code: if tile.narrow { tile::narrow } else { tile::wide },
+        finished,
+        pixel,
+        y_bytes,
+        out_pixel,
+        positions,
+    };
     match tile.gather {
         Gather::Pointwise => layer.pointwise(),
         Gather::Words | Gather::Bytes => layer.windows(linear.input_zero),
+    }
+}
+
+/// Distances of the second and third window of a block with `count` windows, `step` apart; the last one stands for missing ones.
+fn steps(step: usize, count: usize) -> [usize; 2] {
+    match count {
+        0 | 1 => [0, 0],
+        2 => [step, step],
+        _ => [step, step.wrapping_mul(2)],
     }
 }
 
@@ -129,103 +215,7 @@ struct Layer<'a> {
     positions: usize,
 }
 
-impl<'a> Layer<'a> {
-    /// `None` if a buffer is shorter than the shapes say, or the weights or the scratch are not aligned for words.
-    fn new(
-        window: &'a Window,
-        linear: &'a Integer<'a>,
-        tile: &'a Tile,
-        tensors: Tensors<'a>,
-        scratch: &'a mut [u8],
-    ) -> Option<Self> {
-        let scratch = scratch.get_mut(..tile.scratch_bytes)?;
-        let (constants, rest) = scratch.split_at_mut_checked(tile.constants)?;
-        let (columns, rest) = rest.split_at_mut_checked(tile.columns)?;
-        let (gathered, rest) = rest.split_at_mut_checked(tile.gathered.wrapping_mul(BLOCK))?;
-        let (table, rows_kept) = rest.split_at_mut_checked(tile.segments.wrapping_mul(4))?;
-        let constants: &mut [i32] = bytemuck::try_cast_slice_mut(constants).ok()?;
-        let table = bytemuck::try_cast_slice_mut(table).ok()?;
-
-        let Window { batch, rows, columns: across, outputs, .. } = *window;
-        let [x_bytes, y_bytes] = tensors.types.map(|dtype| if dtype == DType::I16 { 2 } else { 1 });
-        let pixel = window.inputs.wrapping_mul(x_bytes);
-        let out_pixel = outputs.wrapping_mul(y_bytes);
-        let positions = batch.checked_mul(rows.output)?.checked_mul(across.output)?;
-        let image = batch.checked_mul(rows.input)?.checked_mul(across.input)?.checked_mul(pixel)?;
-        let given = tensors.input.unwrap_or(tensors.output).len();
-        if given < image
-            || tensors.output.len() < positions.checked_mul(out_pixel)?
-            || linear.weights.len() < linear.packing.bytes(outputs, tile.depth)?
-            || linear.weights.as_ptr().align_offset(4) != 0
-            || linear.bias.len() != outputs
-            || linear.multiplier.len() != outputs
-            || linear.shift.len() != outputs
-        {
-            return None;
-        }
-        let form = Form::of(linear, tile, [x_bytes, y_bytes], tensors.store, constants);
-        let finished = if form.is_some() { outputs & !1 } else { 0 };
-        let form = form.unwrap_or(Form::SUMS);
-        let columns = columns.as_mut_ptr();
-        let (entry, passes) = tile::passes(tile.groups, tile.narrow);
-        let run = Run {
-            columns,
-            mask: tile::LOW_BYTES,
-            columns_end: columns.wrapping_add(tile.columns),
-            weights: linear.weights.as_ptr(),
-            passes,
-            entry,
-            fill: tensors.fill,
-            filled: 0,
-            scale: form.scale,
-            store: form.store,
-            next: 0,
-            zero: form.zero,
-            constants: constants.as_ptr(),
-            top: form.top,
-            back: form.back,
-            out: core::ptr::null_mut(),
-            out_steps: [0; 2],
-            out_advance: out_pixel.wrapping_mul(BLOCK),
-            x: core::ptr::null(),
-            x_steps: Self::steps(pixel, BLOCK),
-            x_advance: pixel.wrapping_mul(BLOCK),
-            table: &raw const NOWHERE,
-            segments: 1,
-            gathered: core::ptr::null_mut(),
-            gathered_step: tile.gathered,
-            segment: tile.segment,
-            groups: tile.groups,
-            blocks: 1,
-            looped: 0,
-        };
-        Some(Self {
-            window,
-            linear,
-            tile,
-            tensors,
-            gathered,
-            table,
-            rows: rows_kept,
-            run,
-            code: if tile.narrow { tile::narrow } else { tile::wide },
-            finished,
-            pixel,
-            y_bytes,
-            out_pixel,
-            positions,
-        })
-    }
-
-    /// Distances of the second and third window of a block with `count` windows, `step` apart; the last one stands for missing ones.
-    fn steps(step: usize, count: usize) -> [usize; 2] {
-        match count {
-            0 | 1 => [0, 0],
-            2 => [step, step],
-            _ => [step, step.wrapping_mul(2)],
-        }
-    }
-
+impl Layer<'_> {
     /// Runs `blocks` blocks of windows from `first` on, the last one with `count` windows; more than one block only if all are full. The
     /// caller knows that activations are readable to the end of their groups.
     #[inline(never)]
@@ -234,18 +224,18 @@ impl<'a> Layer<'a> {
         if blocks == 0 || first.checked_add(windows)? > self.positions {
             return None;
         }
-        // `Layer::new` has measured the output: it holds that many positions.
+        // `conv2d` has measured the output: it holds that many positions.
         let output = self.tensors.output.as_mut_ptr();
         let out = output.wrapping_add(first.wrapping_mul(self.out_pixel));
         if let From::Input(at) = from {
             let input = self.tensors.input.map_or(output.cast_const(), <[u8]>::as_ptr);
             self.run.x = input.wrapping_add(at);
         }
-        self.run.out_steps = Self::steps(self.out_pixel, count);
+        self.run.out_steps = steps(self.out_pixel, count);
         self.run.out = out;
         self.run.blocks = blocks;
         if self.finished == self.window.outputs {
-            // SAFETY: the constants, columns, weights and outputs that `run` names were cut and measured by `Layer::new`; the
+            // SAFETY: the constants, columns, weights and outputs that `run` names were cut and measured by `conv2d`; the
             // windows lie within the positions, as was checked above, and their activations are readable, as the caller knows.
             unsafe { (self.code)(&raw const self.run) };
             return Some(());
@@ -256,7 +246,7 @@ impl<'a> Layer<'a> {
     /// As [`Layer::blocks`], where some pairs of outputs are finished here: the last one of an odd number, or all where no form takes them.
     #[inline(never)]
     fn blocks_with_sums(&mut self, out: *mut u8, blocks: usize, count: usize) -> Option<()> {
-        let kept = self.run;
+        let Run { weights: all_weights, constants, scale, fill, x, .. } = self.run;
         let mut out = out;
         for _ in 0..blocks {
             self.run.blocks = 1;
@@ -273,7 +263,7 @@ impl<'a> Layer<'a> {
                 let first = if self.tile.narrow { narrow_start(even, odd) } else { [even, odd] };
                 let mut sums = [0i32; 2 * BLOCK];
                 let weights = channel.wrapping_mul(self.tile.groups).wrapping_mul(GROUP);
-                self.run.weights = kept.weights.wrapping_add(weights);
+                self.run.weights = all_weights.wrapping_add(weights);
                 self.run.constants = first.as_ptr();
                 self.run.scale = Some(tile::keep_sums);
                 self.run.out = sums.as_mut_ptr().cast();
@@ -297,14 +287,12 @@ impl<'a> Layer<'a> {
                 }
                 channel = channel.wrapping_add(2);
             }
-            self.run.weights = kept.weights;
-            self.run.constants = kept.constants;
-            self.run.scale = kept.scale;
-            self.run.fill = kept.fill;
+            (self.run.weights, self.run.constants) = (all_weights, constants);
+            (self.run.scale, self.run.fill) = (scale, fill);
             self.run.x = self.run.x.wrapping_add(self.run.x_advance);
             out = out.wrapping_add(self.run.out_advance);
         }
-        self.run.x = kept.x;
+        self.run.x = x;
         Some(())
     }
 
@@ -343,7 +331,7 @@ impl<'a> Layer<'a> {
                 self.run.x = self.gathered.as_ptr();
                 from = From::Run;
             }
-            self.run.x_steps = Self::steps(step, count);
+            self.run.x_steps = steps(step, count);
             self.blocks(from, first, 1, count)?;
             first = first.wrapping_add(count);
         }
@@ -432,7 +420,7 @@ impl<'a> Layer<'a> {
     fn side_by_side(&mut self, column: usize, step: usize) {
         self.run.fill = self.tensors.fill;
         self.run.x = self.rows.as_ptr().wrapping_add(column);
-        self.run.x_steps = Self::steps(step, BLOCK);
+        self.run.x_steps = steps(step, BLOCK);
         self.run.table = self.table.as_ptr();
         self.run.segments = self.tile.segments;
         if self.tile.gather == Gather::Words {
@@ -450,7 +438,7 @@ impl<'a> Layer<'a> {
         }
         self.run.fill = self.tensors.fill;
         self.run.x = self.gathered.as_ptr();
-        self.run.x_steps = Self::steps(self.tile.gathered, BLOCK);
+        self.run.x_steps = steps(self.tile.gathered, BLOCK);
         self.run.table = &raw const NOWHERE;
         self.run.segments = 1;
         self.run.gathered = core::ptr::null_mut();

@@ -140,7 +140,7 @@ pub fn tile_of(window: &Window, input: DType, packing: Packing) -> Option<Tile> 
     let Window { rows, columns, inputs, outputs, .. } = *window;
     let size = if input == DType::I16 { 2 } else { 1 };
     let depth = rows.kernel.checked_mul(columns.kernel)?.checked_mul(inputs)?;
-    if depth > LIMIT || outputs > LIMIT {
+    if depth == 0 || depth > LIMIT || outputs == 0 || outputs > LIMIT {
         return None;
     }
     let groups = depth.div_ceil(GROUP);
@@ -189,4 +189,74 @@ pub fn tile_of(window: &Window, input: DType, packing: Packing) -> Option<Tile> 
     let rest = tile.constants.wrapping_add(tile.columns).wrapping_add(tile.gathered.wrapping_mul(BLOCK));
     tile.scratch_bytes = kept.checked_add(rest.wrapping_add(tile.segments.wrapping_mul(4)))?;
     Some(tile)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn axis(input: usize, kernel: usize, stride: usize, pad: usize, output: usize) -> Axis {
+        Axis { input, output, kernel, stride, dilation: 1, pad }
+    }
+
+    fn conv(rows: Axis, columns: Axis, inputs: usize, outputs: usize) -> Request {
+        let window = Window { batch: 1, rows, columns, inputs, outputs };
+        Request {
+            linear: Linear::Conv2d { window, groups: 1 },
+            input: DType::I8,
+            output: DType::I8,
+            packing: Packing::Rows,
+            in_place: false,
+        }
+    }
+
+    fn packed(request: &Request) -> Request {
+        Request { packing: packing(request, true), ..*request }
+    }
+
+    #[test]
+    fn scratch_of_known_layers() {
+        let point = |h, w, inputs, outputs| conv(axis(h, 1, 1, 0, h), axis(w, 1, 1, 0, w), inputs, outputs);
+        let side = axis(32, 3, 1, 1, 32);
+        let last = axis(8, 3, 1, 1, 8);
+        for (request, gather, bytes) in [
+            (point(25, 5, 64, 64), Gather::Pointwise, 1024 + 384),
+            (point(48, 48, 8, 16), Gather::Pointwise, 256 + 48),
+            (point(4, 4, 6, 2), Gather::Pointwise, 32 + 48 + 3 * 8),
+            (conv(side, side, 16, 16), Gather::Words, 256 + 864 + 12 + 3 * 34 * 16 + 4),
+            (conv(last, last, 64, 64), Gather::Words, 1024 + 3456 + 12 + 3 * 10 * 64 + 4),
+            (conv(side, side, 3, 16), Gather::Bytes, 256 + 168 + 3 * 32 + 12 + 3 * 104 + 4),
+        ] {
+            let tile = tile(&packed(&request)).unwrap();
+            assert_eq!((tile.gather, tile.scratch_bytes), (gather, bytes), "{request:?}");
+        }
+    }
+
+    #[test]
+    fn scratch_of_dense_layers_is_bounded() {
+        for (inputs, outputs, bytes) in
+            [(640, 128, 768), (128, 640, 272), (64, 12, 144), (4096, 10, 256 + 48)]
+        {
+            assert_eq!(dense_of(inputs, outputs).unwrap().scratch_bytes, bytes);
+        }
+    }
+
+    #[test]
+    fn what_no_kernel_takes() {
+        let side = axis(32, 3, 1, 1, 32);
+        let request = conv(side, side, 16, 16);
+        assert_eq!(select(&request), None, "plain order");
+        let Linear::Conv2d { window, .. } = request.linear else { panic!() };
+        let grouped = Request { linear: Linear::Conv2d { window, groups: 2 }, ..request };
+        assert_eq!((packing(&grouped, true), select(&grouped)), (Packing::Rows, None));
+        let pairs_of_i16 = Request { input: DType::I16, packing: Packing::Pairs, ..request };
+        assert_eq!(select(&pairs_of_i16), None);
+        let huge = Window { inputs: usize::MAX, ..window };
+        let huge = Request {
+            linear: Linear::Conv2d { window: huge, groups: 1 },
+            packing: Packing::Pairs,
+            ..request
+        };
+        assert_eq!(select(&huge), None);
+    }
 }
