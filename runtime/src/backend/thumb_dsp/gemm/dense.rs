@@ -31,6 +31,8 @@ struct Run {
     unfinished: usize,
     /// Sums that wait, four words for each quad.
     sums: *mut i32,
+    /// Behind them.
+    sums_end: *mut i32,
     /// Stored bias of the first output.
     bias: *const i32,
     /// Factors.
@@ -65,8 +67,8 @@ struct Run {
 const COPY: usize = size_of::<Run>();
 const BEGIN: usize = COPY;
 const AFTER: usize = COPY + 4;
-const FRAME: usize = COPY + 12;
-const _: () = assert!(COPY == 17 * 4);
+const FRAME: usize = COPY + 8;
+const _: () = assert!(COPY == 18 * 4);
 
 macro_rules! at {
     ($field:ident) => {
@@ -105,8 +107,9 @@ macro_rules! scale {
 /// [`super::constants`] has it, an output is `(2 * sum * factor, rounded to the high word, + 2^(e - 1) - [sum < 0]) >> e`, plus the zero point.
 ///
 /// # Safety
-/// All that `run` points to: `out_end - out`, a multiple of four, outputs, writable if they are made; as many biases, factors, shifts and sums,
-/// where they are used; activations from `x` to `x_end`, and weights for them. Shifts are negative if outputs are made.
+/// All that `run` points to: if outputs are made, those from `out` to `out_end`, a multiple of four and not none, else sums from `sums` to
+/// `sums_end`; biases or sums, factors and shifts for them, where they are used; activations from `x` to `x_end`, and weights for them.
+/// Shifts are negative if outputs are made.
 #[unsafe(naked)]
 unsafe extern "C" fn chunk(run: *const Run) {
     naked_asm!(
@@ -117,9 +120,9 @@ unsafe extern "C" fn chunk(run: *const Run) {
         mov     r12, sp
         ldm     r0!, {{r1-r8}}
         stm     r12!, {{r1-r8}}
-        ldm     r0!, {{r1-r9}}
-        stm     r12!, {{r1-r9}}
-        mov     r1, r9
+        ldm     r0!, {{r1-r10}}
+        stm     r12!, {{r1-r10}}
+        mov     r1, r10
         ldr     r0, [sp, #{entry}]
         adr.w   r2, 5f
         add     r0, r2
@@ -244,12 +247,9 @@ unsafe extern "C" fn chunk(run: *const Run) {
         beq     9f
         ldr     pc, [sp, #{begin}]
     7:
-        ldr     r8, [sp, #{sums}]
-        ldrd    r6, r7, [sp, #{out}]
+        ldrd    r8, r9, [sp, #{sums}]
         stmdb   r8, {{r2, r3, r4, r5}}
-        adds    r6, #4
-        str     r6, [sp, #{out}]
-        cmp     r6, r7
+        cmp     r8, r9
         beq     9f
         ldr     pc, [sp, #{begin}]
     9:
@@ -350,6 +350,7 @@ pub fn dense_i8(
         resumed: chunked.into(),
         unfinished: 0,
         sums: sums.as_mut_ptr(),
+        sums_end: sums.as_mut_ptr(),
         bias: linear.bias.as_ptr(),
         multiplier: linear.multiplier.as_ptr(),
         shift: linear.shift.as_ptr(),
@@ -407,12 +408,12 @@ fn row(
         own.enter(columns, now);
         own.weights_advance = between;
         own.weights = if chunked { weights.wrapping_sub(between) } else { weights };
-        own.sums = sums.as_mut_ptr();
+        let waiting = sums.as_mut_ptr_range();
+        (own.sums, own.sums_end) = (waiting.start, waiting.end);
         own.unfinished = (!last).into();
         own.out = y.as_mut_ptr();
-        let outputs = if last { whole } else { sums.len() };
-        own.out_end = own.out.wrapping_add(outputs);
-        if outputs > 0 {
+        own.out_end = own.out.wrapping_add(whole);
+        if !last || whole > 0 {
             // SAFETY: the weights and constants were measured by `dense_i8`; outputs of whole quads are made, or none, and there are sums of
             // all quads where they are read or written.
             unsafe { chunk(&raw const own) };
@@ -430,9 +431,8 @@ fn row(
             if !chunked {
                 start(sums, linear.bias.get(channel..)?);
             }
-            own.sums = sums.as_mut_ptr();
-            own.out = y.as_mut_ptr();
-            own.out_end = own.out.wrapping_add(QUAD);
+            let quad = sums.as_mut_ptr_range();
+            (own.sums, own.sums_end) = (quad.start, quad.end);
             own.weights =
                 weights.wrapping_add(channel.wrapping_mul(groups).wrapping_mul(GROUP)).wrapping_sub(between);
             // SAFETY: as above, for one quad; its outputs are not written.
@@ -452,6 +452,7 @@ fn row(
 }
 
 /// The first sums of pairs of outputs: `256 * even + odd`, `odd`.
+#[inline(never)]
 fn start(sums: &mut [i32], bias: &[i32]) {
     let mut bias = bias.iter();
     for [both, odd] in sums.as_chunks_mut::<2>().0 {
@@ -462,6 +463,7 @@ fn start(sums: &mut [i32], bias: &[i32]) {
 }
 
 /// Widens up to `groups` groups of inputs; the last one may lack some.
+#[inline(never)]
 fn fill(columns: &mut [i32], x: &[i8], groups: usize) -> Option<()> {
     let whole = x.len() / GROUP;
     if whole > groups || groups.wrapping_mul(2) > columns.len() {
