@@ -1,12 +1,16 @@
 //! What the kernels for cores with the DSP extension (Cortex-M4, M7, M33) take.
 
-use super::select::{Request, Selection};
+pub mod depthwise;
+
+use super::select::{Linear, Request, Selection};
 use crate::blob::Packing;
 
 /// The kernel for a request; `None`: scalar code.
 pub fn select(request: &Request) -> Option<Selection> {
-    let _ = request;
-    None
+    match request.linear {
+        Linear::Conv2d { .. } | Linear::Dense { .. } => None,
+        Linear::DepthwiseConv2d { .. } => depthwise::select(request),
+    }
 }
 
 /// The order of weights that [`select`] wants; `narrow` as in [`super::select::packing`].
