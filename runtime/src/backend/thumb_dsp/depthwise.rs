@@ -5,6 +5,7 @@
 //! Without the term `[a < 0]` only ties below the zero point differ, which a clamp at the zero point hides.
 
 mod quads;
+mod strips;
 
 use crate::backend::spec::dsp::depthwise as plans;
 use crate::backend::spec::select::{Linear, Request};
@@ -31,9 +32,13 @@ pub fn depthwise_conv2d_i8(
         packing: linear.packing,
         in_place: input.is_none(),
     };
-    let quads = plans::quads(&request)?;
     check(window, linear, input.map(<[i8]>::len), output.len())?;
-    quads::run(&quads, window, linear, input, output, scratch)?;
+    match plans::strips(&request) {
+        Some(plan) if linear.low >= linear.output_zero => {
+            strips::run(&plan, window, linear, input, output, scratch)?;
+        }
+        _ => quads::run(&plans::quads(&request)?, window, linear, input, output, scratch)?,
+    }
     if (linear.low, linear.high) != (i8::MIN.into(), i8::MAX.into()) {
         for y in output.iter_mut() {
             *y = (*y).max(linear.low as i8).min(linear.high as i8);

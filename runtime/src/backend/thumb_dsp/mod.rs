@@ -32,8 +32,7 @@ impl Backend for ThumbDsp {
         output: &mut [i8],
         scratch: &mut [u8],
     ) -> Option<()> {
-        depthwise::depthwise_conv2d_i8(window, linear, input, output, scratch).or_else(|| {
-            scalar::depthwise_conv2d::depthwise_conv2d_i8(window, linear, input, output, scratch)
-        })
+        depthwise::depthwise_conv2d_i8(window, linear, input, output, scratch)
+            .or_else(|| scalar::depthwise_conv2d::depthwise_conv2d_i8(window, linear, input, output, scratch))
     }
 }

@@ -15,8 +15,45 @@ const MOST_TAPS: usize = 63;
 
 /// The kernel for a request; `None`: scalar code.
 pub fn select(request: &Request) -> Option<Selection> {
-    let quads = quads(request)?;
-    Some(Selection { name: "quads", scratch_bytes: quads.scratch_bytes.max(least_scratch(request)) })
+    let quads = quads(request);
+    if let Some(strips) = strips(request) {
+        // Constants that strips do not take go to quads.
+        let other = quads.map_or(0, |quads| quads.scratch_bytes);
+        let scratch_bytes = strips.scratch_bytes.max(other).max(least_scratch(request));
+        return Some(Selection { name: "strips", scratch_bytes });
+    }
+    Some(Selection { name: "quads", scratch_bytes: quads?.scratch_bytes.max(least_scratch(request)) })
+}
+
+/// Windows of 3x3, two rows of outputs at a time. Scratch holds a block of channels' constants, a pixel of padding, and for each channel and
+/// padded column two pairs of values of neighbouring rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Strips {
+    /// Channels of a block, a multiple of 4.
+    pub channels: usize,
+    /// Padded columns.
+    pub columns: usize,
+    /// All bytes.
+    pub scratch_bytes: usize,
+}
+
+/// Words of a channel's constants in [`Strips`].
+pub const STRIP_WORDS: usize = 10;
+
+/// The plan for a request.
+pub fn strips(request: &Request) -> Option<Strips> {
+    let Window { rows, columns, inputs, .. } = window(request)?;
+    let square = [rows, columns].iter().all(|axis| (axis.kernel, axis.stride, axis.dilation) == (3, 1, 1));
+    if !square || inputs % QUAD != 0 {
+        return None;
+    }
+    let padded = columns.output.checked_add(2)?;
+    let quad_bytes =
+        padded.checked_mul(2)?.checked_add(STRIP_WORDS)?.checked_mul(4 * QUAD)?.checked_add(QUAD)?;
+    let quads = [4, 3, 2].into_iter().find(|quads| quads * quad_bytes <= ROOM).unwrap_or(1);
+    let quads = quads.min(inputs / QUAD);
+    let scratch_bytes = quads.checked_mul(quad_bytes)?;
+    (scratch_bytes <= LIMIT).then_some(Strips { channels: QUAD * quads, columns: padded, scratch_bytes })
 }
 
 /// Four channels at once, two taps at once, any window. Scratch holds a list of constants for each quad of a block of channels, then the rows

@@ -22,7 +22,8 @@ pub fn run(
     scratch: &mut [u8],
 ) -> Option<()> {
     let Window { batch, rows, columns, inputs: channels, .. } = *window;
-    let (lists, kept) = scratch.split_at_mut_checked(plan.quads.checked_mul(plan.list_words)?.checked_mul(4)?)?;
+    let (lists, kept) =
+        scratch.split_at_mut_checked(plan.quads.checked_mul(plan.list_words)?.checked_mul(4)?)?;
     let lists: &mut [u32] = bytemuck::try_cast_slice_mut(lists).ok()?;
     let block = plan.quads.wrapping_mul(4);
     let row_bytes = plan.columns.checked_mul(block)?;
@@ -74,7 +75,11 @@ pub fn run(
                         list: list.as_ptr(),
                         output: place.as_mut_ptr().wrapping_add(first).wrapping_add(at),
                         output_step: channels,
-                        output_end: place.as_mut_ptr().wrapping_add(width).wrapping_add(first).wrapping_add(at),
+                        output_end: place
+                            .as_mut_ptr()
+                            .wrapping_add(width)
+                            .wrapping_add(first)
+                            .wrapping_add(at),
                         base_step: columns.stride.wrapping_mul(block),
                         pairs_end: list.as_ptr().wrapping_add(pairs_end),
                     };
@@ -147,8 +152,7 @@ fn prepare(
     let slots = biases.iter_mut().zip(multipliers).zip(constants).zip(shifts).zip(totals);
     for (lane, ((((bias, multiplier), constant), shift), total)) in slots.enumerate() {
         let channel = Channel::new(linear, first.wrapping_add(lane), total);
-        let channel =
-            channel.unwrap_or(Channel { bias: 0, multiplier: 0, constant: 0, shift: 0 });
+        let channel = channel.unwrap_or(Channel { bias: 0, multiplier: 0, constant: 0, shift: 0 });
         *bias = channel.bias as u32;
         *multiplier = channel.multiplier as u32;
         *constant = channel.constant as u32;
