@@ -25,14 +25,16 @@ pub fn select(request: &Request) -> Option<Selection> {
     Some(Selection { name: "quads", scratch_bytes: quads?.scratch_bytes.max(least_scratch(request)) })
 }
 
-/// Windows of 3x3, two rows of outputs at a time. Scratch holds a block of channels' constants, a pixel of padding, and for each channel and
-/// padded column two pairs of values of neighbouring rows.
+/// Windows of 3x3 with stride 1 (two rows of outputs at a time) or 2. Scratch holds a block of channels' constants, a pixel of padding, and for each
+/// channel and padded column two pairs of values of neighbouring rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Strips {
     /// Channels of a block, a multiple of 4.
     pub channels: usize,
-    /// Padded columns.
+    /// Padded columns that windows reach.
     pub columns: usize,
+    /// Bytes of a channel's columns.
+    pub plane: usize,
     /// All bytes.
     pub scratch_bytes: usize,
 }
@@ -43,17 +45,20 @@ pub const STRIP_WORDS: usize = 10;
 /// The plan for a request.
 pub fn strips(request: &Request) -> Option<Strips> {
     let Window { rows, columns, inputs, .. } = window(request)?;
-    let square = [rows, columns].iter().all(|axis| (axis.kernel, axis.stride, axis.dilation) == (3, 1, 1));
-    if !square || inputs % QUAD != 0 {
+    let stride = rows.stride;
+    let square =
+        [rows, columns].iter().all(|axis| (axis.kernel, axis.stride, axis.dilation) == (3, stride, 1));
+    if !square || stride > 2 || inputs % QUAD != 0 {
         return None;
     }
-    let padded = columns.output.checked_add(2)?;
-    let quad_bytes =
-        padded.checked_mul(2)?.checked_add(STRIP_WORDS)?.checked_mul(4 * QUAD)?.checked_add(QUAD)?;
+    let padded = columns.output.checked_sub(1)?.checked_mul(stride)?.checked_add(3)?;
+    let plane = padded.div_ceil(2).checked_mul(16)?;
+    let quad_bytes = plane.checked_add(4 * STRIP_WORDS + 1)?.checked_mul(QUAD)?;
     let quads = [4, 3, 2].into_iter().find(|quads| quads * quad_bytes <= ROOM).unwrap_or(1);
     let quads = quads.min(inputs / QUAD);
     let scratch_bytes = quads.checked_mul(quad_bytes)?;
-    (scratch_bytes <= LIMIT).then_some(Strips { channels: QUAD * quads, columns: padded, scratch_bytes })
+    let channels = QUAD * quads;
+    (scratch_bytes <= LIMIT).then_some(Strips { channels, columns: padded, plane, scratch_bytes })
 }
 
 /// Four channels at once, two taps at once, any window. Scratch holds a list of constants for each quad of a block of channels, then the rows
