@@ -1,6 +1,7 @@
 //! Cortex-M4, M7 and M33: the DSP extension.
 #![allow(unsafe_code)]
 
+mod depthwise;
 mod detect;
 mod gemm;
 mod isa;
@@ -88,5 +89,17 @@ impl Backend for ThumbDsp {
         };
         gemm::dense::dense_plain(inputs, linear, gemm::Tensors::of(input, &mut output), pair)
             .or_else(|| scalar::dense::dense_i16(inputs, linear, input, output))
+    }
+
+    fn depthwise_conv2d_i8(
+        self,
+        window: &Window,
+        linear: &Integer<'_>,
+        input: Option<&[i8]>,
+        output: &mut [i8],
+        scratch: &mut [u8],
+    ) -> Option<()> {
+        depthwise::depthwise_conv2d_i8(window, linear, input, output, scratch)
+            .or_else(|| scalar::depthwise_conv2d::depthwise_conv2d_i8(window, linear, input, output, scratch))
     }
 }
