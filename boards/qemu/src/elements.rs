@@ -47,6 +47,11 @@ fn axis(noise: &mut Noise) -> Axis {
     Axis { input, output, kernel, stride, dilation: 1, pad: pads[0] }
 }
 
+/// One window over all of an axis.
+fn whole(input: usize) -> Axis {
+    Axis { input, output: 1, kernel: input, stride: 1, dilation: 1, pad: 0 }
+}
+
 fn sum(noise: &mut Noise) -> IntegerParameters {
     let half = noise.below(4);
     let multiplier = |noise: &mut Noise| (1 << 30) + noise.below(1 << 30) as i32;
@@ -98,8 +103,20 @@ pub fn test<B: Backend>(backend: B, buffers: &mut Buffers, cases: usize, seed: u
             say!("{p:?} {zeros:?} {results:?}");
             return false;
         }
-        let (rows, columns) = (axis(&mut noise), axis(&mut noise));
-        let channels = 1 + noise.below(20);
+        let mut table = [0; 256];
+        noise.fill(&mut table);
+        Scalar.table_i8(&table, &mut expected[..count]);
+        backend.table_i8(&table, &mut found[..count]);
+        if !same(expected, found, "table_i8", case) {
+            return false;
+        }
+        let long = noise.below(20) == 0;
+        let mut rows = if long { whole(1 + noise.below(2)) } else { axis(&mut noise) };
+        let mut columns = if long { whole(200 + noise.below(200)) } else { axis(&mut noise) };
+        if long && noise.below(2) == 0 {
+            core::mem::swap(&mut rows, &mut columns);
+        }
+        let channels = 1 + noise.below(if long { 5 } else { 20 });
         let window = Window { batch: 1, rows, columns, inputs: channels, outputs: channels };
         let (inputs, outputs) = (window.image(), rows.output * columns.output * channels);
         if inputs > MOST || outputs > MOST {
@@ -171,8 +188,7 @@ pub fn measure<B: Backend>(backend: B, buffers: &mut Buffers) {
     let _ = backend.add_i8(&p, [1, 2, -128], &mut a[..MOST], &b[..MOST]);
     let after = counter::ticks();
     say!("layer add|-|0|{MOST}|{}", after - before);
-    let all = |input: usize| Axis { input, output: 1, kernel: input, stride: 1, dilation: 1, pad: 0 };
-    let window = Window { batch: 1, rows: all(12), columns: all(5), inputs: 64, outputs: 64 };
+    let window = Window { batch: 1, rows: whole(12), columns: whole(5), inputs: 64, outputs: 64 };
     let before = counter::ticks();
     let _ = backend.average_pool2d_i8(&window, None, [-128, 127], &a[..3840], &mut found[..64]);
     let after = counter::ticks();

@@ -2,14 +2,14 @@
 
 use core::arch::naked_asm;
 
-use crate::backend::scalar;
+use super::memory;
 use crate::ops::mean;
-use crate::ops::window::{Axis, Window};
+use crate::ops::window::Window;
 use crate::quant::requantize;
 
 /// Channels whose sums are taken at once.
 const SUMS: usize = 8;
-/// Most elements of a window whose sum fits 16 bits.
+/// Most elements whose sum fits 16 bits.
 const MOST: usize = 256;
 
 /// What the kernels are told.
@@ -131,15 +131,6 @@ fn windows(
     Some(())
 }
 
-/// Whether every window is without dilation and has a tap on the input.
-fn plain(window: &Window) -> bool {
-    let axis = |axis: &Axis| {
-        let ends = [axis.run(0), axis.run(axis.output.wrapping_sub(1))];
-        axis.dilation == 1 && axis.output > 0 && ends.iter().all(|run| run.length > 0)
-    };
-    axis(&window.rows) && axis(&window.columns) && window.inputs == window.outputs && window.inputs > 0
-}
-
 /// Sums by channels: `finish` makes an output of a sum and of how many elements there were.
 #[inline(always)]
 fn sums(
@@ -152,11 +143,32 @@ fn sums(
         let count = taps.rows.wrapping_mul(taps.columns);
         let mut from = from;
         for block in target.chunks_mut(SUMS) {
-            let mut sums = [0i16; SUMS];
-            // SAFETY: the taps lie on the image, as `Axis::run` says, and there is one, as `plain` has found; the block's channels follow those before it.
-            unsafe { sum(from, taps, block.len(), &mut sums) }
-            for (slot, &sum) in block.iter_mut().zip(&sums) {
-                *slot = finish(sum.into(), count)?;
+            let mut totals = [0i32; SUMS];
+            let mut row = from;
+            let mut rows_left = if taps.columns == 0 { 0 } else { taps.rows };
+            while rows_left > 0 {
+                // As many rows as a sum of 16 bits holds, or a row in parts.
+                let rows = MOST.checked_div(taps.columns)?.clamp(1, rows_left);
+                let mut part = row;
+                let mut columns_left = taps.columns;
+                while columns_left > 0 {
+                    let columns = columns_left.min(MOST);
+                    let mut sums = [0i16; SUMS];
+                    // SAFETY: the taps lie on the image, as `Axis::run` says, and there is one; parts are whole rows or within one; the block's channels
+                    // follow those before it.
+                    unsafe { sum(part, &Taps { rows, columns, ..*taps }, block.len(), &mut sums) }
+                    for (total, &sum) in totals.iter_mut().zip(&sums) {
+                        *total = total.wrapping_add(sum.into());
+                    }
+                    part = part.wrapping_add(columns.wrapping_mul(taps.step));
+                    columns_left = columns_left.wrapping_sub(columns);
+                }
+                let line = taps.columns.wrapping_mul(taps.step).wrapping_add(taps.gap);
+                row = row.wrapping_add(rows.wrapping_mul(line));
+                rows_left = rows_left.wrapping_sub(rows);
+            }
+            for (slot, &total) in block.iter_mut().zip(&totals) {
+                *slot = finish(total, count)?;
             }
             from = from.wrapping_add(SUMS);
         }
@@ -164,20 +176,15 @@ fn sums(
     })
 }
 
-/// Whether sums of windows fit 16 bits.
-fn sums_fit(window: &Window) -> bool {
-    let most = |axis: &Axis| axis.kernel.min(axis.input);
-    plain(window) && most(&window.rows).checked_mul(most(&window.columns)).is_some_and(|taps| taps <= MOST)
-}
-
 #[inline(never)]
 pub fn max_pool2d_i8(window: &Window, bounds: [i8; 2], input: &[i8], output: &mut [i8]) -> Option<()> {
-    if !plain(window) {
-        return scalar::pool2d::max_pool2d_i8(window, bounds, input, output);
-    }
     let [low, high] = bounds.map(|bound| u32::from(bound as u8));
     windows(window, input, output, |from, taps, target| {
-        // SAFETY: the taps lie on the image, as `Axis::run` says, and there is one, as `plain` has found.
+        if taps.rows == 0 || taps.columns == 0 {
+            memory::fill(bytemuck::cast_slice_mut(target), bounds[0] as u8);
+            return Some(());
+        }
+        // SAFETY: the taps lie on the image, as `Axis::run` says, and there is one.
         unsafe { maximum(from, taps, target.len(), target.as_mut_ptr(), low | high << 8) }
         Some(())
     })
@@ -191,9 +198,6 @@ pub fn average_pool2d_i8(
     input: &[i8],
     output: &mut [i8],
 ) -> Option<()> {
-    if !sums_fit(window) {
-        return scalar::pool2d::average_pool2d_i8(window, padding, bounds, input, output);
-    }
     let [low, high] = bounds.map(i32::from);
     let area = window.rows.kernel.wrapping_mul(window.columns.kernel) as i32;
     sums(window, input, output, |sum, count| {
@@ -218,9 +222,6 @@ pub fn mean2d_i8(
     input: &[i8],
     output: &mut [i8],
 ) -> Option<()> {
-    if !sums_fit(window) {
-        return scalar::pool2d::mean2d_i8(window, parameters, zero_points, input, output);
-    }
     let [zero_in, zero_out] = zero_points;
     let mean::Parameters { multiplier, shift, act_min, act_max } = *parameters;
     sums(window, input, output, |sum, count| {

@@ -26,8 +26,9 @@ pub fn rows_in_place(
             let count = next.wrapping_sub(from);
             let dropped = from.wrapping_sub(first).wrapping_mul(row_bytes);
             let end = next.wrapping_sub(first).wrapping_mul(row_bytes);
-            if dropped > 0 {
-                kept.get_mut(..end)?.copy_within(dropped.., 0);
+            let live = kept.get_mut(..end)?;
+            if dropped > 0 && dropped <= live.len() {
+                live.copy_within(dropped.., 0);
             }
             let to = row.wrapping_add(reach).saturating_sub(rows.pad).min(rows.input);
             let fresh = image.get(next.wrapping_mul(row_bytes)..to.wrapping_mul(row_bytes)).unwrap_or(&[]);

@@ -134,7 +134,7 @@ pub fn conv2d_scratch(window: &Window, input: DType, conv: &Conv) -> usize {
 
 /// Scratch of a dense layer: a row, if its last block would read behind the input.
 pub fn dense_scratch(inputs: usize, input: DType) -> usize {
-    if inputs % BLOCK == 0 { 0 } else { whole(inputs, BLOCK).saturating_mul(input.bytes()) }
+    if inputs.is_multiple_of(BLOCK) { 0 } else { whole(inputs, BLOCK).saturating_mul(input.bytes()) }
 }
 
 /// Memory of a depthwise convolution of 3 x 3. Sizes are bytes.
