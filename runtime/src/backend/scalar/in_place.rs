@@ -1,5 +1,7 @@
 //! Windows of stride 1 over an image that the output replaces: the rows that later windows still need are kept in scratch.
 
+use core::cell::Cell;
+
 use crate::ops::window::{Axis, Window};
 
 /// Runs `row_of` for each output row: on a window over the kept rows alone, these rows, and the place of the output row. `None` where the
@@ -26,9 +28,10 @@ pub fn rows_in_place(
             let count = next.wrapping_sub(from);
             let dropped = from.wrapping_sub(first).wrapping_mul(row_bytes);
             let end = next.wrapping_sub(first).wrapping_mul(row_bytes);
-            let live = kept.get_mut(..end)?;
-            if dropped > 0 && dropped <= live.len() {
-                live.copy_within(dropped.., 0);
+            if dropped > 0 {
+                // `copy_within` links a panic.
+                let live = Cell::from_mut(kept.get_mut(..end)?).as_slice_of_cells();
+                live.iter().zip(live.get(dropped..)?).for_each(|(slot, x)| slot.set(x.get()));
             }
             let to = row.wrapping_add(reach).saturating_sub(rows.pad).min(rows.input);
             let fresh = image.get(next.wrapping_mul(row_bytes)..to.wrapping_mul(row_bytes)).unwrap_or(&[]);
