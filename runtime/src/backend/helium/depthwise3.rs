@@ -454,6 +454,7 @@ impl Layer<'_> {
 
     /// Transposes the rows under an output row, for `count` channels from `channel` on, to a strip. Rows before `done` are taken from `kept`, whose last row is the
     /// one before `done`.
+    #[inline(always)]
     fn load(
         &self,
         row: usize,
