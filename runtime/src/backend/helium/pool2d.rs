@@ -131,14 +131,56 @@ fn windows(
     Some(())
 }
 
-/// Sums by channels: `finish` makes an output of a sum and of how many elements there were.
-#[inline(always)]
-fn sums(
-    window: &Window,
-    input: &[i8],
-    output: &mut [i8],
-    finish: impl Fn(i32, usize) -> Option<i8>,
-) -> Option<()> {
+/// How a sum becomes an output.
+#[derive(Clone, Copy)]
+enum Finish<'a> {
+    /// The mean, halves away from zero.
+    Average {
+        /// What padding counts as, if it counts, and the elements of a window with it.
+        padding: Option<(i8, i32)>,
+        /// Least and greatest output.
+        bounds: [i8; 2],
+    },
+    /// The sum less the zero point of the input, requantised.
+    Mean {
+        /// Factor and bounds.
+        parameters: &'a mean::Parameters,
+        /// Of input and output.
+        zero_points: [i32; 2],
+    },
+}
+
+impl Finish<'_> {
+    /// The output for a sum of `count` elements.
+    #[inline(never)]
+    fn output(&self, sum: i32, count: usize) -> Option<i8> {
+        match *self {
+            Self::Average { padding, bounds: [low, high] } => {
+                let count = count as i32;
+                let (sum, count) = match padding {
+                    Some((value, area)) => {
+                        let outside = area.wrapping_sub(count);
+                        (sum.wrapping_add(outside.wrapping_mul(value.into())), area)
+                    }
+                    None => (sum, count),
+                };
+                let half = count >> 1;
+                let rounded = if sum > 0 { sum.wrapping_add(half) } else { sum.wrapping_sub(half) };
+                Some(rounded.checked_div(count)?.max(low.into()).min(high.into()) as i8)
+            }
+            Self::Mean { parameters, zero_points: [zero_in, zero_out] } => {
+                let mean::Parameters { multiplier, shift, act_min, act_max } = *parameters;
+                let sum = sum.wrapping_sub(zero_in.wrapping_mul(count as i32));
+                let result = zero_out.wrapping_add(requantize(sum, multiplier, shift));
+                Some(result.max(act_min).min(act_max) as i8)
+            }
+        }
+    }
+}
+
+/// Pools of sums, channel by channel.
+#[inline(never)]
+fn sums(window: &Window, finish: Finish<'_>, input: &[i8], output: &mut [i8]) -> Option<()> {
     windows(window, input, output, |from, taps, target| {
         let count = taps.rows.wrapping_mul(taps.columns);
         let mut from = from;
@@ -168,7 +210,7 @@ fn sums(
                 rows_left = rows_left.wrapping_sub(rows);
             }
             for (slot, &total) in block.iter_mut().zip(&totals) {
-                *slot = finish(total, count)?;
+                *slot = finish.output(total, count)?;
             }
             from = from.wrapping_add(SUMS);
         }
@@ -190,7 +232,6 @@ pub fn max_pool2d_i8(window: &Window, bounds: [i8; 2], input: &[i8], output: &mu
     })
 }
 
-#[inline(never)]
 pub fn average_pool2d_i8(
     window: &Window,
     padding: Option<i8>,
@@ -198,23 +239,11 @@ pub fn average_pool2d_i8(
     input: &[i8],
     output: &mut [i8],
 ) -> Option<()> {
-    let [low, high] = bounds.map(i32::from);
     let area = window.rows.kernel.wrapping_mul(window.columns.kernel) as i32;
-    sums(window, input, output, |sum, count| {
-        let (sum, count) = match padding {
-            Some(value) => {
-                let outside = area.wrapping_sub(count as i32);
-                (sum.wrapping_add(outside.wrapping_mul(value.into())), area)
-            }
-            None => (sum, count as i32),
-        };
-        let half = count >> 1;
-        let rounded = if sum > 0 { sum.wrapping_add(half) } else { sum.wrapping_sub(half) };
-        Some(rounded.checked_div(count)?.max(low).min(high) as i8)
-    })
+    let padding = padding.map(|value| (value, area));
+    sums(window, Finish::Average { padding, bounds }, input, output)
 }
 
-#[inline(never)]
 pub fn mean2d_i8(
     window: &Window,
     parameters: &mean::Parameters,
@@ -222,11 +251,5 @@ pub fn mean2d_i8(
     input: &[i8],
     output: &mut [i8],
 ) -> Option<()> {
-    let [zero_in, zero_out] = zero_points;
-    let mean::Parameters { multiplier, shift, act_min, act_max } = *parameters;
-    sums(window, input, output, |sum, count| {
-        let sum = sum.wrapping_sub(zero_in.wrapping_mul(count as i32));
-        let result = zero_out.wrapping_add(requantize(sum, multiplier, shift));
-        Some(result.max(act_min).min(act_max) as i8)
-    })
+    sums(window, Finish::Mean { parameters, zero_points }, input, output)
 }
