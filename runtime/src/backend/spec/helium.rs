@@ -14,7 +14,7 @@ pub const BLOCK: usize = 16;
 /// Most kernel rows that a convolution takes.
 pub const MOST_TAPS: usize = 16;
 /// Bytes of copies that one round of a convolution aims at.
-const ROUND_BYTES: usize = 3072;
+const ROUND_BYTES: usize = 4096;
 /// Bytes of strips that one round of a depthwise convolution aims at.
 const STRIP_BYTES: usize = 3600;
 /// Most positions of a round.
