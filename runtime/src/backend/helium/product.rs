@@ -174,14 +174,15 @@ macro_rules! block_16 {
 }
 
 /// The kernel `$name`: for each four outputs, for each pair of positions from `output` to `end`, the sums over all segments, requantised and stored.
-/// `$block` is the code of a block, of a round of blocks, and their sizes, `$store` stores the low part of each lane, `$four` are the bytes of four outputs. `$prepare` makes the left
-/// shift of four outputs, `$left`, `$away` and `$offset` are the steps that `_relu` kernels leave out.
+/// `$entry` prepares loops over blocks, `$tile` sums up two positions, with `$segment` out of line. `$store` stores the low part of each lane, `$four` are the bytes of
+/// four outputs. `$prepare` makes the left shift of four outputs, `$left`, `$away` and `$offset` are the steps that `_relu` kernels leave out.
 ///
-/// Registers: r1 weights, r3 and r5 inputs of both positions, r7 output, r9 segments that are left, r11 rounds; q5 bias, q6 multiplier, q7 shift; the
-/// predicate has the outputs that exist.
+/// Registers: r1 weights, r3 and r5 inputs of both positions, r7 output, r9 segments that are left, r11 rounds that are left; q5 bias, q6 multiplier, q7 shift;
+/// the predicate has the outputs that exist.
 macro_rules! kernel {
     (
-        $(#[$doc:meta])* $name:ident, $block:ident, $store:literal, $four:literal,
+        $(#[$doc:meta])* $name:ident, $store:literal, $four:literal,
+        [$($entry:expr),*], [$($tile:expr),*], [$($segment:expr),*],
         [$($prepare:literal),*], [$($left:literal),*], [$($away:literal),*], [$($offset:literal),*]
     ) => {
         $(#[$doc])*
@@ -200,33 +201,7 @@ macro_rules! kernel {
                 "add r12, sp, #44",
                 "ldm r0, {{r1-r11}}",
                 "stm r12, {{r1-r11}}",
-                // Rounds of blocks, and the entry that makes the first of them short.
-                "ldr r0, [sp, #76]",
-                "adr.w r1, 3f",
-                "adr.w r3, 4f",
-                concat!("adds r2, r0, #", $block!(blocks), " - 1"),
-                concat!("lsrs r2, r2, #", $block!(log)),
-                "str r2, [sp, #24]",
-                concat!("lsls r4, r2, #", $block!(log)),
-                "subs r4, r4, r0",
-                concat!("movs r5, #", $block!(bytes)),
-                "mla r1, r4, r5, r1",
-                "ldr r9, [sp, #28]",
-                "cmp r9, #1",
-                "it ne",
-                "adrne.w r3, 5f",
-                "orr r1, r1, #1",
-                "orr r3, r3, #1",
-                "str r3, [sp, #84]",
-                "cmp r0, #0",
-                "it eq",
-                "moveq r1, r3",
-                "cmp r2, #1",
-                "itt hi",
-                "adrhi.w r3, 7f",
-                "orrhi r3, r3, #1",
-                "strd r1, r3, [sp, #32]",
-                "mov r11, r2",
+                $($entry,)*
                 // Four outputs.
                 "1:",
                 "ldr r0, [sp, #56]",
@@ -244,25 +219,9 @@ macro_rules! kernel {
                 "add r5, r3",
                 "ldr r7, [sp, #52]",
                 "ldr r1, [sp, #16]",
-                // Two positions.
-                "2:",
-                $block!("vmladav"),
-                "ldr pc, [sp, #32]",
-                "3:",
-                $block!(round),
-                "ldr pc, [sp, #36]",
-                // The end of one of several rounds.
-                "7:",
-                "subs r11, #1",
-                "bne.w 3b",
-                "ldr r11, [sp, #24]",
-                "ldr pc, [sp, #84]",
-                // The end of one of several segments.
-                "5:",
-                "subs r9, #1",
-                "bne 6f",
-                "ldr r9, [sp, #28]",
-                // The end of the last one.
+                // Two positions, at label 2.
+                $($tile,)*
+                // Their sums are whole.
                 "4:",
                 "vmov q0[2], q0[0], r0, r8",
                 "vmov q0[3], q0[1], r4, r12",
@@ -308,6 +267,67 @@ macro_rules! kernel {
                 "add sp, #108",
                 "vpop {{d8-d15}}",
                 "pop {{r4-r11, pc}}",
+                $($segment,)*
+                ".cpu cortex-m33",
+            )
+        }
+    };
+}
+
+/// A [`kernel`] for any number of blocks and segments: the rounds of `$block`.
+macro_rules! blocks_kernel {
+    ($(#[$doc:meta])* $name:ident, $block:ident, $store:literal, $four:literal, $($steps:tt)*) => {
+        kernel!(
+            $(#[$doc])* $name, $store, $four,
+            [
+                // Rounds of blocks, and the entry that makes the first of them short.
+                "ldr r0, [sp, #76]",
+                "adr.w r1, 3f",
+                "adr.w r3, 4f",
+                concat!("adds r2, r0, #", $block!(blocks), " - 1"),
+                concat!("lsrs r2, r2, #", $block!(log)),
+                "str r2, [sp, #24]",
+                concat!("lsls r4, r2, #", $block!(log)),
+                "subs r4, r4, r0",
+                concat!("movs r5, #", $block!(bytes)),
+                "mla r1, r4, r5, r1",
+                "ldr r9, [sp, #28]",
+                "cmp r9, #1",
+                "it ne",
+                "adrne.w r3, 5f",
+                "orr r1, r1, #1",
+                "orr r3, r3, #1",
+                "str r3, [sp, #84]",
+                "cmp r0, #0",
+                "it eq",
+                "moveq r1, r3",
+                "cmp r2, #1",
+                "itt hi",
+                "adrhi.w r3, 7f",
+                "orrhi r3, r3, #1",
+                "strd r1, r3, [sp, #32]",
+                "mov r11, r2"
+            ],
+            [
+                "2:",
+                $block!("vmladav"),
+                "ldr pc, [sp, #32]",
+                "3:",
+                $block!(round),
+                "ldr pc, [sp, #36]",
+                // The end of one of several rounds.
+                "7:",
+                "subs r11, #1",
+                "bne.w 3b",
+                "ldr r11, [sp, #24]",
+                "ldr pc, [sp, #84]",
+                // The end of one of several segments.
+                "5:",
+                "subs r9, #1",
+                "bne 6f",
+                "ldr r9, [sp, #28]"
+            ],
+            [
                 // The next segment.
                 "6:",
                 "ldr r11, [sp, #80]",
@@ -316,16 +336,16 @@ macro_rules! kernel {
                 "add r5, r11",
                 "ldr r11, [sp, #24]",
                 $block!("vmladava"),
-                "ldr pc, [sp, #32]",
-                ".cpu cortex-m33",
-            )
-        }
+                "ldr pc, [sp, #32]"
+            ],
+            $($steps)*
+        );
     };
 }
 
 macro_rules! any_kernel {
     ($(#[$doc:meta])* $name:ident, $block:ident, $store:literal, $four:literal) => {
-        kernel!(
+        blocks_kernel!(
             $(#[$doc])* $name, $block, $store, $four,
             [
                 "vmov.i32 q0, #0",
@@ -347,9 +367,33 @@ macro_rules! any_kernel {
     };
 }
 
-kernel!(
+blocks_kernel!(
     /// From 8 to 8 bits, of layers whose least output is the zero point and whose shifts are not positive.
     product_8_8_relu, block_8, "vstrb", "4", [], [], [], []
+);
+kernel!(
+    /// Like [`product_8_8_relu`], for a single block, three quarters of whose weights stay in q2 to q4.
+    product_8_8_relu_short, "vstrb", "4",
+    [],
+    [
+        "vldrb.u8 q2, [r1]",
+        "vldrb.u8 q3, [r1, #16]",
+        "vldrb.u8 q4, [r1, #32]",
+        "2:",
+        "vldrb.u8 q0, [r3], #16",
+        "vmladav.s8 r0, q0, q2",
+        "vldrb.u8 q1, [r1, #48]",
+        "vmladav.s8 r4, q0, q3",
+        "vmladav.s8 r8, q0, q4",
+        "vmladav.s8 r12, q0, q1",
+        "vldrb.u8 q0, [r5], #16",
+        "vmladav.s8 r2, q0, q2",
+        "vmladav.s8 r6, q0, q3",
+        "vmladav.s8 r10, q0, q4",
+        "vmladav.s8 r14, q0, q1"
+    ],
+    [],
+    [], [], [], []
 );
 any_kernel!(
     /// From 8 to 8 bits.
@@ -435,6 +479,7 @@ impl<'a> Product<'a> {
             return None;
         }
         let kernel = match width {
+            Width::Narrow if is_relu(linear) && segments == 1 && blocks == 1 => product_8_8_relu_short,
             Width::Narrow if is_relu(linear) => product_8_8_relu,
             Width::Narrow => product_8_8,
             Width::Widening => product_8_16,
