@@ -30,8 +30,8 @@ pub struct Frame {
     pub output: *mut i8,
     /// 44: number of outputs of each lane.
     pub outputs: usize,
-    /// 48: 1 where outputs reach from the zero point to the greatest of the type.
-    pub relu: usize,
+    /// 48: how outputs are bounded, as [`core::bounding`] has it.
+    pub bounding: i32,
 }
 
 impl Frame {
@@ -48,7 +48,7 @@ impl Frame {
             channels: ::core::ptr::null(),
             output: ::core::ptr::null_mut(),
             outputs: 0,
-            relu: (linear.low == linear.output_zero && linear.high == i8::MAX.into()).into(),
+            bounding: core::bounding(linear),
         }
     }
 }

@@ -36,6 +36,11 @@ pub fn channel(
     ]
 }
 
+/// The output of negative sums where that is one value, else more than 16 bits.
+pub fn bounding(linear: &Integer<'_>) -> i32 {
+    if linear.low >= linear.output_zero { linear.low } else { 1 << 16 }
+}
+
 /// Moves the halves of r0 and r1 to the sums.
 macro_rules! drain {
     () => {
@@ -64,29 +69,32 @@ pub unsafe extern "C" fn columns(frame: &Frame) {
         "mov r6, r10",
         "mov r7, r11",
         "push {{r4-r7}}",
-        // Stack: 0 to 44 the frame, 48 where the loop is entered, 52 outputs left in the block, 56 2^15.
-        "sub sp, #60",
+        // Stack: 0 to 48 the frame, 52 not used, 56 outputs left in the block, 60 where the loop is entered, 64 2^15.
+        "sub sp, #68",
         "mov r1, sp",
         "ldmia r0!, {{r2-r7}}",
         "stmia r1!, {{r2-r7}}",
         "ldmia r0!, {{r2-r7}}",
         "stmia r1!, {{r2-r7}}",
-        // The loop takes four units at a time; the first time it starts at one of them.
+        "ldr r2, [r0]",
+        "str r2, [r1]",
+        // The loop takes seven units at a time; the first time it starts at one of them.
         "ldr r0, [sp, #24]",
         "ldr r1, [sp, #28]",
         "subs r1, r1, r0",
         "lsrs r1, r1, #4",
+        "4:",
+        "subs r1, #7",
+        "bgt 4b",
         "rsbs r1, r1, #0",
-        "movs r2, #3",
-        "ands r1, r2",
         "movs r2, #34",
         "muls r1, r2, r1",
         "adr r2, 3f",
         "adds r2, r2, r1",
-        "str r2, [sp, #48]",
+        "str r2, [sp, #60]",
         "movs r2, #128",
         "lsls r2, r2, #8",
-        "str r2, [sp, #56]",
+        "str r2, [sp, #64]",
         // A weight is read after its word of pairs.
         "ldr r6, [sp, #32]",
         "subs r6, r6, r0",
@@ -102,7 +110,7 @@ pub unsafe extern "C" fn columns(frame: &Frame) {
         "5:",
         "subs r4, r4, r5",
         "str r4, [sp, #44]",
-        "str r5, [sp, #52]",
+        "str r5, [sp, #56]",
         // Outputs.
         "6:",
         "ldr r5, [sp, #36]",
@@ -114,14 +122,14 @@ pub unsafe extern "C" fn columns(frame: &Frame) {
         "mov r9, r2",
         "ldr r4, [sp, #28]",
         "mov r12, r4",
-        "ldr r4, [sp, #56]",
+        "ldr r4, [sp, #64]",
         "mov r11, r4",
         "ldr r5, [sp, #24]",
-        "ldr r4, [sp, #48]",
+        "ldr r4, [sp, #60]",
         "mov pc, r4",
         ".p2align 2",
         "3:",
-        ".rept 4",
+        ".rept 7",
         "ldmia r5!, {{r0, r1}}",
         "ldrsb r4, [r5, r6]",
         "muls r0, r4, r0",
@@ -152,10 +160,12 @@ pub unsafe extern "C" fn columns(frame: &Frame) {
         "ldr r6, [sp, #32]",
         "adds r6, #1",
         "str r6, [sp, #32]",
-        "ldr r4, [sp, #52]",
+        "ldr r4, [sp, #56]",
         "subs r4, #1",
-        "str r4, [sp, #52]",
-        "bne 6b",
+        "str r4, [sp, #56]",
+        "beq 5f",
+        "b 6b",
+        "5:",
         // Eight bytes further are the weights of the next position.
         "ldr r4, [sp, #28]",
         "ldr r5, [sp, #24]",
@@ -165,8 +175,10 @@ pub unsafe extern "C" fn columns(frame: &Frame) {
         "str r6, [sp, #32]",
         "ldr r4, [sp, #44]",
         "cmp r4, #0",
-        "bne 2b",
-        "add sp, #60",
+        "beq 5f",
+        "b 2b",
+        "5:",
+        "add sp, #68",
         "pop {{r4-r7}}",
         "mov r8, r4",
         "mov r9, r5",
@@ -342,10 +354,30 @@ macro_rules! lane {
     };
 }
 
-/// What lies off the straight line of a lane.
+/// What lies off the straight line of a lane: a negative sum that is one value, whatever else has no short form, an output above the greatest.
 macro_rules! aside {
     ($lane:literal) => {
-        concat!("1", $lane, ": bl 5f\n b 3", $lane, "b\n 2", $lane, ": mov r0, r11\n b 3", $lane, "b")
+        concat!(
+            "1",
+            $lane,
+            ": cmp r0, #0\n bge 4",
+            $lane,
+            "f\n",
+            "ldr r1, [sp, #48]\n asrs r2, r1, #16\n bgt 4",
+            $lane,
+            "f\n mov r0, r1\n b 3",
+            $lane,
+            "b\n",
+            "4",
+            $lane,
+            ": mov r1, lr\n push {{r1, r3}}\n bl 5f\n pop {{r1, r3}}\n mov lr, r1\n b 3",
+            $lane,
+            "b\n 2",
+            $lane,
+            ": mov r0, r11\n b 3",
+            $lane,
+            "b",
+        )
     };
 }
 
@@ -361,30 +393,27 @@ macro_rules! aside {
 #[unsafe(naked)]
 unsafe extern "C" fn finish() {
     naked_asm!(
-        "push {{r3, lr}}",
-        "ldr r1, [sp, #44]",
+        "ldr r1, [sp, #36]",
         "ldmia r1!, {{r2-r6}}",
-        "str r1, [sp, #44]",
+        "str r1, [sp, #36]",
         "mov r12, r2",
-        "ldr r2, [sp, #24]",
+        "ldr r2, [sp, #16]",
         "mov r11, r2",
-        "ldr r7, [sp, #48]",
+        "ldr r7, [sp, #40]",
         "cmp r3, #22",
         "bhi 4f",
         lane!("0", "strb r0, [r7]"),
         "mov r0, r8",
-        lane!("1", "ldr r1, [sp, #8]\n strb r0, [r7, r1]"),
+        lane!("1", "ldr r1, [sp, #0]\n strb r0, [r7, r1]"),
         "mov r0, r9",
-        lane!("2", "ldr r1, [sp, #12]\n strb r0, [r7, r1]"),
+        lane!("2", "ldr r1, [sp, #4]\n strb r0, [r7, r1]"),
         "mov r0, r10",
-        lane!("3", "ldr r1, [sp, #16]\n strb r0, [r7, r1]"),
-        "pop {{r3, pc}}",
-        aside!("0"),
-        aside!("1"),
-        aside!("2"),
-        aside!("3"),
+        lane!("3", "ldr r1, [sp, #8]\n strb r0, [r7, r1]"),
+        "bx lr",
         // A channel that the closed form does not take.
         "4:",
+        "mov r1, lr",
+        "push {{r1, r3}}",
         "bl 6f",
         "strb r0, [r7]",
         "mov r0, r8",
@@ -399,15 +428,14 @@ unsafe extern "C" fn finish() {
         "bl 6f",
         "ldr r1, [sp, #16]",
         "strb r0, [r7, r1]",
-        "pop {{r3, pc}}",
+        "pop {{r1, r3}}",
+        "bx r1",
+        aside!("0"),
+        aside!("1"),
+        aside!("2"),
+        aside!("3"),
         // Negative, or 2^20 and more.
         "5:",
-        "cmp r0, #0",
-        "bge 6f",
-        "ldr r1, [sp, #20]",
-        "ldr r2, [sp, #28]",
-        "cmp r1, r2",
-        "bge 7f",
         "asrs r2, r0, #20",
         "adds r2, #1",
         "bne 6f",
@@ -427,14 +455,13 @@ unsafe extern "C" fn finish() {
         "asrs r0, r0, r3",
         "ldr r1, [sp, #20]",
         "cmp r0, r1",
-        "blt 7f",
+        "bge 7f",
+        "mov r0, r1",
+        "7:",
         "cmp r0, r11",
         "ble 8f",
         "mov r0, r11",
         "8:",
-        "bx lr",
-        "7:",
-        "mov r0, r1",
         "bx lr",
         // By the definition.
         "6:",

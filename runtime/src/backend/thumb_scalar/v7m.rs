@@ -27,6 +27,11 @@ pub fn channel(
     [rounded, bias, constant, multiplier, code.unwrap_or(right)]
 }
 
+/// 1 where outputs reach from the zero point to the greatest of the type, else 0.
+pub fn bounding(linear: &Integer<'_>) -> i32 {
+    (linear.low == linear.output_zero && linear.high == i8::MAX.into()).into()
+}
+
 /// Moves the halves of r8 and r9 to the sums.
 macro_rules! drain {
     () => {
