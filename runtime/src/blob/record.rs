@@ -221,12 +221,14 @@ pub enum Packing {
     Blocks4x16 = 3,
     /// Sixteen positions of each of eight outputs: for Helium.
     Blocks8x16 = 4,
-    /// Eight outputs of each position, positions in pairs: for convolutions on cores without vectors.
+    /// Eight outputs of each position, positions in pairs: for convolutions on Armv6-M.
     Columns8 = 5,
     /// Four outputs of each position, each weight plus 128: for dense layers on Armv6-M.
     Offset4 = 6,
     /// Four outputs of each position, the weights of the first and third plus 128: for dense layers on Armv7-M.
     HalfOffset4 = 7,
+    /// Plain order, each output filled up to an even number of positions: for convolutions on Armv7-M.
+    EvenRows = 8,
 }
 
 impl Packing {
@@ -241,6 +243,7 @@ impl Packing {
             5 => Some(Self::Columns8),
             6 => Some(Self::Offset4),
             7 => Some(Self::HalfOffset4),
+            8 => Some(Self::EvenRows),
             _ => None,
         }
     }

@@ -40,7 +40,7 @@ pub fn conv2d_i8(
         packing: linear.packing,
         in_place: input.is_none(),
     };
-    match swar::convolution(&request, core::CHANNEL_WORDS * 4) {
+    match swar::convolution(&request, &core::CORE) {
         Some(layout) if layout.bytes() <= scratch.len() => {
             packed(window, linear, input, output, scratch, &layout)
         }

@@ -23,7 +23,7 @@ pub fn dense_i8(
         packing: linear.packing,
         in_place: false,
     };
-    match swar::dense(&request, core::DENSE) {
+    match swar::dense(&request, &core::CORE) {
         Some(layout) if layout.bytes() <= scratch.len() => {
             packed(inputs, linear, input, output, scratch, &layout)
         }

@@ -25,7 +25,7 @@ pub fn depthwise_conv2d_i8(
         packing: Packing::Rows,
         in_place: input.is_none(),
     };
-    match swar::depthwise(&request, core::CHANNEL_WORDS * 4) {
+    match swar::depthwise(&request, &core::CORE) {
         Some(layout) if layout.bytes() <= scratch.len() => {
             let place = output.as_mut_ptr();
             let (source, elements) = match input {

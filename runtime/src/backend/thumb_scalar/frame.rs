@@ -10,24 +10,24 @@ pub const ODD: i32 = 128;
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Frame {
-    /// 0: where lanes 1 to 3 put their outputs, in bytes behind lane 0.
-    pub lanes: [usize; 3],
-    /// 12: least output.
-    pub low: i32,
-    /// 16: greatest output.
-    pub high: i32,
-    /// 20: zero point of the output.
-    pub zero: i32,
-    /// 24: inputs in pairs.
-    pub pairs: *const i32,
-    /// 28: their end.
-    pub pairs_end: *const i32,
-    /// 32: weights.
-    pub weights: *const i8,
-    /// 36: constants of the first channel.
+    /// 0: constants of the first channel.
     pub channels: *const i32,
-    /// 40: first output of lane 0.
+    /// 4: first output of lane 0.
     pub output: *mut i8,
+    /// 8: where lanes 1 to 3 put their outputs, in bytes behind lane 0.
+    pub lanes: [usize; 3],
+    /// 20: least output.
+    pub low: i32,
+    /// 24: greatest output.
+    pub high: i32,
+    /// 28: zero point of the output.
+    pub zero: i32,
+    /// 32: inputs in pairs.
+    pub pairs: *const i32,
+    /// 36: their end.
+    pub pairs_end: *const i32,
+    /// 40: weights.
+    pub weights: *const i8,
     /// 44: number of outputs of each lane.
     pub outputs: usize,
     /// 48: how outputs are bounded, as [`core::bounding`] has it.
