@@ -123,19 +123,21 @@ impl Extent {
     }
 }
 
-/// The constants of output channel `channel`. `bias` is that of packed weights, `drains` how often halves of sums move.
+/// Makes the constants of output channel `channel`. `bias` is that of packed weights, `drains` how often halves of sums move.
 #[inline(never)]
 pub fn constants(
+    slot: &mut [i32; core::CHANNEL_WORDS],
     linear: &Integer<'_>,
     channel: usize,
     bias: i32,
     drains: usize,
-) -> Option<[i32; core::CHANNEL_WORDS]> {
+) -> Option<()> {
     let (multiplier, shift) = (*linear.multiplier.get(channel)?, *linear.shift.get(channel)?);
     let both = bias.wrapping_add(bias.wrapping_shl(16));
     let rounded = both.wrapping_sub((drains as i32).wrapping_shl(15));
     // Above the zero point a kernel clamps from above alone.
     let closed = linear.low <= linear.output_zero && core::EXPONENTS.contains(&shift.wrapping_neg());
     let code = if closed { None } else { Some(ODD.wrapping_add(shift)) };
-    Some(core::channel(bias, both, rounded, [multiplier, shift, linear.output_zero], code))
+    *slot = core::channel(bias, both, rounded, [multiplier, shift, linear.output_zero], code);
+    Some(())
 }
