@@ -6,7 +6,7 @@ use crate::blob::Packing;
 
 /// What differs from other cores.
 pub const CORE: Core =
-    Core { channel_bytes: 20, convolution: Packing::EvenRows, dense: Packing::HalfOffset4 };
+    Core { channel_bytes: 28, convolution: Packing::EvenRows, dense: Packing::HalfOffset4 };
 
 /// The kernel for a request; `None`: scalar code.
 pub fn select(request: &Request) -> Option<Selection> {

@@ -12,7 +12,7 @@ pub const CHANNEL_WORDS: usize = CORE.channel_bytes / 4;
 /// Right shifts of channels that the closed form takes.
 pub const EXPONENTS: RangeInclusive<i32> = 2..=24;
 
-/// A channel's constants: sum of a word of two lanes and of its high lane before anything is added; then the upper word of the constant,
+/// A channel's constants: sum of each word of two lanes and of its high lane before anything is added; then the upper word of the constant,
 /// multiplier and shift. `code` replaces the shift of a channel that the closed form does not take.
 pub fn channel(
     bias: i32,
@@ -24,7 +24,7 @@ pub fn channel(
     let right = (-1i32).wrapping_sub(shift);
     let constant =
         1i32.wrapping_shl(right.wrapping_sub(1) as u32).wrapping_add(zero.wrapping_shl(right as u32));
-    [rounded, bias, constant, multiplier, code.unwrap_or(right)]
+    [rounded, bias, rounded, bias, constant, multiplier, code.unwrap_or(right)]
 }
 
 /// 1 where outputs reach from the zero point to 127 and the closed form takes all channels, else 0.
@@ -107,13 +107,13 @@ pub unsafe extern "C" fn columns(frame: &Frame) {
         "2:",
         "orr r2, r2, #1",
         "str r2, [sp, #56]",
-        // The loop takes eight units at a time; the first time it starts at one of them.
+        // The loop takes sixteen units at a time; the first time it starts at one of them.
         "ldr r0, [sp, #32]",
         "ldr r1, [sp, #36]",
         "subs r1, r1, r0",
         "lsrs r1, r1, #4",
         "rsbs r1, r1, #0",
-        "and r1, r1, #7",
+        "and r1, r1, #15",
         "movs r2, #44",
         "adr r3, 3f",
         "mla r3, r1, r2, r3",
@@ -123,17 +123,15 @@ pub unsafe extern "C" fn columns(frame: &Frame) {
         // Outputs.
         "2:",
         "ldr r3, [sp]",
-        "ldm r3!, {{r4, r5}}",
+        "ldm r3!, {{r4-r7}}",
         "str r3, [sp]",
-        "mov r6, r4",
-        "mov r7, r5",
         "ldr r0, [sp, #32]",
         "ldr r14, [sp, #36]",
         "mov r12, #0x8000",
         "ldr pc, [sp, #52]",
         ".p2align 2",
         "3:",
-        ".rept 8",
+        ".rept 16",
         "ldm.w r0!, {{r8-r11}}",
         "ldrsb r2, [r1], #1",
         "ldrsb r3, [r1], #1",
@@ -207,10 +205,8 @@ pub unsafe extern "C" fn plane(operands: &Plane) {
         "str r2, [sp, #84]",
         "2:",
         "ldr r3, [sp, #80]",
-        "ldm r3!, {{r4, r5}}",
+        "ldm r3!, {{r4-r7}}",
         "str r3, [sp, #0]",
-        "mov r6, r4",
-        "mov r7, r5",
         "ldr r0, [sp, #32]",
         "ldr r1, [sp, #68]",
         "ldr r14, [sp, #72]",
@@ -248,6 +244,7 @@ pub unsafe extern "C" fn plane(operands: &Plane) {
         "ldr r2, [sp, #48]",
         "cbnz r2, 6f",
         "bl {finish}",
+        "ldr r3, [sp, #4]",
         "b 8f",
         "6:",
         relu!(),
@@ -256,10 +253,9 @@ pub unsafe extern "C" fn plane(operands: &Plane) {
         "ldr r5, [sp, #56]",
         "add r4, r5",
         "str r4, [sp, #32]",
-        "ldr r2, [sp, #4]",
         "ldr r5, [sp, #64]",
-        "add r2, r5",
-        "str r2, [sp, #4]",
+        "add r3, r5",
+        "str r3, [sp, #4]",
         "ldr r5, [sp, #84]",
         "subs r5, #1",
         "str r5, [sp, #84]",
