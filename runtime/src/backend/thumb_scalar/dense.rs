@@ -24,7 +24,8 @@ pub fn dense_i8(
         in_place: false,
     };
     match swar::dense(&request, &core::CORE) {
-        Some(layout) if layout.bytes() <= scratch.len() => {
+        // Some cores read four weights at once.
+        Some(layout) if layout.bytes() <= scratch.len() && linear.weights.as_ptr().addr() & 3 == 0 => {
             packed(inputs, linear, input, output, scratch, &layout)
         }
         _ => scalar::dense::dense_i8(inputs, linear, input, output),
