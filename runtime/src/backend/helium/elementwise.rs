@@ -17,7 +17,8 @@ pub fn add_i8(
     let second = second.get(..values.len())?;
     let Some((tables, finish)) = elementwise::prepare::<i32>(parameters, zero_points, values.len(), scratch)
     else {
-        return elementwise::add_i8(parameters, zero_points, values, second, scratch);
+        elementwise::add_each(parameters, zero_points, values, second);
+        return Some(());
     };
     // SAFETY: `second` was cut to as many elements as `values` above; an index into a table is a byte, and both tables have 256 entries.
     unsafe { sum(values.as_mut_ptr(), second.as_ptr(), tables, values.len(), &finish) };
