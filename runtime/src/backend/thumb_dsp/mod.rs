@@ -3,12 +3,14 @@
 
 mod depthwise;
 mod detect;
+mod elementwise;
 mod gemm;
 mod isa;
 
 use super::spec::select::Isa;
 use super::{Backend, Integers, IntegersMut, scalar};
 use crate::blob::Packing;
+use crate::ops::add;
 use crate::ops::linear::Integer;
 use crate::ops::window::Window;
 
@@ -101,5 +103,16 @@ impl Backend for ThumbDsp {
     ) -> Option<()> {
         depthwise::depthwise_conv2d_i8(window, linear, input, output, scratch)
             .or_else(|| scalar::depthwise_conv2d::depthwise_conv2d_i8(window, linear, input, output, scratch))
+    }
+
+    fn add_i8(
+        self,
+        parameters: &add::IntegerParameters,
+        zero_points: [i32; 3],
+        values: &mut [i8],
+        second: &[i8],
+        scratch: &mut [u8],
+    ) -> Option<()> {
+        elementwise::add_i8(parameters, zero_points, values, second, scratch)
     }
 }
