@@ -134,9 +134,9 @@ prop_compose! {
     ) -> Windows {
         windows.stride = [1, 1];
         windows.group_outputs = windows.group_inputs;
-        for axis in 0..2 {
+        for (axis, pad) in pads.iter().enumerate() {
             let reach = (windows.kernel[axis] - 1) * windows.dilation[axis] + 1;
-            windows.pads[axis] = pads[axis].index(reach);
+            windows.pads[axis] = pad.index(reach);
             windows.pads[axis + 2] = reach - 1 - windows.pads[axis];
         }
         windows
