@@ -148,9 +148,10 @@ pub fn in_place<'a, T: AnyBitPattern + NoUninit, const N: usize>(
 }
 
 /// The first input (`None`: the output holds it), the output and the scratch of a step that may run in place.
-pub fn maybe_in_place<X: AnyBitPattern + NoUninit>(
-    views: Views<'_, 1>,
-) -> Option<(Option<&[X]>, &mut [X], &mut [u8])> {
+type MaybeInPlace<'a, X> = (Option<&'a [X]>, &'a mut [X], &'a mut [u8]);
+
+/// The operands of a step that may run in place.
+pub fn maybe_in_place<X: AnyBitPattern + NoUninit>(views: Views<'_, 1>) -> Option<MaybeInPlace<'_, X>> {
     let [input] = views.inputs;
     let input = match input {
         Some(bytes) => Some(elements(bytes)?),

@@ -2,7 +2,7 @@
 //! and the scratch may change. Then layers of known networks, with the instructions that they take.
 //!
 //! The file `inputs` holds two words: the number of cases of each kind of layer, and a seed. The console gets `kernel NAME CASES` for each kernel that
-//! ran, `layer NAME MACS TICKS` for each known layer, `cases N` and, if all is right, `done`.
+//! ran, `layer NAME|KERNEL|SCRATCH|MACS|TICKS` for each known layer, `cases N` and, if all is right, `done`.
 #![no_std]
 #![no_main]
 
