@@ -573,7 +573,10 @@ fn measure(free: &mut [u8]) -> Result<(), ()> {
         let mut case = make(&mut pool, &mut noise, &shape, true, 0);
         // As networks have them: an activation of the ReLU kind.
         for linear in [&mut case.plain, &mut case.packed] {
-            (linear.output_zero, linear.low, linear.high) = (-128, -128, 127);
+            (linear.output_zero, linear.low, linear.high) = match case.request.output {
+                DType::I16 => (0, 0, 32767),
+                _ => (-128, -128, 127),
+            };
         }
         let selection = compare(&mut pool, &mut case, 0).map_err(|reason| say!("wrong {name}: {reason}"))?;
         let scratch = pool.take(selection.scratch_bytes.max(least_scratch(&case.request)), 0);
