@@ -22,22 +22,25 @@ use tucano_converter::calibrate::Dataset;
 use tucano_converter::convert::{Converted, Method, Options, convert};
 use tucano_converter::evaluate::{ClassScores, evaluate, metrics};
 use tucano_converter::graph::Graph;
+use tucano_converter::quantize::WeightBits;
 use tucano_converter::report::{Fidelity, human_bytes, plain_table, resolution, run_blob};
 use tucano_converter::search::Silent;
 use tucano_tests::{models, read, zoo};
 
 /// All forms; the first is what the others are compared with.
-const METHODS: [(&str, Method); 10] = [
-    ("dense", Method::None),
-    ("low-rank", Method::LowRank),
-    ("tucker", Method::Tucker),
-    ("cp", Method::Cp),
-    ("one-way", Method::OneWay),
-    ("depthwise-pointwise", Method::DepthwisePointwise),
-    ("tensor-train", Method::TensorTrain),
-    ("hypercomplex", Method::Hypercomplex(None)),
-    ("prune", Method::Prune),
-    ("auto", Method::Auto),
+const FORMS: [(&str, Method, WeightBits); 12] = [
+    ("dense", Method::None, WeightBits::Eight),
+    ("low-rank", Method::LowRank, WeightBits::Eight),
+    ("tucker", Method::Tucker, WeightBits::Eight),
+    ("cp", Method::Cp, WeightBits::Eight),
+    ("one-way", Method::OneWay, WeightBits::Eight),
+    ("depthwise-pointwise", Method::DepthwisePointwise, WeightBits::Eight),
+    ("tensor-train", Method::TensorTrain, WeightBits::Eight),
+    ("hypercomplex", Method::Hypercomplex(None), WeightBits::Eight),
+    ("prune", Method::Prune, WeightBits::Eight),
+    ("auto", Method::Auto, WeightBits::Eight),
+    ("4-bit weights", Method::None, WeightBits::Measured),
+    ("auto, 4-bit weights", Method::Auto, WeightBits::Measured),
 ];
 /// Forms of the short version.
 const SHORT: [&str; 3] = ["dense", "low-rank", "hypercomplex"];
@@ -183,9 +186,9 @@ fn figures(subject: &Subject, converted: &Converted, cost: Cost) -> Result<Figur
 fn measure(subject: &Subject, wanted: impl Fn(&str) -> bool) -> Result<Vec<Row>> {
     let mut costs = BTreeMap::<Vec<u8>, Cost>::new();
     let mut rows = Vec::new();
-    for (form, method) in METHODS.into_iter().filter(|(form, _)| wanted(form)) {
+    for (form, method, weight_bits) in FORMS.into_iter().filter(|(form, ..)| wanted(form)) {
         let start = Instant::now();
-        let options = Options { method, int8: true, ..Options::default() };
+        let options = Options { method, weight_bits, int8: true, ..Options::default() };
         let outcome = match convert(&subject.graph, Some(&subject.calibration), &options, &Silent) {
             Err(error) => Err(error.to_string()),
             Ok(converted) => {
@@ -238,7 +241,7 @@ fn cells(row: &Row, dense: Option<&Figures>) -> [String; 12] {
             return cells;
         }
     };
-    let dense = dense.filter(|_| row.form != METHODS[0].0);
+    let dense = dense.filter(|_| row.form != FORMS[0].0);
     let count = |value: f64| match value {
         0.0..1e6 => format!("{:.1} k", value / 1e3),
         _ => format!("{:.2} M", value / 1e6),
@@ -268,14 +271,19 @@ fn cells(row: &Row, dense: Option<&Figures>) -> [String; 12] {
             figures.cost.host_us,
             dense.map(|dense| dense.cost.host_us),
         ),
-        if figures.untouched && row.form != METHODS[0].0 { "stays dense" } else { "" }.into(),
+        match dense {
+            Some(dense) if figures.untouched && figures.weight_bytes == dense.weight_bytes => {
+                "stays dense".into()
+            }
+            _ => String::new(),
+        },
     ]
 }
 
 /// The table as cells, each row beside the dense form of its network.
 fn all_cells(rows: &[Row]) -> Vec<[String; 12]> {
     let dense = |row: &Row| {
-        let same = |other: &&Row| other.network == row.network && other.form == METHODS[0].0;
+        let same = |other: &&Row| other.network == row.network && other.form == FORMS[0].0;
         rows.iter().find(same).and_then(|dense| dense.outcome.as_ref().ok())
     };
     rows.iter().map(|row| cells(row, dense(row))).collect()
@@ -286,7 +294,7 @@ fn legend(subjects: &[Subject]) -> String {
         subjects.iter().filter(|subject| !subject.apart).map(|subject| subject.name.as_str()).collect();
     let mut text = String::from(
         "int8 blobs, each the smallest of its form that loses next to nothing on held-out samples: at most 1 % of the decisions and 0.005 nats more \
-         than dense int8 (2 % relative error where there are no classes). KL, decisions and accuracy on samples that calibrated nothing. M4, M55: executed \
+         than dense int8 (2 % relative error where there are no classes); 4-bit weights for as many layers as add no more than that again. KL, decisions and accuracy on samples that calibrated nothing. M4, M55: executed \
          instructions of one inference under emulation, not cycles. Host: scalar kernels, median. In brackets: share of dense, less is better.",
     );
     if !thin.is_empty() {
