@@ -7,6 +7,9 @@
 //! is not positive there, as the right one: a lower bound at or above the zero point hides it. With `e <= 0` there is no second rounding, and
 //! no term: `floor((a * M * 2^-e + 2^30) / 2^31)`.
 //!
+//! Sums of [`tile::narrow`] are below 2^23 and come times 256, so that there are 7 bits to spare behind the unit of an output's rounding: enough
+//! for the first rounding's half, and for shifts to the left by up to 6. Those of [`tile::wide`] come doubled; SMMLAR brings the first rounding.
+//!
 //! The zero point, less the lower bound, enters the addend too, or is added last, so that the lower bound is 0 and an unsigned saturation clamps to it.
 
 use super::tile::{self, PAIR_WORDS, Part};
@@ -73,11 +76,12 @@ impl Form {
             narrow,
             signed: false,
         };
-        if low == i8::MIN.into() && high == i8::MAX.into() {
+        let full = !wide_y && low == i8::MIN.into() && high == i8::MAX.into();
+        if full {
             form.store = tile::store_full_i8;
             form.zero = output_zero;
         }
-        if narrow && (wide_y || form.zero == output_zero) {
+        if narrow && (wide_y || full) {
             form.scale = Some(tile::narrow_unsigned);
         }
         if low >= output_zero && form.write(linear, constants).is_some() {
@@ -93,7 +97,7 @@ impl Form {
     #[inline(never)]
     fn write(&self, linear: &Integer<'_>, constants: &mut [i32]) -> Option<()> {
         // Sums come times 2^(1 + spare); a channel's unit is 2^(e + spare).
-        let (spare, least) = if self.narrow { (7, 1) } else { (0, 1) };
+        let spare = if self.narrow { 7 } else { 0 };
         let zero = if self.signed { 0 } else { self.zero };
         // The product is below 2^30, and so is the zero point; together they fit.
         let most = 30u32.wrapping_sub(32u32.wrapping_sub(zero.unsigned_abs().leading_zeros()));
@@ -106,7 +110,7 @@ impl Form {
                 (factor, e) = (0, 1);
             }
             let unit = e.wrapping_add(spare) as u32;
-            if unit.wrapping_sub(least) > most.wrapping_sub(least) {
+            if unit.wrapping_sub(1) >= most {
                 return None;
             }
             let half = (1i32.wrapping_shl(unit) >> 1).wrapping_add(zero.wrapping_shl(unit));
