@@ -102,21 +102,23 @@ impl Form {
         // The product is below 2^30, and so is the zero point; together they fit.
         let most = 30u32.wrapping_sub(32u32.wrapping_sub(zero.unsigned_abs().leading_zeros()));
         let negative = if self.signed && self.narrow { -(1 << 7 << tile::SIGN) } else { 0 };
+        // Of sums below 2^23 nothing is left by a shift of 24.
+        let nothing = if self.narrow { 24 } else { 32 };
+        let odd_zero = zero.wrapping_mul(2).wrapping_add(1);
         let scale = |multiplier: i32, shift: i32| {
             let mut e = shift.wrapping_neg();
             let mut factor = multiplier;
-            // Of sums below 2^23 nothing is left by a shift of 24.
-            if multiplier == 0 || self.narrow && e >= 24 {
+            if multiplier == 0 || e >= nothing {
                 (factor, e) = (0, 1);
             }
-            let unit = e.wrapping_add(spare) as u32;
-            if unit.wrapping_sub(1) >= most {
+            let below = e.wrapping_add(spare).wrapping_sub(1) as u32;
+            if below >= most {
                 return None;
             }
-            let half = (1i32.wrapping_shl(unit) >> 1).wrapping_add(zero.wrapping_shl(unit));
-            // Halves of both roundings, if there are two. A rounding product brings that of the first.
+            // Zero point and half of the second rounding, then that of the first, if there are two. A rounding product brings it.
+            let addend = odd_zero.wrapping_shl(below);
             let (first, negative) = if e >= 1 { (1 << spare >> 1, negative) } else { (0, 0) };
-            Some([factor, half.wrapping_add(first), unit as i32 | negative])
+            Some([factor, addend.wrapping_add(first), below.wrapping_add(1) as i32 | negative])
         };
         let bias = linear.bias.as_chunks::<2>().0;
         let multiplier = linear.multiplier.as_chunks::<2>().0;
