@@ -264,6 +264,7 @@ fn make<'a>(pool: &mut Pool<'a>, noise: &mut Noise, shape: &Shape, usual: bool, 
     let [low, high] = match noise.below(4) {
         0 => [output_zero, most],
         1 => [output_zero, (output_zero + 90).min(most)],
+        2 if shape.types[1] == DType::I16 && noise.one_of(3) => [-128, 127],
         2 => [least + 20, most - 30],
         _ => [least, most],
     };

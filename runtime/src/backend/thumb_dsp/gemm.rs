@@ -1,4 +1,6 @@
 //! Matrix products: convolutions in one group and dense layers.
+//!
+//! The code loads and stores words and halfwords at any address, in normal memory: `CCR.UNALIGN_TRP` has to be clear, as it is after reset.
 
 mod constants;
 pub mod dense;

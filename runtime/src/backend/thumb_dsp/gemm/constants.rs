@@ -7,6 +7,9 @@
 //! is not positive there, as the right one: a lower bound at or above the zero point hides it. With `e <= 0` there is no second rounding, and
 //! no term: `floor((a * M * 2^-e + 2^30) / 2^31)`.
 //!
+//! Sums of [`tile::narrow`] are below 2^23 and come times 256, so that there are 7 bits to spare behind the unit of an output's rounding: enough
+//! for the first rounding's half, and for shifts to the left by up to 6. Those of [`tile::wide`] come doubled; SMMLAR brings the first rounding.
+//!
 //! The zero point, less the lower bound, enters the addend too, or is added last, so that the lower bound is 0 and an unsigned saturation clamps to it.
 
 use super::tile::{self, PAIR_WORDS, Part};
@@ -73,11 +76,12 @@ impl Form {
             narrow,
             signed: false,
         };
-        if low == i8::MIN.into() && high == i8::MAX.into() {
+        let full = !wide_y && low == i8::MIN.into() && high == i8::MAX.into();
+        if full {
             form.store = tile::store_full_i8;
             form.zero = output_zero;
         }
-        if narrow && (wide_y || form.zero == output_zero) {
+        if narrow && (wide_y || full) {
             form.scale = Some(tile::narrow_unsigned);
         }
         if low >= output_zero && form.write(linear, constants).is_some() {
@@ -93,26 +97,28 @@ impl Form {
     #[inline(never)]
     fn write(&self, linear: &Integer<'_>, constants: &mut [i32]) -> Option<()> {
         // Sums come times 2^(1 + spare); a channel's unit is 2^(e + spare).
-        let (spare, least) = if self.narrow { (7, 1) } else { (0, 1) };
+        let spare = if self.narrow { 7 } else { 0 };
         let zero = if self.signed { 0 } else { self.zero };
         // The product is below 2^30, and so is the zero point; together they fit.
         let most = 30u32.wrapping_sub(32u32.wrapping_sub(zero.unsigned_abs().leading_zeros()));
         let negative = if self.signed && self.narrow { -(1 << 7 << tile::SIGN) } else { 0 };
+        // Of sums below 2^23 nothing is left by a shift of 24.
+        let nothing = if self.narrow { 24 } else { 32 };
+        let odd_zero = zero.wrapping_mul(2).wrapping_add(1);
         let scale = |multiplier: i32, shift: i32| {
             let mut e = shift.wrapping_neg();
             let mut factor = multiplier;
-            // Of sums below 2^23 nothing is left by a shift of 24.
-            if multiplier == 0 || self.narrow && e >= 24 {
+            if multiplier == 0 || e >= nothing {
                 (factor, e) = (0, 1);
             }
-            let unit = e.wrapping_add(spare) as u32;
-            if unit.wrapping_sub(least) > most.wrapping_sub(least) {
+            let below = e.wrapping_add(spare).wrapping_sub(1) as u32;
+            if below >= most {
                 return None;
             }
-            let half = (1i32.wrapping_shl(unit) >> 1).wrapping_add(zero.wrapping_shl(unit));
-            // Halves of both roundings, if there are two. A rounding product brings that of the first.
+            // Zero point and half of the second rounding, then that of the first, if there are two. A rounding product brings it.
+            let addend = odd_zero.wrapping_shl(below);
             let (first, negative) = if e >= 1 { (1 << spare >> 1, negative) } else { (0, 0) };
-            Some([factor, half.wrapping_add(first), unit as i32 | negative])
+            Some([factor, addend.wrapping_add(first), below.wrapping_add(1) as i32 | negative])
         };
         let bias = linear.bias.as_chunks::<2>().0;
         let multiplier = linear.multiplier.as_chunks::<2>().0;

@@ -27,15 +27,31 @@ pub unsafe extern "C" fn words(
         ldr     r4, [sp, #24]
         cmp     r4, #1
         bne     1f
-    4:
+        lsrs    r3, r3, #1
+        bcc     4f
         ldr     r5, [r2], #4
         ldr     r6, [r1, r5]
         sxtb16  r7, r6
         sxtb16  r6, r6, ror #8
         str     r7, [r0], #12
         str     r6, [r0], #12
+        beq     5f
+    4:
+        ldrd    r5, r6, [r2], #8
+        ldr     r5, [r1, r5]
+        ldr     r6, [r1, r6]
+        sxtb16  r7, r5
+        sxtb16  r5, r5, ror #8
+        sxtb16  r8, r6
+        sxtb16  r6, r6, ror #8
+        str     r7, [r0]
+        str     r5, [r0, #12]
+        str     r8, [r0, #24]
+        str     r6, [r0, #36]
+        adds    r0, #48
         subs    r3, #1
         bne     4b
+    5:
         pop     {{r4-r9}}
         bx      lr
     1:
