@@ -169,14 +169,20 @@ impl<'m> Step<'m> {
     #[inline]
     pub fn input(&self, k: usize) -> Option<TensorRecord> {
         let [input, _] = self.ends;
-        if k == 0 { input } else { self.blob.tensor_again(self.input_id(k)?) }
+        if k == 0 { input } else { self.further(self.input_id(k)?) }
     }
 
     /// The record of output `k`.
     #[inline]
     pub fn output(&self, k: usize) -> Option<TensorRecord> {
         let [_, output] = self.ends;
-        if k == 0 { output } else { self.blob.tensor_again(self.output_id(k)?) }
+        if k == 0 { output } else { self.further(self.output_id(k)?) }
+    }
+
+    /// Tensor `id`.
+    #[inline(never)]
+    fn further(&self, id: u16) -> Option<TensorRecord> {
+        self.blob.tensor_again(id)
     }
 
     /// The record of weight `k`.

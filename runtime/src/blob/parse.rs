@@ -362,7 +362,7 @@ impl<'m> Blob<'m> {
     }
 
     /// Tensor `index` of a blob whose tensors were all found valid.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn tensor_again(&self, index: u16) -> Option<TensorRecord> {
         TensorRecord::parse_again(self.layout.tensors.record(self.bytes, u32::from(index))?)
     }

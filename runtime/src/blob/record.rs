@@ -17,7 +17,7 @@ fn u8_at(bytes: &[u8], at: usize) -> Option<u8> {
 }
 
 /// The first `N` words of a record. Records are read at every step: in one piece where they lie at a multiple of 4.
-#[inline(always)]
+#[inline]
 fn words<const N: usize>(record: &[u8]) -> Option<[u32; N]> {
     let bytes = record.get(..N.checked_mul(4)?)?;
     match bytemuck::try_cast_slice::<u8, u32>(bytes) {
@@ -329,7 +329,7 @@ impl TensorRecord {
     }
 
     /// Reads a record that [`TensorRecord::parse`] has accepted: shape and reserved byte are not judged again.
-    #[inline(always)]
+    #[inline]
     pub(super) fn parse_again(record: &[u8]) -> Option<Self> {
         let [kind, a, b, c, d, offset, window, scale_bits, zero_point] = words(record)?;
         let [space, dtype, rank, _] = kind.to_le_bytes();

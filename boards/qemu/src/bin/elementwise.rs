@@ -91,7 +91,11 @@ fn multiplier(noise: &mut Noise) -> u32 {
 fn random_add(noise: &mut Noise) -> Shaped {
     let left_shift = if noise.one_of(8) { noise.within(0, 22) } else { 20 };
     let [low, high] = random_bounds(noise);
-    let shift = |noise: &mut Noise| if noise.one_of(10) { -noise.within(0, 31) } else { -noise.within(0, 3) };
+    let shift = |noise: &mut Noise| match noise.below(10) {
+        0 => -noise.within(0, 31),
+        1 => -31,
+        _ => -noise.within(0, 3),
+    };
     let shifts = [shift(noise), shift(noise)];
     let last = if noise.one_of(10) { noise.within(-31, 30) } else { noise.within(1, 4) - left_shift };
     let words = [

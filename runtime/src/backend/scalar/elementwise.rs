@@ -62,7 +62,7 @@ fn tabulate<E: Entry>(
     factor: i32,
 ) {
     let exponent = shift.wrapping_neg() as u32 & 31;
-    let half = (1i32 << exponent) >> 1;
+    let half = ((1u32 << exponent) >> 1) as i32;
     // Halves away from zero: one less for negative numbers, then halves upwards.
     let rounds = if exponent > 0 { -1 } else { 0 };
     let step = i64::from(multiplier).wrapping_shl(left_shift as u32);
@@ -274,6 +274,33 @@ mod tests {
         let scratch = &mut bytemuck::bytes_of_mut(&mut aligned)[..scratch];
         add_with::<E>(&parameters, zero_points, &mut values, &second, scratch).unwrap();
         assert!(values == expected, "{words:?} {zero_points:?} {}", scratch.len());
+    }
+
+    #[test]
+    fn inputs_may_shift_by_all_bits() {
+        let [low, high] = [-128i32 as u32, 127];
+        for (left_shift, shift) in [(5, -31), (20, -31), (21, -31), (21, -30), (0, 0)] {
+            let words = [
+                left_shift,
+                1_546_637_442,
+                0,
+                1_637_997_384,
+                shift as u32,
+                1_937_084_566,
+                -3i32 as u32,
+                low,
+                high,
+            ];
+            for zero_points in [[41, -18, -66], [-128, 127, 0], [127, -128, 127]] {
+                check::<i32>(&words, zero_points, 2048);
+                check::<i64>(&words, zero_points, 4096);
+                let swapped = [
+                    words[0], words[3], words[4], words[1], words[2], words[5], words[6], words[7], words[8],
+                ];
+                check::<i32>(&swapped, zero_points, 2048);
+                check::<i64>(&swapped, zero_points, 4096);
+            }
+        }
     }
 
     #[test]
