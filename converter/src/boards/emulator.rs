@@ -16,6 +16,7 @@
 
 use super::{Board, Error, Firmware};
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -44,7 +45,7 @@ pub struct Emulation {
 }
 
 /// Kills the emulator when a run is given up.
-struct Running(Child);
+pub(super) struct Running(pub(super) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -53,27 +54,25 @@ impl Drop for Running {
     }
 }
 
-/// Runs the harness on samples whose input bytes stand one after the other. `progress` hears of each finished sample.
-pub fn run(
+/// The emulator's command line, in a folder that gets the blob and the inputs. Nothing is caught of its output but the console.
+pub(super) fn command(
     board: &Board,
     firmware: &Firmware,
+    elf: &Path,
+    folder: &Path,
     blob: &[u8],
     inputs: &[u8],
     samples: usize,
-    progress: &dyn Fn(usize),
-) -> Result<Emulation, Error> {
-    let folder = tempfile::tempdir().map_err(|source| Error::Io { path: std::env::temp_dir(), source })?;
+) -> Result<Command, Error> {
     let write = |name: &str, bytes: &[u8]| {
-        let path = folder.path().join(name);
+        let path = folder.join(name);
         std::fs::write(&path, bytes).map_err(|source| Error::Io { path, source })
     };
     write("blob", blob)?;
     let counts = [blob.len(), samples].map(|count| (count as u32).to_le_bytes());
     write("inputs", &[counts.as_flattened(), inputs].concat())?;
-
-    let elf = &firmware.harness;
-    let elf = elf.canonicalize().map_err(|source| Error::Io { path: elf.into(), source })?;
-    let mut child = Command::new(EMULATOR)
+    let mut command = Command::new(EMULATOR);
+    command
         .args([
             "-M",
             board.machine,
@@ -88,16 +87,35 @@ pub fn run(
         .args(["-semihosting-config", "enable=on,target=native"])
         .args(["-device", &format!("loader,file=blob,addr={:#x},force-raw=on", firmware.blob_address)])
         .arg("-kernel")
-        .arg(&elf)
-        .current_dir(folder.path())
+        .arg(elf)
+        .current_dir(folder)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|source| match source.kind() {
-            std::io::ErrorKind::NotFound => Error::EmulatorMissing,
-            _ => Error::Io { path: EMULATOR.into(), source },
-        })?;
+        .stderr(Stdio::piped());
+    Ok(command)
+}
+
+/// Starts the emulator.
+pub(super) fn start(mut command: Command) -> Result<Child, Error> {
+    command.spawn().map_err(|source| match source.kind() {
+        std::io::ErrorKind::NotFound => Error::EmulatorMissing,
+        _ => Error::Io { path: EMULATOR.into(), source },
+    })
+}
+
+/// Runs the harness on samples whose input bytes stand one after the other. `progress` hears of each finished sample.
+pub fn run(
+    board: &Board,
+    firmware: &Firmware,
+    blob: &[u8],
+    inputs: &[u8],
+    samples: usize,
+    progress: &dyn Fn(usize),
+) -> Result<Emulation, Error> {
+    let folder = tempfile::tempdir().map_err(|source| Error::Io { path: std::env::temp_dir(), source })?;
+    let elf = &firmware.harness;
+    let elf = elf.canonicalize().map_err(|source| Error::Io { path: elf.into(), source })?;
+    let mut child = start(command(board, firmware, &elf, folder.path(), blob, inputs, samples)?)?;
     let console = child.stderr.take();
     let mut running = Running(child);
     let (sender, lines) = mpsc::channel();
