@@ -432,6 +432,8 @@ mod tests {
         (&[0xFC90, 0x0F43], Vector(Pipe::Memory), "vldrw.u32 q0, [r0, q1, uxtw #2]"),
         (&[0xFD92, 0x1E01], Vector(Pipe::Memory), "vldrw.u32 q0, [q1, #4]"),
         (&[0xED81, 0x1E00], Vector(Pipe::Memory), "vstrb.8 q0, [r1]"),
+        (&[0xED98, 0x0F02], Vector(Pipe::Memory), "vldrh.s32 q0, [r0, #4]"),
+        (&[0xEDC0, 0x8F80], Data, "vstr vpr, [r0]"),
         (&[0xEC81, 0x0F04], Vector(Pipe::Memory), "vstrb.32 q0, [r1, q2]"),
         (&[0xFC90, 0x1E00], Vector(Pipe::Memory), "vld20.8 {q0, q1}, [r0]"),
         (&[0xFCA0, 0x1E61], Vector(Pipe::Memory), "vst43.8 {q0, q1, q2, q3}, [r0]!"),
