@@ -15,7 +15,7 @@ use tucano_benches::figures::{BENCHMARKS, FIGURES, Figure, PEER};
 use tucano_converter::boards::cycles::{self, Modelled};
 use tucano_converter::boards::firmware::OptLevel;
 use tucano_converter::boards::{self, Report};
-use tucano_converter::convert::{Options, convert};
+use tucano_converter::convert::{Converted, Options, convert};
 use tucano_converter::report::{human_bytes, plain_table};
 use tucano_converter::search::Silent;
 use tucano_tests::{models, read, zoo};
@@ -32,7 +32,7 @@ struct Subject {
     name: String,
     macs: u64,
     calibration: usize,
-    blob: Vec<u8>,
+    converted: Converted,
     arena_bytes: usize,
     inputs: Vec<u8>,
     peer: Option<[f64; FIGURES.len()]>,
@@ -55,8 +55,8 @@ impl Subject {
             name: name.into(),
             macs: converted.report.after.macs,
             calibration: data.samples,
-            blob: converted.blob,
             arena_bytes: converted.report.after.arena_bytes,
+            converted,
             inputs,
             peer: None,
             modelled: None,
@@ -67,9 +67,10 @@ impl Subject {
     fn model_cycles(&mut self) -> Result<()> {
         eprintln!("{}: cycles of {CYCLES}", self.name);
         let board = boards::find(CYCLES)?;
-        let firmware = boards::build(&self.blob, board, OptLevel::Three)?;
+        let blob = self.converted.blob_for(board.kernels)?;
+        let firmware = boards::build(&blob, board, OptLevel::Three)?;
         let sample = &self.inputs[..self.inputs.len() / SAMPLES];
-        self.modelled = cycles::model(board, &firmware, &self.blob, sample)?;
+        self.modelled = cycles::model(board, &firmware, &blob, sample)?;
         Ok(())
     }
 
@@ -81,14 +82,9 @@ impl Subject {
                 return Ok(report.clone());
             }
             eprintln!("{} on {board}", self.name);
-            let (report, _) = boards::run(
-                &self.blob,
-                boards::find(board)?,
-                &self.inputs,
-                SAMPLES,
-                OptLevel::Three,
-                &|_| (),
-            )?;
+            let board_of = boards::find(board)?;
+            let blob = self.converted.blob_for(board_of.kernels)?;
+            let (report, _) = boards::run(&blob, board_of, &self.inputs, SAMPLES, OptLevel::Three, &|_| ())?;
             runs.insert(board, report.clone());
             Ok(report)
         };
@@ -99,7 +95,9 @@ impl Subject {
                 Figure::Arena => self.arena_bytes as f64,
                 Figure::Stack => run("qemu-m4")?.stack_bytes as f64,
                 Figure::Code(board, level) => {
-                    boards::build(&self.blob, boards::find(board)?, level)?.code_bytes as f64
+                    let board = boards::find(board)?;
+                    let blob = self.converted.blob_for(board.kernels)?;
+                    boards::build(&blob, board, level)?.code_bytes as f64
                 }
             });
         }
@@ -175,7 +173,7 @@ fn report(measured: &[(Subject, [Option<f64>; FIGURES.len()])]) -> Value {
         };
         documents.push(json!({
             "model": subject.name, "macs": subject.macs, "calibration_samples": subject.calibration,
-            "blob_bytes": subject.blob.len(), "tucano": named(ours), "peer": named(&peer), "ratio": named(&ratios),
+            "blob_bytes": subject.converted.blob.len(), "tucano": named(ours), "peer": named(&peer), "ratio": named(&ratios),
             "modelled": subject.modelled.map(|modelled| json!({
                 "board": CYCLES, "cycles": modelled.cycles, "cycles_per_mac": per_mac, "model": modelled.model,
             })),
@@ -190,7 +188,7 @@ fn report(measured: &[(Subject, [Option<f64>; FIGURES.len()])]) -> Value {
             "{}: {:.3} M multiply-adds, blob {}, calibrated on {} samples",
             subject.name,
             subject.macs as f64 / 1e6,
-            human_bytes(subject.blob.len()),
+            human_bytes(subject.converted.blob.len()),
             subject.calibration
         );
     }

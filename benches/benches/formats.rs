@@ -143,14 +143,16 @@ fn host_us(runner: &mut Runner, sample: &[&[f32]]) -> Result<f64> {
     Ok(times[times.len() / 2])
 }
 
-fn cost(blob: &[u8], subject: &Subject) -> Result<Cost> {
-    let mut runner = Runner::new(blob).into_diagnostic()?;
+fn cost(converted: &Converted, subject: &Subject) -> Result<Cost> {
+    let mut runner = Runner::new(&converted.blob).into_diagnostic()?;
     // Instructions hardly depend on the data.
     let sample = subject.judged.sample(0);
     let stored = runner.quantise(&sample).into_diagnostic()?.concat();
     let mut instructions = [0.0; 2];
     for (found, board) in instructions.iter_mut().zip(BOARDS) {
-        let (report, _) = boards::run(blob, boards::find(board)?, &stored, 1, OptLevel::Three, &|_| ())?;
+        let board = boards::find(board)?;
+        let blob = converted.blob_for(board.kernels)?;
+        let (report, _) = boards::run(&blob, board, &stored, 1, OptLevel::Three, &|_| ())?;
         *found = report.instructions;
     }
     Ok(Cost { instructions, host_us: host_us(&mut runner, &sample)? })
@@ -189,7 +191,7 @@ fn measure(subject: &Subject, wanted: impl Fn(&str) -> bool) -> Result<Vec<Row>>
             Ok(converted) => {
                 let cost = match costs.get(&converted.blob) {
                     Some(known) => *known,
-                    None => cost(&converted.blob, subject)?,
+                    None => cost(&converted, subject)?,
                 };
                 costs.insert(converted.blob.clone(), cost);
                 Ok(figures(subject, &converted, cost)?)

@@ -4,11 +4,12 @@ use std::path::Path;
 use std::time::Instant;
 
 use tucano::backend::spec::Core;
+use tucano::backend::spec::select::Isa;
 use tucano::host::Runner;
 
 use crate::calibrate::Dataset;
 use crate::evaluate::{ClassScores, evaluate, first_non_finite, metrics};
-use crate::graph::{Graph, ValueId};
+use crate::graph::Graph;
 use crate::plan::Plan;
 use crate::quantize::{self, Quantized, RankBits, WeightBits, Widths};
 use crate::report::{self, Accuracy, Fidelity, Holder, Layer, Peak, Samples, Size, run_blob};
@@ -142,6 +143,7 @@ pub struct Converted {
     graph: Graph,
     plan: Plan,
     quantized: Option<Quantized>,
+    isa: Isa,
 }
 
 impl Converted {
@@ -151,12 +153,20 @@ impl Converted {
         Ok(emit::module(&self.program(), &name)?)
     }
 
+    /// The same network laid out for another core: its weights' order, its memory. The search is not repeated.
+    pub fn blob_for(&self, target: Core) -> Result<Vec<u8>, Error> {
+        let isa = target.isa();
+        let plan = plan::plan_for(&self.graph, self.quantized.as_ref(), isa)?;
+        Ok(emit::emit(&emit::Program { plan: &plan, isa, ..self.program() })?)
+    }
+
     fn program(&self) -> emit::Program<'_> {
         emit::Program {
             graph: &self.graph,
             plan: &self.plan,
             quantized: self.quantized.as_ref(),
             labels: &[],
+            isa: self.isa,
         }
     }
 }
@@ -204,12 +214,26 @@ pub fn convert(
     let parts = calibration.filter(|_| options.max_error.is_some()).map(search::split);
     let fitted = parts.as_ref().map(|(train, _)| train).or(calibration);
     let (mut quantized, mut graph, mut plan) = numbers(&lowered, fitted, options)?;
-    if options.rank_bits == RankBits::Measured && options.budget.ram.is_some_and(|ram| plan.arena_bytes > ram)
-    {
-        let narrow = Options { rank_bits: RankBits::Eight, ..options.clone() };
+    let measured = options.rank_bits == RankBits::Measured || options.weight_bits == WeightBits::Measured;
+    if measured && options.budget.ram.is_some_and(|ram| plan.arena_bytes > ram) {
+        // The search reckoned with 8 bits, which may also replace their inputs.
+        let narrow = Options {
+            rank_bits: if options.rank_bits == RankBits::Measured {
+                RankBits::Eight
+            } else {
+                options.rank_bits
+            },
+            weight_bits: match options.weight_bits {
+                WeightBits::Measured => WeightBits::Eight,
+                given => given,
+            },
+            ..options.clone()
+        };
         (quantized, graph, plan) = numbers(&lowered, fitted, &narrow)?;
     }
-    let program = emit::Program { graph: &graph, plan: &plan, quantized: quantized.as_ref(), labels: &[] };
+    let isa = options.target.isa();
+    let program =
+        emit::Program { graph: &graph, plan: &plan, quantized: quantized.as_ref(), labels: &[], isa };
     let blob = emit::emit(&program)?;
 
     progress.step("verifying");
@@ -260,8 +284,9 @@ pub fn convert(
         samples: data.samples,
     });
     let dense_steps = passes::legalize(&simple)?;
-    let before_plan = plan_of(&dense_steps, None)?;
-    let program = emit::Program { graph: &dense_steps, plan: &before_plan, quantized: None, labels: &[] };
+    let before_plan = plan::plan_for(&dense_steps, None, isa)?;
+    let program =
+        emit::Program { graph: &dense_steps, plan: &before_plan, quantized: None, labels: &[], isa };
     let before = Runner::new(&emit::emit(&program)?).map_err(broken)?;
     let instructions = [&before, &runner]
         .map(|runner| plan::cost::instructions(&runner.model(), options.target).unwrap_or_default());
@@ -314,7 +339,7 @@ pub fn convert(
         command: None,
     };
     report.warnings = report::warnings(&report);
-    Ok(Converted { blob, report, lowered, graph, plan, quantized })
+    Ok(Converted { blob, report, lowered, graph, plan, quantized, isa })
 }
 
 /// The network as it will be stored, and its plan.
@@ -328,7 +353,7 @@ fn numbers(
         false => None,
     };
     let graph = quantized.as_ref().map_or(lowered, |quantized| &quantized.graph).clone();
-    let plan = plan_of(&graph, quantized.as_ref())?;
+    let plan = plan::plan_for(&graph, quantized.as_ref(), options.target.isa())?;
     Ok((quantized, graph, plan))
 }
 
@@ -377,11 +402,6 @@ fn refuse_overflow(graph: &Graph, data: &Dataset) -> Result<(), Error> {
         }
         None => Ok(()),
     }
-}
-
-fn plan_of(graph: &Graph, quantized: Option<&Quantized>) -> Result<Plan, Error> {
-    let bytes = |id: ValueId| quantized.map_or(4, |quantized| quantized.dtype(id).bytes());
-    Ok(plan::plan(passes::layout::layout(graph)?, bytes))
 }
 
 /// Inputs for a model that nothing is known of: a fixed pseudo-random sequence in -1..1.
@@ -444,7 +464,12 @@ fn layers(found: &[search::LayerReport], runners: [&Runner; 2], instructions: &[
 }
 
 fn peak(graph: &Graph, plan: &Plan) -> Peak {
-    let holder =
-        |(id, bytes): &(ValueId, usize)| Holder { name: graph.value(*id).name.clone(), bytes: *bytes };
+    let holder = |(holder, bytes): &(plan::Holder, usize)| {
+        let name = match holder {
+            plan::Holder::Value(id) => graph.value(*id).name.clone(),
+            plan::Holder::Scratch => "scratch".to_owned(),
+        };
+        Holder { name, bytes: *bytes }
+    };
     Peak { step: plan.peak.step.clone(), live: plan.peak.live.iter().map(holder).collect() }
 }

@@ -78,19 +78,33 @@ impl Memory<'_> {
         output: &Place,
         scratch: &Range<usize>,
     ) -> Option<Views<'_, N>> {
-        const SLOTS: usize = MAX_INPUTS + 2;
-        if N > MAX_INPUTS {
-            return None;
+        // Output, scratch, inputs.
+        match N {
+            0 | 1 => self.cut::<N, 3>(inputs, output, scratch),
+            2 => self.cut::<N, 4>(inputs, output, scratch),
+            ..=MAX_INPUTS => self.cut::<N, { MAX_INPUTS + 2 }>(inputs, output, scratch),
+            _ => None,
         }
+    }
+
+    #[inline(always)]
+    fn cut<const N: usize, const SLOTS: usize>(
+        &mut self,
+        inputs: &[Place; N],
+        output: &Place,
+        scratch: &Range<usize>,
+    ) -> Option<Views<'_, N>> {
         // Slots 0 and 1: output and scratch. A slot that is not of the space in question is the empty range.
         let in_space = |space: Space| -> [Range<usize>; SLOTS] {
             let mut slots = [const { 0..0 }; SLOTS];
-            let [output_slot, scratch_slot, input_slots @ ..] = &mut slots;
-            if output.space == space {
-                *output_slot = output.range.clone();
-            }
-            if space == Space::Arena && !scratch.is_empty() {
-                *scratch_slot = scratch.clone();
+            let (ends, input_slots) = slots.split_at_mut_checked(2).unwrap_or_default();
+            if let [output_slot, scratch_slot] = ends {
+                if output.space == space {
+                    *output_slot = output.range.clone();
+                }
+                if space == Space::Arena && !scratch.is_empty() {
+                    *scratch_slot = scratch.clone();
+                }
             }
             for (k, (slot, input)) in input_slots.iter_mut().zip(inputs).enumerate() {
                 let in_place = k == 0 && input == output;
@@ -102,7 +116,10 @@ impl Memory<'_> {
             slots
         };
         let mut arena = self.arena.get_disjoint_mut(in_space(Space::Arena)).ok()?.map(Some);
-        let mut state = self.state.get_disjoint_mut(in_space(Space::State)).ok()?.map(Some);
+        let mut state = [const { None }; SLOTS];
+        if output.space == Space::State || inputs.iter().any(|input| input.space == Space::State) {
+            state = self.state.get_disjoint_mut(in_space(Space::State)).ok()?.map(Some);
+        }
         let mut take = |space: Space, slot: usize| match space {
             Space::Arena => arena.get_mut(slot)?.take(),
             Space::State => state.get_mut(slot)?.take(),

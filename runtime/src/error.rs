@@ -69,6 +69,8 @@ pub enum ErrorKind {
     Quantisation,
     /// The scratch of a step is smaller than its operator needs.
     Scratch,
+    /// A region's steps are no chain of convolutions, or the memory between them is too short or in use; the value is its index.
+    Region,
     /// The arena is too small; the value is the number of bytes wanted.
     ArenaTooSmall,
     /// The arena is not aligned; the value is the alignment wanted.
@@ -166,6 +168,9 @@ impl fmt::Display for Error {
             ErrorKind::Parameter => f.write_str("parameter out of range"),
             ErrorKind::Quantisation => f.write_str("scale or zero point out of range"),
             ErrorKind::Scratch => f.write_str("scratch is too small"),
+            ErrorKind::Region => {
+                write!(f, "region {value} is no chain that can run row by row in its memory")
+            }
             ErrorKind::ArenaTooSmall => write!(f, "the arena is too small: the model needs {value} bytes"),
             ErrorKind::ArenaAlignment => {
                 write!(f, "the arena must lie at a multiple of {value}: use `Arena`, or align the static")

@@ -2,6 +2,10 @@
 //!
 //! Takes `f32` data in the source model's own order of axes, as the blob's contracts state it; gives `f32` outputs likewise. This is
 //! what tools, tests and benches use; with raw bytes it gives what a device gives.
+//!
+//! Weights that are packed for a core are taken back into plain order once, for the runner's own use: [`Runner::model`] is the blob as it was given.
+
+mod plain;
 
 use crate::blob::{Blob, DType, InputContract, Layout, MAX_RANK, TensorRecord};
 use crate::error::{Error, ErrorKind};
@@ -160,11 +164,32 @@ impl Terminal {
     }
 }
 
+/// A loaded blob.
+#[derive(Clone, Debug)]
+struct Stored {
+    bytes: Aligned,
+    layout: Layout,
+}
+
+impl Stored {
+    fn load(bytes: &[u8]) -> Result<Self, Error> {
+        let bytes = Aligned::copy(bytes);
+        let layout = *Model::<AllOps>::load(bytes.get())?.blob().layout();
+        Ok(Self { bytes, layout })
+    }
+
+    fn model(&self) -> Model<'_, AllOps> {
+        Model::of_loaded(Blob::from_parts(self.bytes.get(), self.layout))
+    }
+}
+
 /// A blob with all that is needed to run it. State persists from run to run until [`Runner::reset`].
 #[derive(Clone, Debug)]
 pub struct Runner {
-    blob: Aligned,
-    layout: Layout,
+    /// As given.
+    blob: Stored,
+    /// What is run, if it is another.
+    plain: Option<Stored>,
     arena: Aligned,
     state: Aligned,
     inputs: Vec<Terminal>,
@@ -177,8 +202,8 @@ impl Runner {
     /// # Errors
     /// Those of [`Model::load`]; [`ErrorKind::WeightsChecksum`], [`ErrorKind::Contract`].
     pub fn new(blob: impl AsRef<[u8]>) -> Result<Self, Error> {
-        let blob = Aligned::copy(blob.as_ref());
-        let model = Model::<AllOps>::load(blob.get())?;
+        let blob = Stored::load(blob.as_ref())?;
+        let model = blob.model();
         model.blob().verify_weights()?;
         let terminal = |tensor, index| Terminal::new(model.blob(), tensor, index);
         let inputs = (0..model.inputs()).map(|k| terminal(model.input(k), k)).collect::<Result<_, _>>()?;
@@ -186,13 +211,14 @@ impl Runner {
             .map(|k| terminal(model.output(k), model.inputs() + k))
             .collect::<Result<_, _>>()?;
         let (arena, state) = (Aligned::new(model.arena_bytes()), Aligned::new(model.state_bytes()));
-        let layout = *model.blob().layout();
-        Ok(Self { blob, layout, arena, state, inputs, outputs })
+        // Without room for plain weights, packed ones run.
+        let plain = plain::plain(&model).and_then(|bytes| Stored::load(&bytes).ok());
+        Ok(Self { blob, plain, arena, state, inputs, outputs })
     }
 
     /// The model.
     pub fn model(&self) -> Model<'_, AllOps> {
-        Model::of_loaded(Blob::from_parts(self.blob.get(), self.layout))
+        self.blob.model()
     }
 
     /// Name of the backend that runs it.
@@ -273,7 +299,7 @@ impl Runner {
         if inputs.len() != self.inputs.len() {
             return Err(Error::new(ErrorKind::InputCount, self.inputs.len() as u32));
         }
-        let model = Model::<AllOps>::of_loaded(Blob::from_parts(self.blob.get(), self.layout));
+        let model = self.plain.as_ref().unwrap_or(&self.blob).model();
         let session = Session::new(&model, backend::best());
         let arena = self.arena.get_mut();
         for (k, &input) in (0..).zip(inputs) {

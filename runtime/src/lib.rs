@@ -27,6 +27,7 @@ pub mod model;
 pub mod op_set;
 pub mod ops;
 pub mod quant;
+pub mod region;
 pub mod session;
 
 pub use arena::Arena;

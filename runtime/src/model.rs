@@ -7,9 +7,11 @@ use core::marker::PhantomData;
 use core::ops::Range;
 
 use crate::arena::{MAX_INPUTS, Memory, Place, Views};
-use crate::blob::{Blob, DType, SectionKind, Space, StepRecord, TensorRecord, WeightRecord};
+use crate::backend::spec::select::{Isa, Request, SCALAR, Selection, select};
+use crate::blob::{Blob, DType, Packing, SectionKind, Space, StepRecord, TensorRecord, WeightRecord};
 use crate::error::{Error, ErrorKind};
 use crate::op_set::OpSet;
+use crate::region;
 
 /// A network, ready to run with the operators of `O`. It borrows the blob and copies nothing.
 #[derive(Debug)]
@@ -45,11 +47,12 @@ impl<'m, O: OpSet> Model<'m, O> {
         for index in 0..count.ok_or(Error::new(ErrorKind::Section, SectionKind::Steps as u32))? {
             let record = blob.step(index).ok_or(Error::at_step(ErrorKind::Step, index, 0, 0))?;
             let fault = |(kind, value)| Error::at_step(kind, index, record.op, value);
-            let step = Step { blob: &blob, index, record };
+            let step = Step::new(&blob, index, record);
             check_step(&step, &mut defined, O::in_place(record.op)).map_err(fault)?;
             O::check(&step).map_err(|kind| fault((kind, 0)))?;
         }
         check_graph_outputs(&blob, defined)?;
+        check_regions::<O>(&blob)?;
         Ok(Self { blob, ops: PhantomData })
     }
 
@@ -106,8 +109,9 @@ impl<'m, O: OpSet> Model<'m, O> {
     }
 
     /// Step `index`.
+    #[inline]
     pub fn step(&self, index: u16) -> Option<Step<'_>> {
-        Some(Step { blob: &self.blob, index, record: self.blob.step(index)? })
+        Some(Step::new(&self.blob, index, self.blob.step(index)?))
     }
 
     /// All steps, in order.
@@ -122,9 +126,25 @@ pub struct Step<'m> {
     blob: &'m Blob<'m>,
     index: u16,
     record: StepRecord,
+    /// Inputs, outputs, weights.
+    operands: &'m [u16],
+    /// What operators ask for again and again: the first input and the first output.
+    ends: [Option<TensorRecord>; 2],
 }
 
 impl<'m> Step<'m> {
+    /// Tensors and weights of the blob have been judged.
+    #[inline(always)]
+    fn new(blob: &'m Blob<'m>, index: u16, record: StepRecord) -> Self {
+        let [inputs, outputs, weights] = [record.inputs, record.outputs, record.weights].map(usize::from);
+        let count = inputs.wrapping_add(outputs).wrapping_add(weights);
+        let operands = blob.operands(record.operands_at, count);
+        let mut step = Self { blob, index, record, operands, ends: [None; 2] };
+        let tensor = |id: Option<u16>| blob.tensor_again(id?);
+        step.ends = [tensor(step.input_id(0)), tensor(step.output_id(0))];
+        step
+    }
+
     /// Its place in the order of execution, from 0.
     pub fn index(&self) -> u16 {
         self.index
@@ -146,13 +166,17 @@ impl<'m> Step<'m> {
     }
 
     /// The record of input `k`.
+    #[inline]
     pub fn input(&self, k: usize) -> Option<TensorRecord> {
-        self.blob.tensor(self.input_id(k)?)
+        let [input, _] = self.ends;
+        if k == 0 { input } else { self.blob.tensor_again(self.input_id(k)?) }
     }
 
     /// The record of output `k`.
+    #[inline]
     pub fn output(&self, k: usize) -> Option<TensorRecord> {
-        self.blob.tensor(self.output_id(k)?)
+        let [_, output] = self.ends;
+        if k == 0 { output } else { self.blob.tensor_again(self.output_id(k)?) }
     }
 
     /// The record of weight `k`.
@@ -180,8 +204,7 @@ impl<'m> Step<'m> {
         if k >= usize::from(count) {
             return None;
         }
-        let place = u32::try_from(before.checked_add(k)?).ok()?;
-        self.blob.operand(self.record.operands_at.checked_add(place)?)
+        self.operands.get(before.checked_add(k)?).copied()
     }
 
     /// The parameter words.
@@ -211,7 +234,7 @@ impl<'m> Step<'m> {
 
     fn elements<T: bytemuck::AnyBitPattern>(&self, k: usize, dtype: DType) -> Option<&'m [T]> {
         let record = self.weight(k).filter(|record| record.dtype == dtype)?;
-        bytemuck::try_cast_slice(self.blob.weight_bytes(&record)?).ok()
+        bytemuck::try_cast_slice(self.blob.weight_bytes_again(&record)?).ok()
     }
 
     /// Whether the output lies in the place of the first input.
@@ -219,6 +242,16 @@ impl<'m> Step<'m> {
         let places = [self.input(0), self.output(0)].map(|tensor| tensor.as_ref().and_then(place_of));
         let [read, written] = places;
         read.is_some() && read == written
+    }
+
+    /// The kernel that the code of a backend takes for it, and the scratch that this kernel wants.
+    pub fn selection(&self, isa: Isa) -> Selection {
+        let scalar = Selection { name: SCALAR, scratch_bytes: 0 };
+        Request::of(self).map_or(scalar, |request| {
+            let own = select(isa, &request);
+            // With less scratch than it wants, a kernel does not run.
+            if own.scratch_bytes > self.scratch_bytes() { select(Isa::Scalar, &request) } else { own }
+        })
     }
 
     /// Bytes of the scratch in the arena. It is aligned as the arena is.
@@ -232,14 +265,25 @@ impl<'m> Step<'m> {
         start..start.saturating_add(self.scratch_bytes())
     }
 
+    /// The bytes of the first output.
+    pub(crate) fn written<'s>(&self, memory: &'s Memory<'_>) -> Option<&'s [u8]> {
+        let [_, output] = &self.ends;
+        let Place { space, range } = place_again(output.as_ref()?)?;
+        match space {
+            Space::Arena => memory.arena.get(range),
+            Space::State => memory.state.get(range),
+            _ => None,
+        }
+    }
+
     /// Views of the first `N` inputs, the first output and the scratch. `None` if the step has fewer inputs; after a load, never for
     /// the number of inputs that the operator's check has settled.
     pub fn views<'s, const N: usize>(&self, memory: &'s mut Memory<'_>) -> Option<Views<'s, N>> {
         let mut inputs = [const { Place { space: Space::Arena, range: 0..0 } }; N];
         for (k, place) in inputs.iter_mut().enumerate() {
-            *place = place_of(&self.input(k)?)?;
+            *place = place_again(&self.input(k)?)?;
         }
-        memory.views(&inputs, &place_of(&self.output(0)?)?, &self.scratch())
+        memory.views(&inputs, &place_again(&self.output(0)?)?, &self.scratch())
     }
 }
 
@@ -252,7 +296,14 @@ impl core::fmt::Debug for Step<'_> {
 /// The bytes of a tensor, without slack.
 pub(crate) fn place_of(tensor: &TensorRecord) -> Option<Place> {
     let start = tensor.offset as usize;
-    Some(Place { space: tensor.space, range: start..start.checked_add(tensor.bytes()?)? })
+    Some(Place { space: tensor.space, range: start..start.checked_add(tensor.stored_bytes()?)? })
+}
+
+/// As [`place_of`], of a tensor that has one.
+#[inline]
+fn place_again(tensor: &TensorRecord) -> Option<Place> {
+    let start = tensor.offset as usize;
+    Some(Place { space: tensor.space, range: start..start.checked_add(tensor.bytes_again())? })
 }
 
 fn check_tensors(blob: &Blob<'_>) -> Result<(), Error> {
@@ -287,7 +338,7 @@ fn lies_in_memory(blob: &Blob<'_>, tensor: &TensorRecord) -> Option<bool> {
         DType::F16 | DType::I4x2 => false,
     };
     let aligned = u32::from(header.align).checked_sub(1).is_some_and(|mask| tensor.offset & mask == 0);
-    Some(end <= available as usize && scale && zero_point && aligned && tensor.window_rows == 0)
+    Some(end <= available as usize && scale && zero_point && aligned)
 }
 
 /// A view names a tensor that stands before it, with the same bytes as elements of the same type. Others name none.
@@ -295,7 +346,11 @@ fn shows_what_it_names(blob: &Blob<'_>, index: u16, tensor: &TensorRecord) -> bo
     let Some(viewed) = blob.viewed(index) else { return true };
     let earlier = u16::try_from(viewed).ok().filter(|&viewed| viewed < index);
     earlier.and_then(|viewed| blob.tensor(viewed)).is_some_and(|viewed| {
-        viewed.dtype == tensor.dtype && place_of(&viewed).is_some() && place_of(&viewed) == place_of(tensor)
+        let whole = viewed.window_rows == 0 && tensor.window_rows == 0;
+        whole
+            && viewed.dtype == tensor.dtype
+            && place_of(&viewed).is_some()
+            && place_of(&viewed) == place_of(tensor)
     })
 }
 
@@ -306,6 +361,7 @@ fn check_weights(blob: &Blob<'_>) -> Result<(), Error> {
         let sound = blob.weight(index).filter(|record| {
             record.offset.is_multiple_of(16)
                 && record.dtype != DType::F16
+                && (record.packing == Packing::Rows || record.dtype == DType::I8)
                 && blob.weight_bytes(record).is_some()
         });
         if sound.is_none() {
@@ -319,7 +375,7 @@ fn check_weights(blob: &Blob<'_>) -> Result<(), Error> {
 fn check_graph_inputs(blob: &Blob<'_>) -> Result<(), Error> {
     for k in 0..blob.header().inputs {
         let sound = blob.operand(u32::from(k)) == Some(k)
-            && blob.tensor(k).is_some_and(|tensor| tensor.space == Space::Arena);
+            && blob.tensor(k).is_some_and(|tensor| tensor.space == Space::Arena && tensor.window_rows == 0);
         if !sound {
             return Err(Error::new(ErrorKind::Terminal, u32::from(k)));
         }
@@ -338,14 +394,40 @@ fn check_graph_outputs(blob: &Blob<'_>, defined: u16) -> Result<(), Error> {
     for k in 0..header.outputs {
         let place = u32::from(header.inputs).saturating_add(u32::from(k));
         let sound = blob.operand(place).is_some_and(|tensor| {
-            blob.tensor(tensor)
-                .is_some_and(|record| record.space == Space::Arena && is_written(blob, tensor, defined))
+            blob.tensor(tensor).is_some_and(|record| {
+                record.space == Space::Arena && record.window_rows == 0 && is_written(blob, tensor, defined)
+            })
         });
         if !sound {
             return Err(Error::new(ErrorKind::Terminal, place));
         }
     }
     Ok(())
+}
+
+/// Regions stand in the order of their steps and apart; steps outside of them have no windows.
+fn check_regions<O: OpSet>(blob: &Blob<'_>) -> Result<(), Error> {
+    let step = |index: u16| Some(Step::new(blob, index, blob.step(index)?));
+    let whole = |range: Range<u16>| {
+        range.filter_map(step).all(|step| {
+            let (inputs, _, _) = step.counts();
+            let tensors = (0..inputs).map(|k| step.input(k)).chain([step.output(0)]);
+            tensors.flatten().all(|tensor| tensor.window_rows == 0)
+        })
+    };
+    let steps = u16::try_from(blob.step_count()).unwrap_or(u16::MAX);
+    let mut next = 0u16;
+    for index in 0..blob.layout().regions.count {
+        let wrong = Error::new(ErrorKind::Region, index);
+        let region = blob.region(index).ok_or(wrong)?;
+        if region.first < next || region.end() > steps || !whole(next..region.first) {
+            return Err(wrong);
+        }
+        region::check(&region, step, O::rows).map_err(|kind| Error::new(kind, index))?;
+        // The next begins behind this one.
+        next = region.end();
+    }
+    if whole(next..steps) { Ok(()) } else { Err(Error::new(ErrorKind::Region, blob.layout().regions.count)) }
 }
 
 /// What every step must fulfil, whatever its operator. `defined` tensors are written before it, and it may add one.

@@ -7,6 +7,8 @@ use crate::arena::Memory;
 use crate::backend::Backend;
 use crate::error::ErrorKind;
 use crate::model::Step;
+use crate::ops::window::Axis;
+use crate::region::Rows;
 
 /// A set of operators. Made by [`op_set!`](crate::op_set!).
 pub trait OpSet {
@@ -19,11 +21,17 @@ pub trait OpSet {
     /// Whether the operator with this code may write over its first input.
     fn in_place(op: u16) -> bool;
 
+    /// The row axis of a step that can stand in a [region](crate::region). `None` for all steps of a set without `tiles`.
+    fn rows(step: &Step<'_>) -> Option<Axis>;
+
     /// Executes a step; `None` if it cannot, which [`crate::Model::load`] excludes.
     fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()>;
+
+    /// Executes some rows of a step in a region; `None` as [`OpSet::run`].
+    fn run_rows<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>, rows: &Rows) -> Option<()>;
 }
 
-/// Declares an [`OpSet`]. Bare names are those of [`crate::ops`]; any other type that implements
+/// Declares an [`OpSet`]. With `tiles` behind a semicolon it runs [regions](crate::region) too. Bare names are those of [`crate::ops`]; any other type that implements
 /// [`Operator`](crate::ops::Operator) can be listed too.
 ///
 /// ```
@@ -34,7 +42,23 @@ pub trait OpSet {
 /// ```
 #[macro_export]
 macro_rules! op_set {
-    ($(#[$attribute:meta])* $visibility:vis struct $name:ident { $($op:ty),* $(,)? }) => {
+    (@rows $step:ident; $($op:ty),*;) => { ::core::option::Option::None };
+    (@rows $step:ident; $($op:ty),*; tiles) => {
+        match $step.op() {
+            $(<$op as $crate::ops::Operator>::CODE => <$op as $crate::ops::Operator>::rows($step),)*
+            _ => ::core::option::Option::None,
+        }
+    };
+    (@run_rows $backend:ident $step:ident $memory:ident $rows:ident; $($op:ty),*;) => { ::core::option::Option::None };
+    (@run_rows $backend:ident $step:ident $memory:ident $rows:ident; $($op:ty),*; tiles) => {
+        match $step.op() {
+            $(<$op as $crate::ops::Operator>::CODE => {
+                <$op as $crate::ops::Operator>::run_rows($backend, $step, $memory, $rows)
+            })*
+            _ => ::core::option::Option::None,
+        }
+    };
+    ($(#[$attribute:meta])* $visibility:vis struct $name:ident { $($op:ty),* $(,)? $(; $tiles:ident)? }) => {
         $(#[$attribute])*
         #[derive(Clone, Copy, Debug)]
         $visibility struct $name;
@@ -71,6 +95,21 @@ macro_rules! op_set {
                         _ => ::core::option::Option::None,
                     }
                 }
+
+                #[allow(unused_variables)]
+                fn rows(step: &$crate::Step<'_>) -> ::core::option::Option<$crate::ops::window::Axis> {
+                    $crate::op_set!(@rows step; $($op),*; $($tiles)?)
+                }
+
+                #[allow(unused_variables)]
+                fn run_rows<B: $crate::backend::Backend>(
+                    backend: B,
+                    step: &$crate::Step<'_>,
+                    memory: &mut $crate::arena::Memory<'_>,
+                    rows: &$crate::region::Rows,
+                ) -> ::core::option::Option<()> {
+                    $crate::op_set!(@run_rows backend step memory rows; $($op),*; $($tiles)?)
+                }
             }
         };
     };
@@ -88,6 +127,7 @@ op_set! {
         TableI8, UnaryF32,
         SoftmaxI8, SoftmaxI16, SoftmaxF32,
         PermuteI8, PermuteF32,
-        Mean2dI8,
+        Mean2dI8;
+        tiles
     }
 }

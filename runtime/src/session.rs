@@ -7,12 +7,14 @@ use core::ops::Range;
 
 use crate::arena::Memory;
 use crate::backend::{Backend, Scalar};
-use crate::blob::{DType, TensorRecord};
+use crate::blob::{DType, RegionRecord, TensorRecord};
 use crate::error::{Error, ErrorKind};
 use crate::model::{Model, Step, place_of};
 use crate::op_set::OpSet;
+use crate::region::Tiles;
 
-/// Sees every step: to profile, inspect, compare, or feed a watchdog.
+/// Sees every step: to profile, inspect, compare, or feed a watchdog. The steps of a [region](crate::region) run in turns: they are seen as one,
+/// before the first and after the last.
 pub trait Observer {
     /// Called before a step.
     fn before(&mut self, step: &Step<'_>) {
@@ -32,6 +34,13 @@ impl Observer for () {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor {
     next: u16,
+}
+
+impl Cursor {
+    /// Index of the step that runs next.
+    pub fn next(&self) -> u16 {
+        self.next
+    }
 }
 
 /// A model with the backend that runs it.
@@ -173,7 +182,7 @@ impl<'m, O: OpSet, B: Backend> Session<'m, O, B> {
         Cursor { next: 0 }
     }
 
-    /// Runs the next step. `false`: there was none left.
+    /// Runs the next step, or all of a [region](crate::region). `false`: there was none left.
     ///
     /// # Errors
     /// As [`Session::run`].
@@ -196,10 +205,28 @@ impl<'m, O: OpSet, B: Backend> Session<'m, O, B> {
         observer.before(&step);
         let mut memory = Memory { arena, state };
         let fault = Error::at_step(ErrorKind::Internal, step.index(), step.op(), 0);
-        O::run(self.backend, &step, &mut memory).ok_or(fault)?;
-        observer.after(&step, step.views::<0>(&mut memory).ok_or(fault)?.output);
-        cursor.next = cursor.next.saturating_add(1);
+        let last = match self.model.blob().region_at(cursor.next) {
+            None => {
+                O::run(self.backend, &step, &mut memory).ok_or(fault)?;
+                step
+            }
+            Some(region) => self.run_region(&region, &mut memory).ok_or(fault)?,
+        };
+        observer.after(&last, last.written(&memory).ok_or(fault)?);
+        cursor.next = last.index().saturating_add(1);
         Ok(true)
+    }
+
+    /// Runs the steps of a region in turns; gives the last one.
+    fn run_region(&self, region: &RegionRecord, memory: &mut Memory<'_>) -> Option<Step<'_>> {
+        let step = |k: usize| self.model.step(region.first.checked_add(u16::try_from(k).ok()?)?);
+        let count = usize::from(region.count);
+        let axes = (0..count).map_while(|k| O::rows(&step(k)?));
+        let mut tiles = Tiles::new(axes, usize::from(region.rows))?;
+        while let Some((k, rows)) = tiles.advance() {
+            O::run_rows(self.backend, &step(k)?, memory, &rows)?;
+        }
+        step(count.checked_sub(1)?)
     }
 
     fn check_arena(&self, arena: &[u8]) -> Result<(), Error> {

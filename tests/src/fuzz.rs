@@ -5,6 +5,7 @@
 
 use std::io::Write;
 
+use tucano::backend::spec::Core;
 use tucano::blob::{HEADER_BYTES, SECTION_ENTRY_BYTES, SectionKind, crc32};
 use tucano::{AllOps, Model, Session, backend::Scalar};
 use tucano_converter::calibrate::Dataset;
@@ -94,7 +95,12 @@ pub fn blobs() -> Vec<Vec<u8>> {
             let options =
                 convert::Options { int8, rank_bits: RankBits::Sixteen, ..convert::Options::default() };
             let converted = convert::convert(&model, Some(&data), &options, &Silent).expect("it converts");
-            blobs.push(converted.blob);
+            let [dsp, helium] = [Core::CortexM4, Core::CortexM55]
+                .map(|core| converted.blob_for(core).expect("it is laid out"));
+            blobs.push(dsp);
+            if int8 {
+                blobs.push(helium);
+            }
         }
     }
     blobs

@@ -1,6 +1,7 @@
 //! Helpers shared by the cross-crate tests.
 
 pub mod fuzz;
+pub mod target;
 
 use std::path::{Path, PathBuf};
 

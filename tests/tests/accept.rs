@@ -93,8 +93,7 @@ impl Subject {
 
     /// Runs a blob on boards: each must give the bytes of the host.
     fn run_on_boards(&self, converted: &Converted, boards: &[&str], samples: usize) {
-        let blob = &converted.blob;
-        let mut runner = Runner::new(blob).unwrap();
+        let mut runner = Runner::new(&converted.blob).unwrap();
         let (mut inputs, mut expected) = (Vec::new(), Vec::new());
         for sample in 0..samples {
             let raw = runner.quantise(&self.data.sample(sample)).unwrap();
@@ -110,8 +109,10 @@ impl Subject {
         let mut wrong = Vec::new();
         for name in boards {
             let board: &'static Board = shown(boards::find(name));
+            let blob = converted.blob_for(board.kernels).unwrap();
             let (report, outputs) =
-                shown(boards::run(blob, board, &inputs, samples, OptLevel::Three, &|_| ()));
+                shown(boards::run(&blob, board, &inputs, samples, OptLevel::Three, &|_| ()));
+            assert!(report.warnings.is_empty(), "{name}: {:#?}", report.warnings);
             table.add_row([
                 report.board.to_string(),
                 report.core.to_string(),

@@ -4,6 +4,8 @@
 use std::ops::Range;
 use std::path::Path;
 
+use tucano::backend::spec::Core;
+use tucano::backend::spec::select::Isa;
 use tucano::host::Runner;
 use tucano_converter::calibrate::Dataset;
 use tucano_converter::emit::{Program, emit};
@@ -12,9 +14,10 @@ use tucano_converter::graph::{Graph, Op};
 use tucano_converter::import::npz::{Archive, Data};
 use tucano_converter::import::{self, import};
 use tucano_converter::passes::layout::Kind;
-use tucano_converter::passes::{layout, legalize};
-use tucano_converter::plan::{Plan, plan};
-use tucano_converter::quantize::{self, Quantized, quantize};
+use tucano_converter::passes::legalize;
+use tucano_converter::plan::memory::plan_of;
+use tucano_converter::plan::{Plan, plan_for};
+use tucano_converter::quantize::{self, Quantized, Widths, quantize};
 
 /// Largest difference, relative to the output's largest magnitude.
 const TOLERANCE: f64 = 1e-4;
@@ -34,15 +37,18 @@ fn floats(archive: &Archive, name: &str) -> (usize, Vec<f32>) {
 }
 
 fn float_blob(graph: &Graph) -> (Plan, Vec<u8>) {
-    let plan = plan(layout(graph).expect("layout"), |_| 4);
-    let blob = emit(&Program { graph, plan: &plan, quantized: None, labels: &[] }).expect("blob");
+    let plan = plan_for(graph, None, Isa::Scalar).expect("layout");
+    let blob =
+        emit(&Program { graph, plan: &plan, quantized: None, labels: &[], isa: Isa::Scalar }).expect("blob");
     (plan, blob)
 }
 
 fn integer_blob(quantized: &Quantized) -> (Plan, Vec<u8>) {
     let graph = &quantized.graph;
-    let plan = plan(layout(graph).expect("layout"), |id| quantized.dtype(id).bytes());
-    let blob = emit(&Program { graph, plan: &plan, quantized: Some(quantized), labels: &[] }).expect("blob");
+    let plan = plan_for(graph, Some(quantized), Isa::Scalar).expect("layout");
+    let blob =
+        emit(&Program { graph, plan: &plan, quantized: Some(quantized), labels: &[], isa: Isa::Scalar })
+            .expect("blob");
     (plan, blob)
 }
 
@@ -162,11 +168,16 @@ fn int8_arenas_are_no_larger_than_those_of_tflm() {
         ("mlperf/ad_fcae_f32_gemm", 2_580),
     ] {
         let graph = simplified(&zoo.join(model).with_extension("onnx"));
-        let plan = plan(layout(&graph).expect("layout"), |_| 1);
-        println!(
-            "{model:<30} arena {} bytes, at least {}; peak at `{}`",
-            plan.arena_bytes, plan.lower_bound, plan.peak.step
-        );
-        assert!(plan.arena_bytes <= limit, "{model}: {} > {limit}", plan.arena_bytes);
+        for core in Core::ALL {
+            let plan = plan_of(&graph, Some(Widths::default()), core.isa()).expect("a plan");
+            println!(
+                "{model:<30} {:<11} arena {} bytes, at least {}; peak at `{}`",
+                core.name(),
+                plan.arena_bytes,
+                plan.lower_bound,
+                plan.peak.step
+            );
+            assert!(plan.arena_bytes <= limit, "{model}: {} > {limit}", plan.arena_bytes);
+        }
     }
 }

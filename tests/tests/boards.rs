@@ -12,6 +12,7 @@ use tucano_converter::boards::toolchain::Toolchain;
 use tucano_converter::boards::{self, BOARDS, Board, Error};
 use tucano_converter::convert::{Options, convert};
 use tucano_converter::search::Silent;
+use tucano_tests::target::laid_out;
 use tucano_tests::{models, read};
 
 const SAMPLES: usize = 3;
@@ -224,7 +225,9 @@ fn every_board_gives_the_bytes_of_the_host() {
         "board", "backend", "instructions", "code", "arena", "stack"
     );
     for board in BOARDS {
+        let blob = laid_out(&blob, board.kernels.isa());
         let (report, outputs) = shown(boards::run(&blob, board, &inputs, SAMPLES, OptLevel::S, &|_| ()));
+        assert!(report.warnings.is_empty(), "{}: {:#?}", board.name, report.warnings);
         println!(
             "{:10} {:>8} {:>13.0} {:>6} {:>6} {:>6}",
             report.board,
@@ -278,7 +281,10 @@ fn modelled_cycles_follow_the_counted_instructions() {
     let converted = convert(&graph, Some(&data), &options, &Silent).unwrap();
     let runner = Runner::new(&converted.blob).unwrap();
     let input = runner.quantise(&data.sample(0)).unwrap().concat();
-    let of = |name| modelled(&converted.blob, shown(boards::find(name)), &input, OptLevel::Three);
+    let of = |name| {
+        let board = shown(boards::find(name));
+        modelled(&converted.blob_for(board.kernels).unwrap(), board, &input, OptLevel::Three)
+    };
     let m4 = of("qemu-m4").unwrap();
     // A Cortex-M4 has no instruction that takes less than a cycle, and loads alone cannot double them all.
     assert!(m4.cycles > m4.instructions && m4.cycles < 2 * m4.instructions, "{m4:?}");
@@ -291,6 +297,7 @@ fn modelled_cycles_follow_the_counted_instructions() {
     let runner = Runner::new(&blob).unwrap();
     let input = Noise(0x9E37_79B9).bytes(runner.inputs()[0].elements());
     for board in ["qemu-m0", "qemu-m3", "qemu-m4", "qemu-m55"].map(|name| shown(boards::find(name))) {
+        let blob = laid_out(&blob, board.kernels.isa());
         assert!(modelled(&blob, board, &input, OptLevel::S).is_some());
     }
 }
@@ -311,6 +318,7 @@ fn no_panic_is_reachable_and_integers_need_no_float_helpers() {
             let build = |ops: &[String]| {
                 let program = Program::Minimal {
                     ops: ops.to_vec(),
+                    tiles: false,
                     arena_bytes: 4096,
                     state_bytes: 64,
                     blob_bytes: 4096,

@@ -6,12 +6,14 @@ mod probes;
 use std::collections::BTreeMap;
 
 use probes::Probe;
-use tucano::backend::spec::{Core, Kernel, Rates, Work};
+use tucano::backend::spec::select::SCALAR;
+use tucano::backend::spec::{Core, Kernel, Loops, Rates, Work};
 use tucano::host::Runner;
 use tucano::ops::OpCode;
 use tucano_converter::boards::firmware::OptLevel;
 use tucano_converter::boards::{self, Board};
 use tucano_converter::plan::cost;
+use tucano_tests::target::laid_out;
 
 /// Boards that run different code, with their core; then one blob runs on those that share it.
 const DISTINCT: [(&str, Core); 4] = [
@@ -28,15 +30,40 @@ const TOLERANCE: f64 = 0.15;
 struct Measured {
     name: String,
     op: OpCode,
+    kernel: String,
     instructions: f64,
-    /// By lanes.
-    work: BTreeMap<u16, Work>,
+    /// By what loops could be.
+    work: BTreeMap<Loops, Work>,
 }
 
 /// Lanes that a fit tries for inner products.
 const LANES: [u16; 5] = [1, 2, 4, 8, 16];
 /// Channels that depthwise convolutions and pools take side by side.
 const BLOCK: [u16; 1] = [16];
+
+/// Tiles that a fit tries: positions, outputs, depth.
+const TILES: [[u16; 3]; 10] = [
+    [1, 2, 4],
+    [2, 2, 4],
+    [3, 2, 4],
+    [4, 2, 4],
+    [1, 8, 1],
+    [1, 8, 2],
+    [1, 4, 16],
+    [2, 4, 16],
+    [1, 8, 16],
+    [1, 16, 1],
+];
+
+/// What a fit tries for a kernel.
+fn loops(op: OpCode, kernel: &str) -> Vec<Loops> {
+    let lanes = lanes(op).iter().map(|lanes| Loops::Lanes(*lanes));
+    let tiles = TILES.iter().filter(|_| kernel != SCALAR);
+    let tiles = tiles.map(|&[positions, outputs, depth]| Loops::Tiles { positions, outputs, depth });
+    // Those that the table has come by themselves.
+    let known = Core::ALL.into_iter().filter_map(|core| core.kernel(op, kernel)).map(|kernel| kernel.loops);
+    lanes.chain(tiles).chain(known).collect()
+}
 
 fn lanes(op: OpCode) -> &'static [u16] {
     match op {
@@ -61,19 +88,22 @@ fn lanes(op: OpCode) -> &'static [u16] {
 }
 
 fn measure(board: &'static Board, probe: &Probe) -> Vec<Measured> {
-    let runner = Runner::new(&probe.blob).expect("loads");
-    let report = boards::run(&probe.blob, board, &probe.input, 1, OptLevel::Three, &|_| {});
+    let blob = laid_out(&probe.blob, board.kernels.isa());
+    let runner = Runner::new(&blob).expect("loads");
+    let report = boards::run(&blob, board, &probe.input, 1, OptLevel::Three, &|_| {});
     let (report, _) = report.unwrap_or_else(|error| panic!("{:?}", miette::Report::new(error)));
     let steps = runner.model();
     let measured = steps.steps().zip(&report.steps).map(|(step, counted)| {
         let op = OpCode::parse(step.op()).expect("operation");
-        let rates = Rates::new([0; 6]);
-        let work = |lanes: u16| cost::work(&step, &Kernel { op, lanes, rates }).expect("work");
+        let (rates, kernel) = (Rates::new([0; 6]), counted.kernel.clone());
+        let work =
+            |loops: Loops| cost::work(&step, &Kernel { op, name: SCALAR, loops, rates }).expect("work");
         Measured {
             name: format!("{}: {}", probe.name, counted.name),
             op,
             instructions: counted.instructions,
-            work: lanes(op).iter().map(|lanes| (*lanes, work(*lanes))).collect(),
+            work: loops(op, &kernel).into_iter().map(|loops| (loops, work(loops))).collect(),
+            kernel,
         }
     });
     measured.collect()
@@ -84,11 +114,11 @@ fn judge(core: Core, board: &str, name: &str, steps: &[Measured]) -> Option<Stri
     let mut sums = (0.0, 0.0);
     let mut worst = (0.0, String::new());
     for step in steps {
-        let Some(kernel) = core.kernel(step.op) else {
+        let Some(kernel) = core.kernel(step.op, &step.kernel) else {
             return Some(format!("{board}: no rates of {:?}", step.op));
         };
         let modelled =
-            kernel.rates.instructions(step.work.get(&kernel.lanes).expect("lanes that are tried")) as f64;
+            kernel.rates.instructions(step.work.get(&kernel.loops).expect("loops that are tried")) as f64;
         sums = (sums.0 + modelled, sums.1 + step.instructions);
         // Steps of a few ticks of the counter say little.
         let error = modelled / step.instructions - 1.0;
@@ -134,32 +164,36 @@ fn modelled_instructions_are_those_of_the_boards() {
     assert!(complaints.is_empty(), "{complaints:#?}\nput the rates printed above into spec/rates.rs");
 }
 
-/// Prints the rates of least squared relative error, none of them negative, for each operation that was measured.
+/// Prints the rates of least squared relative error, none of them negative, for each operation and kernel that was measured.
 fn refit(steps: &[Measured]) {
-    for op in OpCode::ALL {
-        let of_op: Vec<&Measured> = steps.iter().filter(|step| step.op == op).collect();
-        if of_op.is_empty() {
-            continue;
-        }
-        let fits = lanes(op).iter().map(|lanes| (*lanes, fit(&of_op, *lanes)));
+    let mut groups = BTreeMap::<(OpCode, &str), Vec<&Measured>>::new();
+    for step in steps {
+        groups.entry((step.op, &step.kernel)).or_default().push(step);
+    }
+    for ((op, kernel), steps) in groups {
+        let fits = loops(op, kernel).into_iter().map(|loops| (loops, fit(&steps, loops)));
         let best = fits.min_by(|a, b| a.1.1.total_cmp(&b.1.1));
-        let Some((lanes, (rates, error))) = best else { continue };
+        let Some((loops, (rates, error))) = best else { continue };
         let rates = rates.map(|rate| (100.0 * rate).round() as u32);
-        let rms = 100.0 * (error / of_op.len() as f64).sqrt();
-        println!("    kernel(OpCode::{op:?}, {lanes}, {rates:?}), // {} steps, {rms:.1} %", of_op.len());
+        let rms = 100.0 * (error / steps.len() as f64).sqrt();
+        let entry = match loops {
+            Loops::Lanes(lanes) if kernel == SCALAR => format!("kernel(OpCode::{op:?}, {lanes}, {rates:?})"),
+            _ => format!("own(OpCode::{op:?}, {kernel:?}, Loops::{loops:?}, {rates:?})"),
+        };
+        println!("    {entry}, // {} steps, {rms:.1} %", steps.len());
     }
 }
 
 /// Non-negative least squares by coordinate descent (Lawson and Hanson 1974 state the problem; it has six unknowns here): rates and the sum
 /// of squared relative errors.
-fn fit(steps: &[&Measured], lanes: u16) -> ([f64; 6], f64) {
+fn fit(steps: &[&Measured], loops: Loops) -> ([f64; 6], f64) {
     const SWEEPS: usize = 5_000;
     // Fewer lanes first: others have to earn their place.
     const PRICE_OF_A_UNIT: f64 = 1e-9;
     let rows: Vec<[f64; 6]> = steps
         .iter()
         .map(|step| {
-            let work = &step.work[&lanes];
+            let work = &step.work[&loops];
             [1, work.positions, work.outputs, work.runs, work.products, work.tail]
                 .map(|units| units as f64 / step.instructions)
         })

@@ -53,16 +53,23 @@ impl Net {
     }
 
     fn integers(&mut self, weights: u32, outputs: u32) -> Vec<u16> {
-        self.integers_of(DType::I8, weights, outputs)
+        self.integers_of(DType::I8, Packing::Rows, weights, outputs)
+    }
+
+    /// For inner products of `depth` weights.
+    fn packed(&mut self, packing: Packing, depth: u32, outputs: u32) -> Vec<u16> {
+        let bytes = packing.bytes(outputs as usize, depth as usize).unwrap();
+        self.integers_of(DType::I8, packing, bytes as u32, outputs)
     }
 
     /// With `bytes` bytes of weights of a type.
-    fn integers_of(&mut self, dtype: DType, bytes: u32, outputs: u32) -> Vec<u16> {
+    fn integers_of(&mut self, dtype: DType, packing: Packing, bytes: u32, outputs: u32) -> Vec<u16> {
         let words = |value: i32| -> Vec<u8> { (0..outputs).flat_map(|_| value.to_le_bytes()).collect() };
         let bytes: Vec<u8> = (0..bytes).map(|k| (k * 37 % 255) as u8).collect();
+        let weights = self.builder.weight(dtype, packing, &bytes);
         let mut add = |dtype, bytes: &[u8]| self.builder.weight(dtype, Packing::Rows, bytes);
         vec![
-            add(dtype, &bytes),
+            weights,
             add(DType::I32, &words(100)),
             add(DType::I32, &words(HALF)),
             add(DType::I32, &words(-6)),
@@ -90,6 +97,17 @@ impl Net {
         self.step(op, &[input], output, weights, parameters);
     }
 
+    /// A step whose output replaces the last tensor, an image, and whose scratch holds as much.
+    fn replacing(&mut self, op: OpCode, shape: &[u32], weights: &[u16], parameters: &[u32]) {
+        let bytes = shape.iter().product::<u32>().next_multiple_of(16);
+        let scratch = (self.end, bytes);
+        self.end = scratch.0 - bytes;
+        let output = self.tensor(DType::I8, shape, 1.0 / 16.0, 0);
+        self.end = scratch.0 + bytes;
+        self.builder.step("step", op, &[self.last], &[output], weights, parameters, scratch);
+        self.last = output;
+    }
+
     fn finish(mut self) -> Vec<u8> {
         self.builder.outputs(&[self.last]);
         self.builder.finish(self.end, 0, 16).unwrap()
@@ -112,17 +130,23 @@ fn integer_net() -> Vec<u8> {
     net.then(OpCode::Conv2dI8, DType::I8, &image, &weights, &window(3, 1, 2, I8_BOUNDS));
     let weights = net.integers(9 * 4, 4);
     net.then(OpCode::DepthwiseConv2dI8, DType::I8, &image, &weights, &window(3, 1, 4, I8_BOUNDS));
-    let weights = net.integers_of(DType::I4x2, 4 * 9, 4);
+    let weights = net.integers_of(DType::I4x2, Packing::Rows, 4 * 9, 4);
     net.then(OpCode::Conv2dI4, DType::I8, &image, &weights, &window(3, 1, 2, I8_BOUNDS));
     let (first, sum) = (net.last, net.tensor(DType::I8, &image, 1.0 / 16.0, 0));
     let [low, high] = I8_BOUNDS;
     let add = [20, HALF as u32, 0, HALF as u32, 0, HALF as u32, -18i32 as u32, low, high];
     net.step(OpCode::AddI8, &[first, input], sum, &[], &add);
-    let weights = net.integers(4 * 4, 4);
+    let weights = net.packed(Packing::PairQuads, 36, 4);
+    net.replacing(OpCode::Conv2dI8, &image, &weights, &window(3, 1, 1, I8_BOUNDS));
+    let weights = net.integers(9 * 4, 4);
+    net.replacing(OpCode::DepthwiseConv2dI8, &image, &weights, &window(3, 1, 4, I8_BOUNDS));
+    let weights = net.packed(Packing::Pairs, 4, 4);
+    net.replacing(OpCode::Conv2dI8, &image, &weights, &window(1, 0, 1, I8_BOUNDS));
+    let weights = net.packed(Packing::Blocks8x16, 4, 4);
     net.then(OpCode::Conv2dI16, DType::I16, &image, &weights, &window(1, 0, 1, I16_BOUNDS));
     let weights = net.integers(9 * 4, 4);
     net.then(OpCode::DepthwiseConv2dI16, DType::I16, &image, &weights, &window(3, 1, 4, I16_BOUNDS));
-    let weights = net.integers(4 * 4, 4);
+    let weights = net.packed(Packing::Blocks4x16, 4, 4);
     net.then(OpCode::DenseI16, DType::I8, &image, &weights, &I8_BOUNDS);
     net.then(OpCode::MaxPool2dI8, DType::I8, &[1, 3, 3, 4], &[], &pool(2, I8_BOUNDS));
     net.then(OpCode::AveragePool2dI8, DType::I8, &[1, 2, 2, 4], &[], &pool(1, I8_BOUNDS));
@@ -134,9 +158,9 @@ fn integer_net() -> Vec<u8> {
     let table: Vec<u8> = (0..=255).collect();
     let table = net.builder.weight(DType::I8, Packing::Rows, &table);
     net.then(OpCode::TableI8, DType::I8, &[1, 4, 2, 2], &[table], &[]);
-    let weights = net.integers(3 * 2, 3);
+    let weights = net.packed(Packing::Columns8, 2, 3);
     net.then(OpCode::DenseI8, DType::I8, &[1, 4, 2, 3], &weights, &I8_BOUNDS);
-    let weights = net.integers_of(DType::I4x2, 2 * 3, 3);
+    let weights = net.integers_of(DType::I4x2, Packing::Rows, 2 * 3, 3);
     net.then(OpCode::DenseI4, DType::I8, &[1, 4, 2, 3], &weights, &I8_BOUNDS);
     let (input, output) = (net.last, net.tensor(DType::I8, &[1, 4, 2, 3], 1.0 / 256.0, -128));
     net.step(OpCode::SoftmaxI8, &[input], output, &[], &[HALF as u32, 22, -31i32 as u32]);
@@ -267,7 +291,7 @@ fn every_operator_is_in_the_seeds_and_runs() {
     }
     codes.sort_unstable();
     codes.dedup();
-    assert_eq!(codes.len(), 23, "operation codes: {codes:04x?}");
+    assert_eq!(codes.len(), 25, "operation codes: {codes:04x?}");
 }
 
 #[test]

@@ -410,7 +410,8 @@ fn hostile_weights_are_refused() {
     };
     let refused = Some(Error { kind: ErrorKind::Weight, step: Error::NOWHERE, op: 0, value: 1 });
     assert_eq!(field(0, 1 | 1 << 24), refused, "no such section");
-    assert_eq!(field(0, 1 << 16 | 1 << 24), refused, "unknown packing");
+    assert_eq!(field(0, 0xFF << 16 | 1 << 24), refused, "unknown packing");
+    assert_eq!(field(0, 1 << 16 | 3 << 24), refused, "packed words");
     assert_eq!(field(0, 9 << 24), refused, "unknown type");
     assert_eq!(field(0, 3 << 24), refused, "four bytes an element pass the section");
     assert_eq!(field(4, 32), refused, "offset beyond the section");

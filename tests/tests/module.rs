@@ -6,6 +6,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use tucano::backend::spec::Core;
 use tucano::host::Runner;
 use tucano_converter::convert::{Options, convert};
 use tucano_converter::search::Silent;
@@ -28,12 +29,12 @@ use tucano::arena::Arena;
 use tucano::backend::Scalar;
 
 macro_rules! network {
-    ($network:ident) => {{
+    ($network:ident, $backend:expr) => {{
         use user::$network::{ARENA_BYTES, BLOB, Ops, STATE_BYTES, Session};
         let mut arena = Arena([0; ARENA_BYTES]);
         let mut state = Arena([0; STATE_BYTES]);
         let model = tucano::Model::<Ops>::load(BLOB).unwrap();
-        let session = Session::new(&model, Scalar);
+        let session = Session::new(&model, $backend);
         std::io::stdin().read_exact(session.input_mut(&mut arena.0, 0).unwrap()).unwrap();
         session.run(&mut arena.0, &mut state.0).unwrap();
         std::io::stdout().write_all(session.output(&arena.0, 0).unwrap()).unwrap();
@@ -41,8 +42,17 @@ macro_rules! network {
 }
 
 fn main() {
-    network!(integers);
-    network!(floats);
+    network!(integers, user::integers::Backend::detect().unwrap());
+    // Laid out for another core, on portable code.
+    network!(floats, Scalar);
+}
+";
+
+/// The backend of another core where this one's was meant.
+const WRONG_PROGRAM: &str = "fn main() {
+    let model = tucano::Model::<user::floats::Ops>::load(user::floats::BLOB).unwrap();
+    let backend = user::floats::Backend::detect().unwrap();
+    user::floats::Session::new(&model, backend);
 }
 ";
 
@@ -64,8 +74,8 @@ fn the_written_module_builds_without_std_and_runs() {
     let model = models().join("phm_mlp_dense.onnx");
     let (graph, data) = read(&model, &models().join("digits_test_450.npz"), None).unwrap();
     let (mut inputs, mut expected) = (Vec::new(), Vec::new());
-    for (name, int8) in [("integers", true), ("floats", false)] {
-        let options = Options { int8, ..Options::default() };
+    for (name, int8, target) in [("integers", true, Core::X86_64), ("floats", false, Core::CortexM4)] {
+        let options = Options { int8, target, ..Options::default() };
         let converted = convert(&graph, Some(&data.slice(0..100)), &options, &Silent).unwrap();
         let blob = source.join(name).with_extension("tuc");
         fs::write(&blob, &converted.blob).unwrap();
@@ -92,4 +102,14 @@ fn the_written_module_builds_without_std_and_runs() {
     assert!(output.status.success(), "{said}");
     assert!(output.stdout == expected, "{:?} instead of {expected:?}", output.stdout);
     assert!(expected.iter().collect::<std::collections::BTreeSet<_>>().len() > 4, "the outputs tell nothing");
+
+    fs::write(source.join("main.rs"), WRONG_PROGRAM).unwrap();
+    let wrong = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--offline"])
+        .current_dir(folder.path())
+        .env("CARGO_TARGET_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).join("module"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&wrong.stderr);
+    assert!(!wrong.status.success() && said.contains("this target has no backend `ThumbDsp`"), "{said}");
 }

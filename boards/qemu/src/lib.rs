@@ -6,5 +6,6 @@ pub mod counter;
 pub mod fault;
 pub mod memory;
 pub mod program;
+pub mod random;
 pub mod semihosting;
 pub mod startup;

@@ -13,7 +13,7 @@ pub mod tables;
 pub mod trace;
 
 use super::elf::Image;
-use super::emulator::{self, Running};
+use super::emulator;
 use super::{Board, Error, Firmware};
 use std::io::{BufReader, Read};
 use std::path::Path;
@@ -55,9 +55,10 @@ pub fn model(
     let folder = tempfile::tempdir().map_err(|source| Error::Io { path: std::env::temp_dir(), source })?;
     let elf = folder.path().join("firmware.elf");
     strip(&firmware.harness, &elf)?;
-    let mut command = emulator::command(board, firmware, &elf, folder.path(), blob, input, 1)?;
-    command.args(["-d", "in_asm,exec,nochain", "-D", "/dev/stdout"]).stdout(Stdio::piped());
-    let mut running = Running(emulator::start(command)?);
+    let inputs = emulator::inputs_file(blob, input, 1);
+    let files = [("blob", blob), ("inputs", inputs.as_slice())];
+    let more = ["-device", &emulator::loader(firmware), "-d", "in_asm,exec,nochain", "-D", "/dev/stdout"];
+    let mut running = emulator::start(board, &elf, folder.path(), &files, &more, Stdio::piped())?;
     let (log, console) = (running.0.stdout.take(), running.0.stderr.take());
     let console = std::thread::spawn(move || {
         let mut said = String::new();

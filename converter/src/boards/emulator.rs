@@ -8,7 +8,7 @@
 //! | `calibration T` | ticks of `CALIBRATION_INSTRUCTIONS` instructions |
 //! | `overhead T` | ticks of `OVERHEAD_READINGS` readings of the counter |
 //! | `backend NAME` | the backend that runs |
-//! | `step K T` | ticks of step K for the first sample |
+//! | `step K T NAME` | ticks of step K for the first sample, and its kernel |
 //! | `sample K T` | ticks of the whole run for sample K |
 //! | `stack B` | bytes of stack at the deepest point |
 //! | `done` | all outputs are written |
@@ -38,8 +38,8 @@ pub struct Emulation {
     pub outputs: Vec<u8>,
     /// Executed instructions of each sample.
     pub samples: Vec<f64>,
-    /// Executed instructions of each step, first sample.
-    pub steps: Vec<f64>,
+    /// Executed instructions of each step, first sample, and its kernel.
+    pub steps: Vec<(f64, String)>,
     /// Deepest stack in bytes.
     pub stack_bytes: u64,
 }
@@ -54,25 +54,94 @@ impl Drop for Running {
     }
 }
 
-/// The emulator's command line, in a folder that gets the blob and the inputs. Nothing is caught of its output but the console.
-pub(super) fn command(
+/// Runs the harness on samples whose input bytes stand one after the other. `progress` hears of each finished sample.
+pub fn run(
     board: &Board,
     firmware: &Firmware,
-    elf: &Path,
-    folder: &Path,
     blob: &[u8],
     inputs: &[u8],
     samples: usize,
-) -> Result<Command, Error> {
-    let write = |name: &str, bytes: &[u8]| {
-        let path = folder.join(name);
-        std::fs::write(&path, bytes).map_err(|source| Error::Io { path, source })
-    };
-    write("blob", blob)?;
+    progress: &dyn Fn(usize),
+) -> Result<Emulation, Error> {
+    let inputs = inputs_file(blob, inputs, samples);
+    let files = [("blob", blob), ("inputs", inputs.as_slice())];
+    let loader = loader(firmware);
+    let mut report = Report::new(board);
+    let outputs = execute(board, &firmware.harness, &files, &["-device", &loader], |line| {
+        if let Some(sample) = report.read(line) {
+            progress(sample + 1);
+        }
+        report.others.join("\n")
+    })?;
+    report.finish(outputs, samples)
+}
+
+/// What the harness reads as `inputs`: bytes of the blob, number of samples, the samples.
+pub(super) fn inputs_file(blob: &[u8], inputs: &[u8], samples: usize) -> Vec<u8> {
     let counts = [blob.len(), samples].map(|count| (count as u32).to_le_bytes());
-    write("inputs", &[counts.as_flattened(), inputs].concat())?;
-    let mut command = Command::new(EMULATOR);
-    command
+    [counts.as_flattened(), inputs].concat()
+}
+
+/// The emulator's device that puts the file `blob` where the harness expects it.
+pub(super) fn loader(firmware: &Firmware) -> String {
+    format!("loader,file=blob,addr={:#x},force-raw=on", firmware.blob_address)
+}
+
+/// Starts a program on a board in a folder with these files. `hear` is told each line of the console, and gives what went wrong so far. Gives
+/// the bytes of the file `outputs`, if the program wrote it.
+pub fn execute(
+    board: &Board,
+    elf: &Path,
+    files: &[(&str, &[u8])],
+    more: &[&str],
+    mut hear: impl FnMut(&str) -> String,
+) -> Result<Vec<u8>, Error> {
+    let folder = tempfile::tempdir().map_err(|source| Error::Io { path: std::env::temp_dir(), source })?;
+    let mut running = start(board, elf, folder.path(), files, more, Stdio::null())?;
+    let console = running.0.stderr.take();
+    let (sender, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in console.into_iter().flat_map(|pipe| BufReader::new(pipe).lines().map_while(Result::ok)) {
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+
+    let mut said = String::new();
+    loop {
+        match lines.recv_timeout(SILENCE) {
+            Ok(line) => said = hear(&line),
+            Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                let said = format!("nothing for {} s\n{said}", SILENCE.as_secs());
+                return Err(Error::Run { board: board.name, said });
+            }
+        }
+    }
+    let status = running.0.wait().map_err(|source| Error::Io { path: EMULATOR.into(), source })?;
+    if !status.success() {
+        let said = format!("{said}\nthe emulator ended with {status}");
+        return Err(Error::Run { board: board.name, said });
+    }
+    Ok(std::fs::read(folder.path().join("outputs")).unwrap_or_default())
+}
+
+/// Starts the emulator in a folder, which gets the files. The console is on its standard error.
+pub(super) fn start(
+    board: &Board,
+    elf: &Path,
+    folder: &Path,
+    files: &[(&str, &[u8])],
+    more: &[&str],
+    stdout: Stdio,
+) -> Result<Running, Error> {
+    for (name, bytes) in files {
+        let path = folder.join(name);
+        std::fs::write(&path, bytes).map_err(|source| Error::Io { path, source })?;
+    }
+    let elf = elf.canonicalize().map_err(|source| Error::Io { path: elf.into(), source })?;
+    let child = Command::new(EMULATOR)
         .args([
             "-M",
             board.machine,
@@ -85,71 +154,19 @@ pub(super) fn command(
             "shift=0",
         ])
         .args(["-semihosting-config", "enable=on,target=native"])
-        .args(["-device", &format!("loader,file=blob,addr={:#x},force-raw=on", firmware.blob_address)])
+        .args(more)
         .arg("-kernel")
-        .arg(elf)
+        .arg(&elf)
         .current_dir(folder)
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped());
-    Ok(command)
-}
-
-/// Starts the emulator.
-pub(super) fn start(mut command: Command) -> Result<Child, Error> {
-    command.spawn().map_err(|source| match source.kind() {
-        std::io::ErrorKind::NotFound => Error::EmulatorMissing,
-        _ => Error::Io { path: EMULATOR.into(), source },
-    })
-}
-
-/// Runs the harness on samples whose input bytes stand one after the other. `progress` hears of each finished sample.
-pub fn run(
-    board: &Board,
-    firmware: &Firmware,
-    blob: &[u8],
-    inputs: &[u8],
-    samples: usize,
-    progress: &dyn Fn(usize),
-) -> Result<Emulation, Error> {
-    let folder = tempfile::tempdir().map_err(|source| Error::Io { path: std::env::temp_dir(), source })?;
-    let elf = &firmware.harness;
-    let elf = elf.canonicalize().map_err(|source| Error::Io { path: elf.into(), source })?;
-    let mut child = start(command(board, firmware, &elf, folder.path(), blob, inputs, samples)?)?;
-    let console = child.stderr.take();
-    let mut running = Running(child);
-    let (sender, lines) = mpsc::channel();
-    std::thread::spawn(move || {
-        for line in console.into_iter().flat_map(|pipe| BufReader::new(pipe).lines().map_while(Result::ok)) {
-            if sender.send(line).is_err() {
-                break;
-            }
-        }
-    });
-
-    let mut report = Report::new(board);
-    loop {
-        match lines.recv_timeout(SILENCE) {
-            Ok(line) => {
-                if let Some(sample) = report.read(&line) {
-                    progress(sample + 1);
-                }
-            }
-            Err(mpsc::RecvTimeoutError::Disconnected) => break,
-            Err(mpsc::RecvTimeoutError::Timeout) => {
-                let said = format!("nothing for {} s\n{}", SILENCE.as_secs(), report.others.join("\n"));
-                return Err(Error::Run { board: board.name, said });
-            }
-        }
-    }
-    let status = running.0.wait().map_err(|source| Error::Io { path: EMULATOR.into(), source })?;
-    let path = folder.path().join("outputs");
-    let outputs = std::fs::read(&path).unwrap_or_default();
-    if !status.success() {
-        report.others.push(format!("the emulator ended with {status}"));
-        return Err(Error::Run { board: board.name, said: report.others.join("\n") });
-    }
-    report.finish(outputs, samples)
+        .stdout(stdout)
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|source| match source.kind() {
+            std::io::ErrorKind::NotFound => Error::EmulatorMissing,
+            _ => Error::Io { path: EMULATOR.into(), source },
+        })?;
+    Ok(Running(child))
 }
 
 /// The lines so far, in ticks.
@@ -159,7 +176,7 @@ struct Report<'b> {
     overhead: u64,
     backend: String,
     samples: Vec<u64>,
-    steps: Vec<u64>,
+    steps: Vec<(u64, String)>,
     stack: Option<u64>,
     done: bool,
     /// Lines that are no figures: what went wrong.
@@ -189,7 +206,9 @@ impl<'b> Report<'b> {
             ["calibration", ticks] => self.calibration = number(ticks).unwrap_or(0),
             ["overhead", ticks] => self.overhead = number(ticks).unwrap_or(0),
             ["backend", name] => self.backend = name.into(),
-            ["step", _, ticks] => self.steps.extend(number(ticks)),
+            ["step", _, ticks, ref kernel @ ..] => {
+                self.steps.extend(number(ticks).map(|ticks| (ticks, kernel.join(" "))))
+            }
             ["sample", _, ticks] => {
                 self.samples.extend(number(ticks));
                 return self.samples.len().checked_sub(1);
@@ -217,7 +236,7 @@ impl<'b> Report<'b> {
         let instructions = |ticks: &u64| ((*ticks as f64 - reading) * expected).max(0.0).round();
         Ok(Emulation {
             samples: self.samples.iter().map(instructions).collect(),
-            steps: self.steps.iter().map(instructions).collect(),
+            steps: self.steps.iter().map(|(ticks, kernel)| (instructions(ticks), kernel.clone())).collect(),
             backend: self.backend,
             outputs,
             stack_bytes,

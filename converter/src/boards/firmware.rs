@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use tucano::backend::spec::select::Isa;
 
 /// The compiler's optimisation of everything but `core`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -41,12 +42,16 @@ pub enum Program {
     Harness {
         /// The runtime's names of the operators that get linked.
         ops: Vec<String>,
+        /// Whether regions are.
+        tiles: bool,
     },
     /// Only the runtime and buffers of one model: what a product would flash. Its panic handler cannot link, so that linking
     /// proves that nothing can panic.
     Minimal {
         /// The runtime's names of the operators that get linked.
         ops: Vec<String>,
+        /// Whether regions are.
+        tiles: bool,
         /// Bytes of the model's arena.
         arena_bytes: usize,
         /// Bytes of the model's state.
@@ -54,6 +59,8 @@ pub enum Program {
         /// Bytes of the blob.
         blob_bytes: usize,
     },
+    /// Compares the board's backend with scalar code on random layers.
+    Differential,
 }
 
 impl Program {
@@ -61,25 +68,29 @@ impl Program {
         match self {
             Self::Harness { .. } => "harness",
             Self::Minimal { .. } => "minimal",
+            Self::Differential => "differential",
         }
     }
 
     /// The source that the firmware includes.
-    fn source(&self) -> String {
-        let (ops, arena_bytes, state_bytes, blob_bytes) = match self {
-            Self::Harness { ops } => (ops, 0, 0, 0),
-            Self::Minimal { ops, arena_bytes, state_bytes, blob_bytes } => {
-                (ops, *arena_bytes, *state_bytes, *blob_bytes)
+    fn source(&self, isa: Isa) -> String {
+        let (ops, tiles, arena_bytes, state_bytes, blob_bytes) = match self {
+            Self::Harness { ops, tiles } => (ops.as_slice(), *tiles, 0, 0, 0),
+            Self::Minimal { ops, tiles, arena_bytes, state_bytes, blob_bytes } => {
+                (ops.as_slice(), *tiles, *arena_bytes, *state_bytes, *blob_bytes)
             }
+            Self::Differential => (&[][..], false, 0, 0, 0),
         };
+        let tiles = if tiles { "; tiles" } else { "" };
         format!(
-            "tucano::op_set! {{\n    /// The model's operators.\n    pub struct Ops {{ {} }}\n}}\n\
-             /// The backend that runs them.\npub type Backend = tucano::backend::Scalar;\n\
-             /// Its token.\npub const BACKEND: Backend = tucano::backend::Scalar;\n\
+            "tucano::op_set! {{\n    /// The model's operators.\n    pub struct Ops {{ {}{tiles} }}\n}}\n\
+             /// The board's backend.\npub type Backend = tucano::backend::{};\n\
+             /// Its token, if the core has what it needs.\npub fn backend() -> Option<Backend> {{\n    Backend::detect()\n}}\n\
              /// Bytes of the arena.\npub const ARENA_BYTES: usize = {arena_bytes};\n\
              /// Bytes of the state.\npub const STATE_BYTES: usize = {state_bytes};\n\
              /// Bytes of the blob.\npub const BLOB_BYTES: usize = {blob_bytes};\n",
-            ops.join(", ")
+            ops.join(", "),
+            isa.backend()
         )
     }
 }
@@ -118,7 +129,7 @@ pub fn build(
         let path = path.to_path_buf();
         move |source| Error::Io { path, source }
     };
-    let source = program.source();
+    let source = program.source(board.kernels.isa());
     let mut key = String::new();
     for byte in &Sha256::digest(&source)[..8] {
         let _ = write!(key, "{byte:02x}");

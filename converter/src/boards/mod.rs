@@ -6,11 +6,13 @@
 //! [`BOARDS`] is the only table of boards: memory map, target and clock ratio go from here to the linker and to the firmware.
 
 pub mod cycles;
+pub mod differential;
 pub mod elf;
 pub mod emulator;
 pub mod firmware;
 pub mod toolchain;
 
+use crate::plan::needs;
 use elf::Image;
 use emulator::Emulation;
 use firmware::{OptLevel, Program};
@@ -18,6 +20,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 use toolchain::Toolchain;
+use tucano::backend::spec::Core;
 use tucano::host::Runner;
 use tucano::ops::OpCode;
 
@@ -48,6 +51,8 @@ pub struct Board {
     pub machine: &'static str,
     /// The compiler's target.
     pub target: &'static str,
+    /// The core whose kernels it runs: that of `--target`.
+    pub kernels: Core,
     /// Where code lies.
     pub flash: Region,
     /// Where the arena, the state and the stack lie.
@@ -71,6 +76,7 @@ pub const BOARDS: &[Board] = &[
         core: "Cortex-M0",
         machine: "mps2-an385",
         target: "thumbv6m-none-eabi",
+        kernels: Core::CortexM0,
         flash: AN385_FLASH,
         ram: AN385_RAM,
         model: Some(AN385_PSRAM),
@@ -81,6 +87,7 @@ pub const BOARDS: &[Board] = &[
         core: "Cortex-M3",
         machine: "mps2-an385",
         target: "thumbv7m-none-eabi",
+        kernels: Core::CortexM3,
         flash: AN385_FLASH,
         ram: AN385_RAM,
         model: Some(AN385_PSRAM),
@@ -91,6 +98,7 @@ pub const BOARDS: &[Board] = &[
         core: "Cortex-M4F",
         machine: "mps2-an386",
         target: "thumbv7em-none-eabihf",
+        kernels: Core::CortexM4,
         flash: AN385_FLASH,
         ram: AN385_RAM,
         model: Some(AN385_PSRAM),
@@ -101,6 +109,7 @@ pub const BOARDS: &[Board] = &[
         core: "Cortex-M7",
         machine: "mps2-an500",
         target: "thumbv7em-none-eabihf",
+        kernels: Core::CortexM7,
         flash: AN385_FLASH,
         ram: AN385_RAM,
         model: Some(Region { origin: 0x6000_0000, length: 16 * MIB }),
@@ -111,6 +120,7 @@ pub const BOARDS: &[Board] = &[
         core: "Cortex-M33",
         machine: "mps2-an505",
         target: "thumbv8m.main-none-eabihf",
+        kernels: Core::CortexM33,
         flash: Region { origin: 0x1000_0000, length: 4 * MIB },
         ram: Region { origin: 0x3800_0000, length: 4 * MIB },
         model: Some(Region { origin: 0x8000_0000, length: 16 * MIB }),
@@ -121,6 +131,7 @@ pub const BOARDS: &[Board] = &[
         core: "Cortex-M55",
         machine: "mps3-an547",
         target: "thumbv8m.main-none-eabihf",
+        kernels: Core::CortexM55,
         flash: Region { origin: 0, length: 512 * KIB },
         ram: Region { origin: 0x2000_0000, length: 512 * KIB },
         model: Some(Region { origin: 0x6000_0000, length: 16 * MIB }),
@@ -131,6 +142,7 @@ pub const BOARDS: &[Board] = &[
         core: "Cortex-M0",
         machine: "microbit",
         target: "thumbv6m-none-eabi",
+        kernels: Core::CortexM0,
         flash: Region { origin: 0, length: 256 * KIB },
         ram: Region { origin: 0x2000_0000, length: 16 * KIB },
         model: None,
@@ -206,6 +218,8 @@ pub struct Report {
     pub stack_bytes: u64,
     /// One entry a step, in order, of the first sample.
     pub steps: Vec<StepReport>,
+    /// Steps that run on portable code although the backend has a kernel for them.
+    pub warnings: Vec<String>,
 }
 
 /// A step of a [`Report`].
@@ -215,6 +229,8 @@ pub struct StepReport {
     pub name: String,
     /// The operation.
     pub op: String,
+    /// The kernel that the backend takes, `scalar` for portable code.
+    pub kernel: String,
     /// Executed instructions.
     pub instructions: f64,
 }
@@ -231,7 +247,9 @@ pub fn build(blob: &[u8], board: &'static Board, opt_level: OptLevel) -> Result<
     codes.dedup();
     let ops: Vec<String> = codes.into_iter().map(operator_name).collect();
 
-    let harness = firmware::build(board, &Program::Harness { ops: ops.clone() }, opt_level, &toolchain)?;
+    let tiles = model.model().blob().layout().regions.count > 0;
+    let harness =
+        firmware::build(board, &Program::Harness { ops: ops.clone(), tiles }, opt_level, &toolchain)?;
     let image = Image::read(&harness)?;
     let blob_address = image.symbol("_blob")?;
     let end = board.model.unwrap_or(board.flash).end();
@@ -246,7 +264,7 @@ pub fn build(blob: &[u8], board: &'static Board, opt_level: OptLevel) -> Result<
     if bytes > place {
         return Err(Error::RamTooSmall { board: board.name, bytes, place, ram: board.ram.length });
     }
-    let minimal = Program::Minimal { ops, arena_bytes, state_bytes, blob_bytes: blob.len() };
+    let minimal = Program::Minimal { ops, tiles, arena_bytes, state_bytes, blob_bytes: blob.len() };
     let minimal = firmware::build(board, &minimal, opt_level, &toolchain)?;
     let code_bytes = Image::read(&minimal)?.flash_bytes();
     Ok(Firmware { harness, minimal, code_bytes, toolchain: toolchain.description, blob_address })
@@ -275,9 +293,19 @@ pub fn run(
     }
     let emulation = emulator::run(board, &firmware, blob, inputs, samples, progress)?;
     let Emulation { backend, outputs, samples: instructions, steps, stack_bytes } = emulation;
-    let steps = model.steps().zip(steps).map(|(step, instructions)| StepReport {
+    let warning = |step: tucano::Step<'_>| {
+        let kernel = needs::missed(&step, board.kernels.isa())?;
+        Some(format!(
+            "step `{}` runs on portable code, not by `{kernel}`: convert the model with --target {}",
+            step.name().unwrap_or_default(),
+            board.kernels.name()
+        ))
+    };
+    let warnings = model.steps().filter_map(warning).collect();
+    let steps = model.steps().zip(steps).map(|(step, (instructions, kernel))| StepReport {
         name: step.name().unwrap_or_default().into(),
         op: operator_name(step.op()),
+        kernel,
         instructions,
     });
     let report = Report {
@@ -305,6 +333,7 @@ pub fn run(
         state_bytes: model.state_bytes() as u64,
         stack_bytes,
         steps: steps.collect(),
+        warnings,
     };
     Ok((report, outputs))
 }

@@ -198,9 +198,18 @@ fn print(report: &Report) {
     }
     println!("outputs       sha256 {}", report.output_sha256);
     let all: f64 = report.steps.iter().map(|step| step.instructions).sum();
-    println!("\n{:4} {:24} {:20} {:>12} {:>6}", "step", "name", "op", "instructions", "share");
+    println!(
+        "\n{:4} {:24} {:20} {:24} {:>12} {:>6}",
+        "step", "name", "op", "kernel", "instructions", "share"
+    );
     for (index, step) in report.steps.iter().enumerate() {
         let share = 100.0 * step.instructions / all.max(1.0);
-        println!("{index:4} {:24} {:20} {:>12.0} {share:>5.1}%", step.name, step.op, step.instructions);
+        println!(
+            "{index:4} {:24} {:20} {:24} {:>12.0} {share:>5.1}%",
+            step.name, step.op, step.kernel, step.instructions
+        );
+    }
+    for warning in &report.warnings {
+        println!("warning: {warning}");
     }
 }

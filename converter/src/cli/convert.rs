@@ -22,7 +22,7 @@ pub struct Arguments {
     model: PathBuf,
     #[command(flatten)]
     format: Format,
-    /// Core that the blob is meant for: prices its instructions
+    /// Core that the blob is meant for: orders its weights, lays out its memory, prices its instructions
     #[arg(long, value_name = "CORE", default_value = Core::CortexM4.name(), value_parser = cores())]
     target: Core,
     /// Store weights and activations as 8-bit integers; needs --calibrate
@@ -169,7 +169,7 @@ fn command_line(words: impl Iterator<Item = String>) -> String {
 }
 
 /// Cores by their names.
-fn cores() -> impl TypedValueParser<Value = Core> {
+pub fn cores() -> impl TypedValueParser<Value = Core> {
     PossibleValuesParser::new(Core::ALL.map(Core::name))
         .map(|name| Core::ALL.into_iter().find(|core| core.name() == name).unwrap_or(Core::CortexM4))
 }

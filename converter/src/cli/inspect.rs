@@ -4,10 +4,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
+use tucano::backend::spec::Core;
 use tucano::blob::{DType, TensorRecord};
 use tucano::host::{Runner, Terminal};
 
 use super::blob;
+use super::convert::cores;
+use crate::plan::needs::missed;
 use crate::report;
 
 /// Flags of `tucano inspect`.
@@ -16,6 +19,9 @@ pub struct Arguments {
     /// The blob
     #[arg(value_name = "BLOB.tuc")]
     blob: PathBuf,
+    /// The core whose kernels are named
+    #[arg(long, value_name = "CORE", value_parser = cores(), default_value = Core::CortexM4.name())]
+    target: Core,
     /// Write the result as JSON
     #[arg(long, value_name = "F.json")]
     json: Option<PathBuf>,
@@ -26,6 +32,7 @@ pub struct Arguments {
 struct Inspection {
     schema: &'static str,
     model: Option<String>,
+    target: &'static str,
     version: String,
     blob_bytes: usize,
     weight_bytes: u64,
@@ -55,7 +62,13 @@ struct End {
 struct Step {
     name: Option<String>,
     op: String,
-    kernel: String,
+    /// What the target takes for it, `scalar` for portable code.
+    kernel: &'static str,
+    /// What it would take, had the blob been laid out for it.
+    missed: Option<&'static str>,
+    /// Order of its weights; none for a step without weights.
+    packing: Option<String>,
+    in_place: bool,
     inputs: Vec<Vec<u32>>,
     output: Vec<u32>,
     output_dtype: &'static str,
@@ -81,7 +94,7 @@ fn end(terminal: &Terminal) -> End {
 }
 
 impl Inspection {
-    fn of(runner: &Runner) -> Self {
+    fn of(runner: &Runner, target: Core) -> Self {
         let model = runner.model();
         let blob = model.blob();
         let steps: Vec<Step> = model
@@ -95,7 +108,10 @@ impl Inspection {
                 Step {
                     name: step.name().map(str::to_string),
                     op: op.clone(),
-                    kernel: format!("{}/{op}", runner.backend()),
+                    kernel: step.selection(target.isa()).name,
+                    missed: missed(&step, target.isa()),
+                    packing: step.weight(0).map(|weight| format!("{:?}", weight.packing)),
+                    in_place: step.in_place(),
                     inputs: (0..inputs).filter_map(|k| step.input(k)).map(|tensor| shape(&tensor)).collect(),
                     output: output.as_ref().map(shape).unwrap_or_default(),
                     output_dtype: output.map_or(DType::I8, |tensor| tensor.dtype).name(),
@@ -111,6 +127,7 @@ impl Inspection {
         Self {
             schema: "tucano.inspect/1",
             model: blob.model_name().map(str::to_string),
+            target: target.name(),
             version: format!("{}.{}", tucano::blob::MAJOR, blob.header().minor),
             blob_bytes: blob.bytes().len(),
             weight_bytes: blob.constant_bytes(),
@@ -127,7 +144,7 @@ impl Inspection {
 impl Arguments {
     /// Runs the command.
     pub fn run(self) -> miette::Result<()> {
-        let inspection = Inspection::of(&blob::open(&self.blob)?);
+        let inspection = Inspection::of(&blob::open(&self.blob)?, self.target);
         if let Some(path) = &self.json {
             report::write_json(path, &inspection)?;
         }
@@ -146,6 +163,7 @@ impl Arguments {
         };
         let rows = [
             ("model", inspection.model.clone().unwrap_or_default()),
+            ("kernels of", inspection.target.to_string()),
             ("format version", inspection.version.clone()),
             ("blob", report::human_bytes(inspection.blob_bytes)),
             ("weights", report::human_bytes(inspection.weight_bytes as usize)),
@@ -156,20 +174,43 @@ impl Arguments {
             ("outputs", ends(&inspection.outputs)),
         ];
         println!("{}\n", report::key_value_table(rows));
-        let mut table = report::plain_table(&["step", "kernel", "inputs", "output", "type", "at", "weights"]);
+        let mut table = report::plain_table(&[
+            "step",
+            "operation",
+            "kernel",
+            "inputs",
+            "output",
+            "type",
+            "at",
+            "scratch",
+            "weights",
+            "packing",
+        ]);
         for step in &inspection.steps {
             let inputs: Vec<String> = step.inputs.iter().map(|shape| format!("{shape:?}")).collect();
             table.add_row([
                 step.name.clone().unwrap_or_default(),
-                step.kernel.clone(),
+                step.op.clone(),
+                step.kernel.to_string(),
                 inputs.join(" "),
                 format!("{:?}", step.output),
                 step.output_dtype.to_string(),
-                step.arena_offset.to_string(),
+                if step.in_place { "in place".into() } else { step.arena_offset.to_string() },
+                step.scratch_bytes.to_string(),
                 report::human_bytes(step.weight_bytes),
+                step.packing.clone().unwrap_or_default(),
             ]);
         }
         println!("{table}");
+        for step in &inspection.steps {
+            if let Some(kernel) = step.missed {
+                println!(
+                    "`{}` would run by `{kernel}` if the model were converted with --target {}",
+                    step.name.as_deref().unwrap_or_default(),
+                    inspection.target
+                );
+            }
+        }
         Ok(())
     }
 }

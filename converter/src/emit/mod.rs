@@ -10,11 +10,13 @@ pub mod write;
 
 pub use module::module;
 
-use tucano::blob::{BlobBuilder, DType, Packing, Space, TensorRecord};
+use step::Constant;
+use tucano::backend::spec::select::Isa;
+use tucano::blob::{BlobBuilder, DType, RegionRecord, Space, TensorRecord};
 use tucano::ops::OpCode;
 
 use crate::graph::{Graph, ValueId};
-use crate::plan::{ARENA_ALIGN, Plan};
+use crate::plan::{ARENA_ALIGN, Plan, Region};
 use crate::quantize::Quantized;
 
 /// Why no blob could be written.
@@ -47,6 +49,8 @@ pub struct Program<'a> {
     pub quantized: Option<&'a Quantized>,
     /// Names of the classes; may be empty.
     pub labels: &'a [String],
+    /// For whose kernels weights are packed; the plan's.
+    pub isa: Isa,
 }
 
 impl Program<'_> {
@@ -71,12 +75,19 @@ fn word(number: usize) -> Result<u32, Error> {
     u32::try_from(number).map_err(|_| Error::Blob(format!("{number} does not fit 32 bits")))
 }
 
+/// As [`word`], for fields of 16 bits.
+fn half_word(number: usize) -> Result<u16, Error> {
+    u16::try_from(number).map_err(|_| Error::Blob(format!("{number} does not fit 16 bits")))
+}
+
 /// The bytes of the blob.
 pub fn emit(program: &Program) -> Result<Vec<u8>, Error> {
     let layout = &program.plan.layout;
     let mut builder = BlobBuilder::new();
     let mut tensors = Vec::with_capacity(layout.tensors.len());
-    for (tensor, offset) in layout.tensors.iter().zip(&program.plan.offsets) {
+    for ((tensor, offset), rows) in
+        layout.tensors.iter().zip(&program.plan.offsets).zip(&program.plan.window_rows)
+    {
         let mut shape = [1; 4];
         for (slot, extent) in shape.iter_mut().zip(&tensor.shape) {
             *slot = word(*extent)?;
@@ -88,22 +99,27 @@ pub fn emit(program: &Program) -> Result<Vec<u8>, Error> {
             rank: tensor.shape.len() as u8,
             shape,
             offset: word(*offset)?,
-            window_rows: 0,
+            window_rows: half_word(*rows)?,
             slack: 0,
             scale_bits: quantization.map_or(1.0, |q| q.scale).to_bits(),
             zero_point: quantization.map_or(0, |q| q.zero_point),
         }));
     }
-    for step in &layout.steps {
+    for (step, (scratch_at, scratch_bytes)) in layout.steps.iter().zip(&program.plan.scratch) {
         let encoded = program.encode(step)?;
         let weights: Vec<u16> = encoded
             .weights
             .iter()
-            .map(|(dtype, bytes)| builder.weight(*dtype, Packing::Rows, bytes))
+            .map(|Constant { dtype, packing, bytes }| builder.weight(*dtype, *packing, bytes))
             .collect();
         let inputs: Vec<u16> = step.inputs.iter().map(|tensor| tensors[*tensor]).collect();
         let output = [tensors[step.output]];
-        builder.step(&step.name, encoded.op, &inputs, &output, &weights, &encoded.parameters, (0, 0));
+        let scratch = (word(*scratch_at)?, word(*scratch_bytes)?);
+        builder.step(&step.name, encoded.op, &inputs, &output, &weights, &encoded.parameters, scratch);
+    }
+    for Region { demands, rows, .. } in &program.plan.regions {
+        let [first, count, rows] = [demands.start, demands.len(), *rows].map(half_word);
+        builder.region(RegionRecord { first: first?, count: count?, rows: rows? });
     }
     let of = |indices: &[usize]| indices.iter().map(|index| tensors[*index]).collect::<Vec<u16>>();
     builder.inputs(&of(&layout.inputs));

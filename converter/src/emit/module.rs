@@ -71,10 +71,16 @@ pub fn module(program: &Program, blob: &str) -> Result<String, Error> {
     }
     let codes: Vec<String> = program.op_codes()?.iter().map(|code| format!("{code:?}")).collect();
     let _ = writeln!(out, "\ntucano::op_set! {{\n    /// The operators of this network: no other is linked.");
-    let _ = writeln!(out, "    pub struct Ops {{ {} }}\n}}", codes.join(", "));
+    let tiles = if program.plan.regions.is_empty() { "" } else { "; tiles" };
+    let _ = writeln!(out, "    pub struct Ops {{ {}{tiles} }}\n}}", codes.join(", "));
     let _ = writeln!(
         out,
-        "\n/// Runs this network on backend `B`.\npub type Session<'m, B = tucano::backend::Scalar> = tucano::Session<'m, Ops, B>;"
+        "\n/// The backend that weights and scratch are laid out for. Any other gives the same numbers, slowly.\npub type Backend = tucano::backend::{};",
+        program.isa.backend()
+    );
+    let _ = writeln!(
+        out,
+        "/// Runs this network on backend `B`.\npub type Session<'m, B = Backend> = tucano::Session<'m, Ops, B>;"
     );
     let _ = writeln!(out, "\n#[repr(C, align({}))]", tucano::blob::BLOB_ALIGN);
     let _ = writeln!(out, "struct Aligned<T: ?Sized>(T);");

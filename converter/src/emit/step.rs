@@ -1,17 +1,39 @@
 //! One step: operation code, constants and parameter words.
 
-use tucano::blob::DType;
+use tucano::backend::spec::select::Linear;
+use tucano::blob::{DType, Packing, folded_bias};
 use tucano::ops::{OpCode, add, conv2d, dense, mean, permute, pool2d, softmax, unary};
 use tucano::quant::quantize_multiplier;
 
 use super::{Error, Program, word};
+use crate::calibrate::covariance::Geometry;
 use crate::graph::{ActivationRange, Node, Op, Quantization, Unary};
 use crate::passes::layout::{Gather, Kind, Step, Window};
 use crate::passes::order::gathered;
-use crate::quantize::stored_bounds;
+use crate::plan::needs;
+use crate::quantize::{self, stored_bounds};
 
-/// Type and little-endian bytes of a stored constant.
-pub type Constant = (DType, Vec<u8>);
+/// A stored constant.
+pub struct Constant {
+    pub dtype: DType,
+    pub packing: Packing,
+    /// Little-endian.
+    pub bytes: Vec<u8>,
+}
+
+impl Constant {
+    fn plain(dtype: DType, bytes: Vec<u8>) -> Self {
+        Self { dtype, packing: Packing::Rows, bytes }
+    }
+
+    fn words(words: &[i32]) -> Self {
+        Self::plain(DType::I32, words.iter().flat_map(|word| word.to_le_bytes()).collect())
+    }
+
+    fn floats(floats: &[f32]) -> Self {
+        Self::plain(DType::F32, floats.iter().flat_map(|float| float.to_le_bytes()).collect())
+    }
+}
 
 /// What a step stores besides its tensors.
 pub struct Encoded {
@@ -49,8 +71,7 @@ impl Program<'_> {
             }
             Kind::Dense(gather) => {
                 let Op::Dense(layer) = &node.op else { return Err(mismatch(node)) };
-                let (weights, [act_min, act_max]) =
-                    self.constants(step.node, node, gather, layer.activation)?;
+                let (weights, [act_min, act_max]) = self.constants(step, node, gather, layer.activation)?;
                 let op = match self.family(step) {
                     Family::I8 if self.four_bits(step) => OpCode::DenseI4,
                     Family::I8 => OpCode::DenseI8,
@@ -124,27 +145,25 @@ impl Program<'_> {
     /// Stored constants of a linear layer, and its activation bounds.
     fn constants(
         &self,
-        index: usize,
+        step: &Step,
         node: &Node,
         gather: &Gather,
         activation: ActivationRange,
     ) -> Result<(Vec<Constant>, [u32; 2]), Error> {
         match self.quantized {
             Some(quantized) => {
-                let layer = quantized.layers.get(index).and_then(Option::as_ref);
+                let layer = quantized.layers.get(step.node).and_then(Option::as_ref);
                 let layer = layer.ok_or_else(|| refuse(node, "has no integer weights"))?;
                 let weights = gathered(&layer.weights, &gather.weights);
+                let mut bias = gathered(&layer.bias, &gather.channels);
                 let weights = match layer.four_bits {
-                    true => (DType::I4x2, pairs(&weights, gather.channels.len())),
-                    false => (DType::I8, weights.iter().map(|w| *w as u8).collect()),
+                    true => Constant::plain(DType::I4x2, pairs(&weights, gather.channels.len())),
+                    false => self.packed(step, node, layer, &weights, &mut bias)?,
                 };
-                let integers = |numbers: &[i32]| {
-                    let stored = gathered(numbers, &gather.channels);
-                    (DType::I32, stored.iter().flat_map(|number| number.to_le_bytes()).collect())
-                };
+                let integers = |numbers: &[i32]| Constant::words(&gathered(numbers, &gather.channels));
                 let constants = vec![
                     weights,
-                    integers(&layer.bias),
+                    Constant::words(&bias),
                     integers(&layer.multipliers),
                     integers(&layer.shifts),
                 ];
@@ -158,16 +177,46 @@ impl Program<'_> {
                     Op::Dense(dense) => dense.bias.as_ref(),
                     _ => None,
                 };
-                let floats = |numbers: &[f32], order: &[usize]| {
-                    let stored = gathered(numbers, order);
-                    (DType::F32, stored.iter().flat_map(|number| number.to_le_bytes()).collect())
-                };
+                let floats = |numbers: &[f32], order: &[usize]| Constant::floats(&gathered(numbers, order));
                 let zeros = vec![0.0; gather.channels.len()];
                 let bias = floats(bias.unwrap_or(&zeros), &gather.channels);
                 let bounds = [activation.low.to_bits(), activation.high.to_bits()];
                 Ok((vec![floats(&weight.data, &gather.weights), bias], bounds))
             }
         }
+    }
+
+    /// Weights of 8 bits in the order that the target's kernel wants; packed ones have the zero point's part folded into their bias.
+    fn packed(
+        &self,
+        step: &Step,
+        node: &Node,
+        layer: &quantize::Layer,
+        rows: &[i8],
+        bias: &mut [i32],
+    ) -> Result<Constant, Error> {
+        let geometry = Geometry::of(self.graph, node).ok_or_else(|| mismatch(node))?;
+        let linear = match step.kind {
+            Kind::Dense(_) => Linear::Dense { inputs: geometry.input[0], outputs: geometry.output[0] },
+            _ => needs::convolution(&geometry),
+        };
+        let types = [step.inputs[0], step.output].map(|tensor| self.tensor_dtype(tensor));
+        let zero_point = self.quantization(step.inputs[0], node)?.zero_point;
+        let [read, written] = [step.inputs[0], step.output].map(|tensor| self.plan.offsets[tensor]);
+        let narrow = needs::all_narrow(layer, zero_point);
+        let packing = needs::request(self.isa, linear, types, narrow, read == written).packing;
+        if packing == Packing::Rows {
+            return Ok(Constant::plain(DType::I8, rows.iter().map(|weight| *weight as u8).collect()));
+        }
+        let fits = || Error::Blob(format!("the weights of `{}` do not fill their order", node.name));
+        let depth = linear.depth().filter(|depth| *depth > 0).ok_or_else(fits)?;
+        let mut stored = vec![0; packing.bytes(bias.len(), depth).ok_or_else(fits)?];
+        packing.pack(rows, bias.len(), depth, &mut stored).ok_or_else(fits)?;
+        for (bias, weights) in bias.iter_mut().zip(rows.chunks(depth)) {
+            *bias = folded_bias(weights.iter().copied(), zero_point, *bias);
+        }
+        let bytes = stored.iter().map(|weight| *weight as u8).collect();
+        Ok(Constant { dtype: DType::I8, packing, bytes })
     }
 
     fn convolution(
@@ -180,7 +229,7 @@ impl Program<'_> {
         op: impl Fn(Family) -> OpCode,
     ) -> Result<Encoded, Error> {
         let Op::Conv(conv) = &node.op else { return Err(mismatch(node)) };
-        let (weights, [act_min, act_max]) = self.constants(step.node, node, gather, conv.activation)?;
+        let (weights, [act_min, act_max]) = self.constants(step, node, gather, conv.activation)?;
         let parameters = conv2d::Parameters {
             stride_h: word(window.strides[0])?,
             stride_w: word(window.strides[1])?,
@@ -317,7 +366,8 @@ impl Program<'_> {
             let y = (function(x) / f64::from(output.scale)).round() + f64::from(output.zero_point);
             y.clamp(-128.0, 127.0) as i8 as u8
         };
-        Ok(Encoded { op, weights: vec![(DType::I8, (-128..128).map(entry).collect())], parameters: vec![] })
+        let table = Constant::plain(DType::I8, (-128..128).map(entry).collect());
+        Ok(Encoded { op, weights: vec![table], parameters: vec![] })
     }
 
     fn softmax(&self, step: &Step, node: &Node) -> Result<Encoded, Error> {

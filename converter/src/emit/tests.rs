@@ -8,8 +8,8 @@ use crate::calibrate::Dataset;
 use crate::evaluate::{evaluate, metrics};
 use crate::graph::{ActivationRange, Affine, Conv, Dense, Node, Op, Pool, Tensor, Unary, Weight};
 use crate::passes::layout::Kind;
-use crate::passes::{layout, legalize};
-use crate::plan::plan;
+use crate::passes::legalize;
+use crate::plan::plan_for;
 use crate::quantize::{self, quantize};
 
 fn random(count: usize, seed: u64) -> Vec<f32> {
@@ -278,8 +278,8 @@ fn samples(graph: &Graph, samples: usize) -> Dataset {
 fn float_blobs_equal_the_evaluator_with_the_fewest_moves() {
     for (case, (graph, moves)) in graphs().into_iter().enumerate() {
         let graph = legalize(&graph).expect("legal");
-        let plan = plan(layout(&graph).expect("layout"), |_| 4);
-        let program = Program { graph: &graph, plan: &plan, quantized: None, labels: &[] };
+        let plan = plan_for(&graph, None, Isa::Scalar).expect("layout");
+        let program = Program { graph: &graph, plan: &plan, quantized: None, labels: &[], isa: Isa::Scalar };
         let blob = emit(&program).expect("blob");
         assert_eq!(blob, emit(&program).expect("blob"), "graph {case}: other bytes");
         let data = samples(&graph, 3);
@@ -303,9 +303,14 @@ fn integer_blobs_equal_the_simulation_but_for_roundings() {
             Err(quantize::Error::Node { op: "mul", .. }) => continue,
             Err(error) => panic!("graph {case}: {error}"),
         };
-        let plan = plan(layout(&quantized.graph).expect("layout"), |id| quantized.dtype(id).bytes());
-        let program =
-            Program { graph: &quantized.graph, plan: &plan, quantized: Some(&quantized), labels: &[] };
+        let plan = plan_for(&quantized.graph, Some(&quantized), Isa::Scalar).expect("layout");
+        let program = Program {
+            graph: &quantized.graph,
+            plan: &plan,
+            quantized: Some(&quantized),
+            labels: &[],
+            isa: Isa::Scalar,
+        };
         let outputs = run(&emit(&program).expect("blob"), &data);
         let simulated = quantize::simulate(&quantized, &data.inputs, data.samples).remove(0);
         let expected = evaluate(&graph, &data.inputs, data.samples, &graph.outputs).remove(0);
@@ -323,8 +328,8 @@ fn integer_blobs_equal_the_simulation_but_for_roundings() {
 fn module_names_what_a_program_needs() {
     let (graph, _) = graphs().remove(0);
     let graph = legalize(&graph).expect("legal");
-    let plan = plan(layout(&graph).expect("layout"), |_| 4);
-    let program = Program { graph: &graph, plan: &plan, quantized: None, labels: &[] };
+    let plan = plan_for(&graph, None, Isa::Scalar).expect("layout");
+    let program = Program { graph: &graph, plan: &plan, quantized: None, labels: &[], isa: Isa::Scalar };
     let text = module(&program, "chain.tuc").expect("module");
     for part in [
         format!("ARENA_BYTES: usize = {}", plan.arena_bytes),

@@ -4,15 +4,16 @@
 //! ([`candidate_instructions`]): the same units of work are counted for both, padding left out as the kernels leave it out. Gives counts of executed
 //! instructions, requantisation of every intermediate value included; `None` where the core or one of its kernels has not been measured.
 
-use tucano::backend::spec::{Core, Kernel, Work};
-use tucano::blob::TensorRecord;
+use tucano::backend::spec::select::{Isa, Linear, SCALAR, select};
+use tucano::backend::spec::{Core, Kernel, Loops, Work};
+use tucano::blob::{DType, TensorRecord};
 use tucano::host::Runner;
 use tucano::ops::OpCode;
 use tucano::ops::window::{Axis, Window};
 use tucano::ops::{conv2d, pool2d, unary};
 use tucano::{Model, OpSet, Step};
 
-use super::plan;
+use super::{needs, plan_for};
 use crate::calibrate::covariance::Geometry;
 use crate::emit;
 use crate::graph::{Graph, Op};
@@ -22,7 +23,7 @@ use crate::quantize::Widths;
 /// Modelled instructions of each step of a blob.
 pub fn instructions<O: OpSet>(model: &Model<'_, O>, core: Core) -> Option<Vec<u64>> {
     let price = |step: Step<'_>| {
-        let kernel = core.kernel(OpCode::parse(step.op())?)?;
+        let kernel = core.kernel(OpCode::parse(step.op())?, step.selection(core.isa()).name)?;
         Some(kernel.rates.instructions(&work(&step, kernel)?))
     };
     model.steps().map(price).collect()
@@ -30,25 +31,41 @@ pub fn instructions<O: OpSet>(model: &Model<'_, O>, core: Core) -> Option<Vec<u6
 
 /// Modelled instructions of a layer that is lowered to `stages`, one after the other. `int8`: the widths of integers, `None` for floats.
 pub fn candidate_instructions(core: Core, int8: Option<Widths>, stages: &[Geometry]) -> Option<u64> {
-    let price = |stage: &Geometry| {
+    let price = |(k, stage): (usize, &Geometry)| {
         let numbers = match int8 {
             None => Numbers::Floats,
             Some(widths) if widths.wide() && stages.len() > 1 => Numbers::Words,
             Some(widths) if widths.four_bits(stage, stages.len()) => Numbers::Nibbles,
             Some(_) => Numbers::Bytes,
         };
-        let kernel = core.kernel(operation(stage, numbers))?;
+        let inner = if matches!(numbers, Numbers::Words) { DType::I16 } else { DType::I8 };
+        let end = |inside: bool| if inside { inner } else { DType::I8 };
+        let types = [end(k > 0), end(k + 1 < stages.len())];
+        let kernel = core.kernel(operation(stage, numbers), name(core, stage, numbers, types))?;
         Some(kernel.rates.instructions(&linear_work(stage, kernel)))
     };
-    stages.iter().map(price).sum()
+    stages.iter().enumerate().map(price).sum()
+}
+
+/// The kernel of a stage apart from its input, were all its outputs narrow.
+fn name(core: Core, stage: &Geometry, numbers: Numbers, types: [DType; 2]) -> &'static str {
+    if matches!(numbers, Numbers::Floats | Numbers::Nibbles) {
+        return SCALAR;
+    }
+    let linear = match is_dense(stage) {
+        true => Linear::Dense { inputs: stage.input[0], outputs: stage.output[0] },
+        false => needs::convolution(stage),
+    };
+    select(core.isa(), &needs::request(core.isa(), linear, types, true, false)).name
 }
 
 /// Modelled instructions of a dense network's steps besides its linear layers, which candidates may replace; `int8`: as integers. `None`
 /// also for a graph that no blob can hold.
 pub fn fixed_instructions(graph: &Graph, core: Core, int8: bool) -> Option<u64> {
     let legal = legalize(graph).ok()?;
-    let plan = plan(layout(&legal).ok()?, |_| 4);
-    let program = emit::Program { graph: &legal, plan: &plan, quantized: None, labels: &[] };
+    let plan = plan_for(&legal, None, Isa::Scalar).ok()?;
+    let program =
+        emit::Program { graph: &legal, plan: &plan, quantized: None, labels: &[], isa: Isa::Scalar };
     let runner = Runner::new(&emit::emit(&program).ok()?).ok()?;
     let model = runner.model();
     let is_layer = |step: &layout::Step| {
@@ -58,10 +75,14 @@ pub fn fixed_instructions(graph: &Graph, core: Core, int8: bool) -> Option<u64> 
     };
     let steps = model.steps().zip(&plan.layout.steps).filter(|(_, planned)| !is_layer(planned));
     let price = |(step, planned): (Step<'_>, &layout::Step)| {
+        if let Some(stage) = Geometry::of(&legal, &legal.nodes[planned.node]).filter(|_| int8) {
+            return candidate_instructions(core, Some(Widths::default()), &[stage]);
+        }
         let float = OpCode::parse(step.op())?;
         let whole = matches!(legal.nodes[planned.node].op, Op::Mean { .. });
         let op = if int8 { integer_twin(float, whole) } else { float };
-        Some(core.kernel(op)?.rates.instructions(&work(&step, core.kernel(float)?)?))
+        let [rates, loops] = [op, float].map(|op| core.kernel(op, SCALAR));
+        Some(rates?.rates.instructions(&work(&step, loops?)?))
     };
     steps.map(price).sum()
 }
@@ -97,8 +118,7 @@ enum Numbers {
 
 /// The operation of a stage. Depthwise ones have no weights of 4 bits.
 fn operation(stage: &Geometry, numbers: Numbers) -> OpCode {
-    // A dense layer's geometry is that of a 1x1 convolution of a 1x1 image: so is the cost of such a convolution.
-    let dense = stage.kernel == [1, 1] && stage.input[1..] == [1, 1] && stage.groups == 1;
+    let dense = is_dense(stage);
     let depthwise = is_depthwise(stage);
     let [float, byte, nibble, word] = if dense {
         [OpCode::DenseF32, OpCode::DenseI8, OpCode::DenseI4, OpCode::DenseI16]
@@ -116,26 +136,17 @@ fn operation(stage: &Geometry, numbers: Numbers) -> OpCode {
     }
 }
 
+/// A dense layer's geometry is that of a 1x1 convolution of a 1x1 image: so is the cost of such a convolution.
+fn is_dense(stage: &Geometry) -> bool {
+    stage.kernel == [1, 1] && stage.input[1..] == [1, 1] && stage.groups == 1
+}
+
 fn is_depthwise(stage: &Geometry) -> bool {
     stage.groups > 1 && stage.groups == stage.input[0]
 }
 
 fn linear_work(stage: &Geometry, kernel: &Kernel) -> Work {
-    let axis = |k: usize| Axis {
-        input: stage.input[k + 1],
-        output: stage.output[k + 1],
-        kernel: stage.kernel[k],
-        stride: stage.strides[k],
-        dilation: stage.dilations[k],
-        pad: stage.pads[k],
-    };
-    let window = Window {
-        batch: stage.images,
-        rows: axis(0),
-        columns: axis(1),
-        inputs: stage.input[0],
-        outputs: stage.output[0],
-    };
+    let window = needs::window(stage);
     match operation(stage, Numbers::Floats) {
         OpCode::DenseF32 => dense_work(stage.images as u64, stage.input[0], stage.output[0], kernel),
         OpCode::DepthwiseConv2dF32 => block_work(&window, kernel),
@@ -216,7 +227,16 @@ fn conv_work(window: &Window, groups: usize, kernel: &Kernel) -> Work {
     let groups = groups.max(1);
     let (batch, outputs) = (window.batch as u64, window.outputs as u64);
     let group_inputs = (window.inputs / groups) as u64;
-    let lanes = u64::from(kernel.lanes).max(1);
+    let positions = batch * (window.rows.output * window.columns.output) as u64;
+    let lanes = match kernel.loops {
+        Loops::Lanes(lanes) => u64::from(lanes).max(1),
+        Loops::Tiles { .. } => {
+            let depth = (window.rows.kernel * window.columns.kernel) as u64 * group_inputs;
+            // A 1x1 window lies in the input as it is.
+            let laid_out = if depth == group_inputs { 0 } else { positions * depth };
+            return tiled_work([positions, outputs, depth], laid_out, kernel.loops);
+        }
+    };
     let rows: u64 = taps(&window.rows).sum();
     // Inner products of one kernel row of one output channel: how many, how long in all, and what fills no lanes.
     let side_by_side = groups == 1 && window.columns.dilation == 1;
@@ -228,7 +248,6 @@ fn conv_work(window: &Window, groups: usize, kernel: &Kernel) -> Work {
         tail += count * (length % lanes);
     }
     let rows = batch * rows * outputs;
-    let positions = batch * (window.rows.output * window.columns.output) as u64;
     Work {
         positions,
         outputs: positions * outputs,
@@ -241,9 +260,15 @@ fn conv_work(window: &Window, groups: usize, kernel: &Kernel) -> Work {
 /// Blocks of channels under each tap of each window.
 fn block_work(window: &Window, kernel: &Kernel) -> Work {
     let (batch, channels) = (window.batch as u64, window.outputs as u64);
-    let lanes = u64::from(kernel.lanes).max(1);
-    let taps = batch * taps(&window.rows).sum::<u64>() * taps(&window.columns).sum::<u64>();
     let positions = batch * (window.rows.output * window.columns.output) as u64;
+    let lanes = match kernel.loops {
+        Loops::Lanes(lanes) => u64::from(lanes).max(1),
+        Loops::Tiles { .. } => {
+            let depth = (window.rows.kernel * window.columns.kernel) as u64;
+            return tiled_work([positions, channels, depth], batch * window.image() as u64, kernel.loops);
+        }
+    };
+    let taps = batch * taps(&window.rows).sum::<u64>() * taps(&window.columns).sum::<u64>();
     // Several outputs of one input channel fill no lanes.
     let tail = if window.inputs == window.outputs { channels % lanes } else { channels };
     Work {
@@ -257,12 +282,35 @@ fn block_work(window: &Window, kernel: &Kernel) -> Work {
 
 fn dense_work(rows: u64, inputs: usize, outputs: usize, kernel: &Kernel) -> Work {
     let (inputs, written) = (inputs as u64, rows * outputs as u64);
+    let lanes = match kernel.loops {
+        Loops::Lanes(lanes) => u64::from(lanes).max(1),
+        Loops::Tiles { .. } => {
+            return tiled_work([rows, outputs as u64, inputs], rows * inputs, kernel.loops);
+        }
+    };
     Work {
         positions: rows,
         outputs: written,
         runs: 0,
         products: written * inputs,
-        tail: written * (inputs % u64::from(kernel.lanes).max(1)),
+        tail: written * (inputs % lanes),
+    }
+}
+
+/// Whole tiles over `[positions, outputs, depth]`.
+fn tiled_work([positions, outputs, depth]: [u64; 3], laid_out: u64, loops: Loops) -> Work {
+    let [across, along, step] = match loops {
+        Loops::Lanes(lanes) => [1, 1, lanes],
+        Loops::Tiles { positions, outputs, depth } => [positions, outputs, depth],
+    }
+    .map(|extent| u64::from(extent).max(1));
+    let tiles = positions.div_ceil(across) * outputs.div_ceil(along);
+    Work {
+        positions,
+        outputs: tiles * across * along,
+        runs: tiles,
+        products: tiles * across * along * depth.next_multiple_of(step),
+        tail: laid_out,
     }
 }
 
@@ -273,6 +321,16 @@ mod tests {
     use crate::quantize::WeightBits;
     use crate::{passes, quantize};
     use std::path::Path;
+    use tucano::backend::spec::Rates;
+
+    #[test]
+    fn tiles_are_whole() {
+        let loops = Loops::Tiles { positions: 3, outputs: 2, depth: 4 };
+        let work = tiled_work([7, 5, 6], 42, loops);
+        assert_eq!(work, Work { positions: 7, outputs: 9 * 6, runs: 9, products: 9 * 6 * 8, tail: 42 });
+        let kernel = Kernel { op: OpCode::DenseI8, name: "tiles", loops, rates: Rates::new([0; 6]) };
+        assert_eq!(dense_work(7, 6, 5, &kernel), work);
+    }
 
     /// Stage by stage and as a whole, the estimate before there is a blob is what the blob's steps say.
     #[test]
@@ -293,10 +351,14 @@ mod tests {
                     })
                     .map(|options| quantize::quantize(&graph, Some(&data), &options).unwrap());
                 let stored = quantized.as_ref().map_or(&graph, |quantized| &quantized.graph);
-                let bytes = |id| quantized.as_ref().map_or(4, |quantized| quantized.dtype(id).bytes());
-                let plan = plan(layout(stored).unwrap(), bytes);
-                let program =
-                    emit::Program { graph: stored, plan: &plan, quantized: quantized.as_ref(), labels: &[] };
+                let plan = plan_for(stored, quantized.as_ref(), Isa::Scalar).unwrap();
+                let program = emit::Program {
+                    graph: stored,
+                    plan: &plan,
+                    quantized: quantized.as_ref(),
+                    labels: &[],
+                    isa: Isa::Scalar,
+                };
                 let runner = Runner::new(emit::emit(&program).unwrap()).unwrap();
                 for core in [Core::CortexM0, Core::CortexM4] {
                     let whole: u64 = instructions(&runner.model(), core).unwrap().iter().sum();

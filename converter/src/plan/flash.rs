@@ -8,7 +8,10 @@ use tucano::blob::{
     BLOB_ALIGN, HEADER_BYTES, InputContract, SECTION_ENTRY_BYTES, StepRecord, TensorRecord, WeightRecord,
 };
 
+use tucano::backend::spec::select::Isa;
+
 use super::memory::Error;
+use super::needs;
 use crate::calibrate::covariance::Geometry;
 use crate::graph::Graph;
 use crate::passes::layout::{Kind, Step};
@@ -24,19 +27,19 @@ const PARAMETER_WORDS: usize = 13;
 /// Room for what `lower` appends to a layer's name.
 const STAGE_SUFFIX: usize = 24;
 
-/// Bytes that a layer named `name` adds to a blob when it is lowered to `stages`; `int8`: as integers of these widths.
-pub fn layer_bytes(int8: Option<Widths>, stages: &[Geometry], name: &str) -> usize {
-    let bytes = |stage| constant_bytes(int8, stage, stages.len()) + step_bytes(int8.is_some(), name);
+/// Bytes that a layer named `name` adds to a blob when it is lowered to `stages`; `int8`: as integers of these widths, in the order that `isa` wants.
+pub fn layer_bytes(int8: Option<Widths>, isa: Isa, stages: &[Geometry], name: &str) -> usize {
+    let bytes = |stage| constant_bytes(int8, isa, stage, stages.len()) + step_bytes(int8.is_some(), name);
     stages.iter().map(bytes).sum()
 }
 
 /// Constants of a stage, one of `stages`.
-fn constant_bytes(int8: Option<Widths>, stage: &Geometry, stages: usize) -> usize {
+fn constant_bytes(int8: Option<Widths>, isa: Isa, stage: &Geometry, stages: usize) -> usize {
     let (outputs, row) = (stage.output[0], stage.row_len());
-    let integers = |row| vec![outputs * row, 4 * outputs, 4 * outputs, 4 * outputs];
+    let integers = |weights| vec![weights, 4 * outputs, 4 * outputs, 4 * outputs];
     let arrays = match int8 {
-        Some(widths) if widths.four_bits(stage, stages) => integers(row.div_ceil(2)),
-        Some(_) => integers(row),
+        Some(widths) if widths.four_bits(stage, stages) => integers(outputs * row.div_ceil(2)),
+        Some(_) => integers(needs::weight_bytes(isa, stage)),
         None => vec![4 * outputs * row, 4 * outputs],
     };
     arrays.into_iter().map(|bytes| bytes.next_multiple_of(BLOB_ALIGN)).sum()
@@ -54,7 +57,7 @@ fn step_bytes(int8: bool, name: &str) -> usize {
 }
 
 /// Bytes of a dense network's blob besides its linear layers.
-pub fn fixed_bytes(graph: &Graph, int8: Option<Widths>) -> Result<usize, Error> {
+pub fn fixed_bytes(graph: &Graph, int8: Option<Widths>, isa: Isa) -> Result<usize, Error> {
     let legal = legalize(graph)?;
     let layout = layout(&legal)?;
     let is_layer = |step: &Step| {
@@ -67,7 +70,7 @@ pub fn fixed_bytes(graph: &Graph, int8: Option<Widths>) -> Result<usize, Error> 
     let other = layout.steps.iter().filter(|step| !is_layer(step)).map(|step| {
         let constants = match (&step.kind, int8) {
             (Kind::Conv(..) | Kind::DepthwiseConv(..), _) => Geometry::of(&legal, &legal.nodes[step.node])
-                .map_or(0, |stage| constant_bytes(int8, &stage, 1)),
+                .map_or(0, |stage| constant_bytes(int8, isa, &stage, 1)),
             (Kind::Pointwise, Some(_)) => TABLE,
             _ => 0,
         };
@@ -105,17 +108,25 @@ mod tests {
                     })
                     .map(|options| quantize::quantize(&legal, Some(&data), &options).unwrap());
                 let stored = quantized.as_ref().map_or(&legal, |quantized| &quantized.graph);
-                let bytes = |id| quantized.as_ref().map_or(4, |quantized| quantized.dtype(id).bytes());
-                let plan = plan::plan(layout(stored).unwrap(), bytes);
-                let program =
-                    emit::Program { graph: stored, plan: &plan, quantized: quantized.as_ref(), labels: &[] };
-                let blob = emit::emit(&program).unwrap().len();
-                let layers = graph
-                    .nodes
-                    .iter()
-                    .filter_map(|node| Some(layer_bytes(int8, &[Geometry::of(&graph, node)?], &node.name)));
-                let bound = fixed_bytes(&graph, int8).unwrap() + layers.sum::<usize>();
-                assert!(bound >= blob && bound <= blob + blob / 50 + 1024, "{file} {int8:?}: {bound} {blob}");
+                for isa in [Isa::Scalar, Isa::ThumbV6M, Isa::ThumbV7M, Isa::ThumbDsp, Isa::Helium] {
+                    let plan = plan::plan_for(stored, quantized.as_ref(), isa).unwrap();
+                    let program = emit::Program {
+                        graph: stored,
+                        plan: &plan,
+                        quantized: quantized.as_ref(),
+                        labels: &[],
+                        isa,
+                    };
+                    let blob = emit::emit(&program).unwrap().len();
+                    let layers = graph.nodes.iter().filter_map(|node| {
+                        Some(layer_bytes(int8, isa, &[Geometry::of(&graph, node)?], &node.name))
+                    });
+                    let bound = fixed_bytes(&graph, int8, isa).unwrap() + layers.sum::<usize>();
+                    assert!(
+                        bound >= blob && bound <= blob + blob / 50 + 1024,
+                        "{file} {int8:?} {isa:?}: {bound} {blob}"
+                    );
+                }
             }
         }
     }

@@ -7,9 +7,18 @@
 //! each layer alone, and what cannot reach it is known before the search. Only the planner's rounding to places may add to that:
 //! [`Memory::arena`] places an assignment exactly, [`Memory::fit`] repairs one.
 //!
+//! A stage that may write over its input counts with the less of its two forms, and scratch counts with the stage that wants it, both as the planner
+//! does ([`super::needs`]). Where the planner will know more than the search, whether a layer's weights are narrow, the most that it can be counts.
+//!
 //! Formats that change what layers give to each other (pruned channels) are measured by [`arena_bytes_of`], which plans the graph as it is.
 
-use super::{ARENA_ALIGN, Block, Lifetimes, Plan, lifetimes, place, plan};
+use std::ops::Range;
+
+use tucano::backend::spec::select::Isa;
+
+use super::needs::Numbers;
+use super::settle::{Demand, least_load, settle};
+use super::{ARENA_ALIGN, Block, Lifetimes, Needs, Plan, ends, lifetimes, plan, step_needs};
 use crate::calibrate::covariance::Geometry;
 use crate::graph::{Graph, Op, ValueId};
 use crate::lower;
@@ -36,14 +45,23 @@ pub enum Error {
 
 /// The plan of a graph, its networks lowered, as it would be quantised: `int8`: the widths of integers, `None`
 /// stands for floats. Needs no calibration.
-pub fn plan_of(graph: &Graph, int8: Option<Widths>) -> Result<Plan, Error> {
+pub fn plan_of(graph: &Graph, int8: Option<Widths>, isa: Isa) -> Result<Plan, Error> {
     let graph = legalize(&lower::lower(graph)?)?;
-    Ok(plan(layout(&graph)?, |id| element_bytes(&graph, id, int8)))
+    let numbers = |node| numbers(&graph, node, int8);
+    Ok(plan(layout(&graph)?, |id| element_bytes(&graph, id, int8), step_needs(&graph, isa, numbers)))
 }
 
 /// Bytes of the arena of [`plan_of`].
-pub fn arena_bytes_of(graph: &Graph, int8: Option<Widths>) -> Result<usize, Error> {
-    Ok(plan_of(graph, int8)?.arena_bytes)
+pub fn arena_bytes_of(graph: &Graph, int8: Option<Widths>, isa: Isa) -> Result<usize, Error> {
+    Ok(plan_of(graph, int8, isa)?.arena_bytes)
+}
+
+/// What a linear layer of a legalised graph will calculate with.
+fn numbers(graph: &Graph, node: usize, int8: Option<Widths>) -> Numbers {
+    let widths = ends(graph, node).map(|id| element_bytes(graph, id, int8));
+    let layer = Geometry::of(graph, &graph.nodes[node]);
+    let four_bits = int8.zip(layer).is_some_and(|(widths, layer)| widths.four_bits(&layer, 1));
+    Numbers::of_widths(widths, four_bits)
 }
 
 /// Width that `quantize` gives the elements of a value.
@@ -71,6 +89,11 @@ struct Span {
     time: usize,
     input: usize,
     output: usize,
+    /// The layer in its dense form, and whether it is one over rows, not a convolution.
+    layer: Geometry,
+    dense: bool,
+    /// Widths of the elements of its input and output.
+    widths: [usize; 2],
 }
 
 /// Lifetimes of a dense network's memory.
@@ -80,9 +103,37 @@ pub struct Memory {
     /// For each block the value that it first holds.
     values: Vec<ValueId>,
     spans: Vec<Span>,
+    /// What each step does with memory.
+    demands: Vec<Demand>,
     end: usize,
-    /// Width of elements between two stages.
-    inner_bytes: usize,
+    int8: Option<Widths>,
+    isa: Isa,
+}
+
+/// Memory with layers replaced by stages, one after the other.
+struct Expanded {
+    blocks: Vec<Block>,
+    demands: Vec<Demand>,
+    /// For each time of the dense network when it begins.
+    begins: Vec<usize>,
+}
+
+impl Expanded {
+    /// The demands of a time of the dense network.
+    fn of_time(&self, time: usize) -> Range<usize> {
+        let begin = self.begins[time];
+        let end = self.begins.get(time + 1).copied().unwrap_or(usize::MAX);
+        let before = |moment: usize| self.demands.iter().take_while(|demand| demand.time < moment).count();
+        before(begin)..before(end)
+    }
+}
+
+/// One stage of a layer.
+#[derive(Clone, Copy, Debug)]
+struct Stage {
+    /// Bytes that it reads, and writes.
+    bytes: [usize; 2],
+    needs: Needs,
 }
 
 /// A linear layer's candidates.
@@ -118,56 +169,75 @@ pub struct Unreachable {
 
 impl Memory {
     /// The lifetimes of a graph whose weights are dense; `int8` as in [`plan_of`].
-    pub fn of(graph: &Graph, int8: Option<Widths>) -> Result<Self, Error> {
+    pub fn of(graph: &Graph, int8: Option<Widths>, isa: Isa) -> Result<Self, Error> {
         let legal = legalize(graph)?;
         let mut layout = layout(&legal)?;
-        let Lifetimes { blocks, values, of_buffer } =
-            lifetimes(&mut layout, |id| element_bytes(&legal, id, int8));
-        let block = |tensor: usize| of_buffer[layout.tensors[tensor].buffer];
-        let span = |(time, step): (usize, &layout::Step)| {
+        let bytes = |id| element_bytes(&legal, id, int8);
+        let needs = step_needs(&legal, isa, |node| numbers(&legal, node, int8));
+        let Lifetimes { blocks, values, demands, .. } = lifetimes(&mut layout, bytes, needs);
+        let span = |(demand, step): (&Demand, &layout::Step)| {
             let linear = matches!(step.kind, Kind::Conv(..) | Kind::DepthwiseConv(..) | Kind::Dense(_));
             let value = legal.nodes[step.node].output;
             let node = graph.nodes.iter().position(|node| node.output == value)?;
-            let (input, output) = (block(step.inputs[0]), block(step.output));
-            (linear && graph.nodes[node].op.weight().is_some()).then_some(Span { node, time, input, output })
+            let Demand { time, input, output, .. } = *demand;
+            let layer = Geometry::of(&legal, &legal.nodes[step.node])?;
+            let dense = matches!(step.kind, Kind::Dense(_));
+            let widths = ends(&legal, step.node).map(bytes);
+            (linear && graph.nodes[node].op.weight().is_some()).then_some(Span {
+                node,
+                time,
+                input,
+                output,
+                layer,
+                dense,
+                widths,
+            })
         };
-        let spans = (1..).zip(&layout.steps).filter_map(span).collect();
-        let inner_bytes = int8.map_or(4, |widths| if widths.wide() { 2 } else { 1 });
-        Ok(Self { blocks, values, spans, end: layout.steps.len() + 1, inner_bytes })
+        let spans = demands.iter().zip(&layout.steps).filter_map(span).collect();
+        Ok(Self { blocks, values, spans, demands, end: layout.steps.len() + 1, int8, isa })
     }
 
-    /// Bytes that live at once, at worst, while the layer of `node` runs as `stages`; 0 for a node that is no linear layer.
+    /// Bytes that live at once, at worst, while the layer of `node` runs as `stages` (none: the dense layer); 0 for a node that is no linear layer.
     pub fn load(&self, node: usize, stages: &[Geometry]) -> usize {
         let Some(span) = self.span(node) else { return 0 };
-        let (inner, time) = (self.inner(stages), span.time);
-        let (input, output) = (self.blocks[span.input], self.blocks[span.output]);
-        let moments = (0..=inner.len()).map(|stage| {
-            let others = self.blocks.iter().enumerate().filter(|(index, block)| {
-                block.lives_at(time)
-                    && !(*index == span.input && input.last == time && stage > 0)
-                    && !(*index == span.output && output.first == time && stage < inner.len())
-            });
-            let between = [stage.checked_sub(1), Some(stage)].into_iter().flatten();
-            let between = between.filter_map(|index| inner.get(index).copied());
-            together(others.map(|(_, block)| block.bytes).chain(between))
-        });
-        moments.max().unwrap_or(0)
+        let expanded = self.expanded(&[(node, stages)]);
+        let group = &expanded.demands[expanded.of_time(span.time)];
+        least_load(&expanded.blocks, group)
     }
 
     /// Bytes that live at once, at worst, while no linear layer runs.
     pub fn fixed(&self) -> usize {
         let times = (0..=self.end).filter(|time| self.spans.iter().all(|span| span.time != *time));
-        let load = |time: usize| {
-            together(self.blocks.iter().filter(|block| block.lives_at(time)).map(|block| block.bytes))
+        let load = |time: usize| match time.checked_sub(1).and_then(|step| self.demands.get(step)) {
+            Some(demand) => demand.least(&self.blocks),
+            None => {
+                together(self.blocks.iter().filter(|block| block.lives_at(time)).map(|block| block.bytes))
+            }
         };
         times.map(load).max().unwrap_or(0)
     }
 
-    /// What lives at each moment: values with their bytes.
-    pub fn moments(&self) -> Vec<Vec<(ValueId, usize)>> {
+    /// What lives at each moment: values with their bytes, scratch with the value that a step reads. A step writes over its input only where `alike`
+    /// says that both values keep the same extents, whatever becomes of them.
+    pub fn moments(&self, alike: impl Fn(ValueId, ValueId) -> bool) -> Vec<Vec<(ValueId, usize)>> {
         let live = |time: usize| {
-            let blocks = self.blocks.iter().zip(&self.values).filter(|(block, _)| block.lives_at(time));
-            blocks.map(|(block, value)| (*value, block.bytes)).collect()
+            let demand = time.checked_sub(1).and_then(|step| self.demands.get(step));
+            let in_place = demand.and_then(|demand| {
+                let (apart, in_place) = demand.loads(&self.blocks);
+                let ends = [demand.input, demand.output].map(|block| self.values[block]);
+                (in_place? < apart && alike(ends[0], ends[1])).then_some(demand.output)
+            });
+            let scratch = demand.map(|Demand { input, needs, .. }| {
+                (
+                    self.values[*input],
+                    if in_place.is_some() { needs.in_place.unwrap_or(0) } else { needs.apart },
+                )
+            });
+            let blocks = self.blocks.iter().zip(&self.values).enumerate();
+            let blocks =
+                blocks.filter(|(index, (block, _))| block.lives_at(time) && Some(*index) != in_place);
+            let values = blocks.map(|(_, (block, value))| (*value, block.bytes));
+            values.chain(scratch.filter(|(_, bytes)| *bytes > 0)).collect()
         };
         (0..=self.end).map(live).collect()
     }
@@ -185,23 +255,22 @@ impl Memory {
         worst
     }
 
-    /// Places what lives when the layers of these nodes run as these stages; all others are dense.
-    pub fn arena(&self, assignment: &[(usize, &[Geometry])]) -> Arena {
-        // How many stages each time has become, and where it begins.
-        let mut inner = vec![Vec::new(); self.end + 1];
-        for (node, stages) in assignment {
+    /// Blocks and demands when the layers of these nodes run as these stages; all others are dense.
+    fn expanded(&self, assignment: &[(usize, &[Geometry])]) -> Expanded {
+        // The stages of each time, none where no layer was replaced, and when the first of them runs.
+        let mut stages = vec![Vec::new(); self.end + 1];
+        for (node, chain) in assignment {
             if let Some(span) = self.span(*node) {
-                inner[span.time] = self.inner(stages);
+                stages[span.time] = self.stages(&span, chain);
             }
         }
-        let mut begins = Vec::with_capacity(inner.len());
+        let mut begins = Vec::with_capacity(stages.len());
         let mut now = 0;
-        for inner in &inner {
+        for stages in &stages {
             begins.push(now);
-            now += inner.len() + 1;
+            now += stages.len().max(1);
         }
-        // Steps without stages begin where they end.
-        let last_stage = |time: usize| begins[time] + inner[time].len();
+        let last_stage = |time: usize| begins[time] + stages[time].len().saturating_sub(1);
         let mut blocks: Vec<Block> = self
             .blocks
             .iter()
@@ -210,11 +279,31 @@ impl Memory {
                 Block { first, last: begins[block.last].max(first), ..*block }
             })
             .collect();
-        for (inner, begin) in inner.iter().zip(&begins) {
-            let stages = (*begin..).zip(inner);
-            blocks.extend(stages.map(|(first, bytes)| Block { bytes: *bytes, first, last: first + 1 }));
+        let mut demands = Vec::new();
+        for demand in &self.demands {
+            let (begin, stages) = (begins[demand.time], &stages[demand.time]);
+            let mut input = demand.input;
+            for (time, stage) in (begin..).zip(stages) {
+                let inner = time < begin + stages.len() - 1;
+                let output = if inner { blocks.len() } else { demand.output };
+                if inner {
+                    blocks.push(Block { bytes: stage.bytes[1], first: time, last: time + 1 });
+                }
+                let follows = time > begin;
+                demands.push(Demand { time, input, output, needs: stage.needs, follows });
+                input = output;
+            }
+            if stages.is_empty() {
+                demands.push(Demand { time: begin, ..*demand });
+            }
         }
-        let placement = place(&blocks, ARENA_ALIGN);
+        Expanded { blocks, demands, begins }
+    }
+
+    /// Places what lives when the layers of these nodes run as these stages; all others are dense.
+    pub fn arena(&self, assignment: &[(usize, &[Geometry])]) -> Arena {
+        let Expanded { blocks, demands, .. } = self.expanded(assignment);
+        let placement = settle(&blocks, &demands, ARENA_ALIGN).placement;
         let loads = self.spans.iter().map(|span| {
             let stages = assignment.iter().find(|(node, _)| *node == span.node);
             (self.load(span.node, stages.map_or(&[], |(_, stages)| stages)), span.node)
@@ -287,11 +376,26 @@ impl Memory {
         self.spans.iter().copied().find(|span| span.node == node)
     }
 
-    /// Bytes of the values between the stages of a layer.
-    fn inner(&self, stages: &[Geometry]) -> Vec<usize> {
-        let value =
-            |stage: &Geometry| stage.images * stage.output.iter().product::<usize>() * self.inner_bytes;
-        stages.iter().take(stages.len().saturating_sub(1)).map(value).collect()
+    /// The stages of a layer, the dense layer if there are none.
+    fn stages(&self, span: &Span, stages: &[Geometry]) -> Vec<Stage> {
+        let dense = [span.layer];
+        let stages = if stages.is_empty() { &dense } else { stages };
+        let inner = self.int8.map_or(4, |widths| if widths.wide() { 2 } else { 1 });
+        let last = stages.len() - 1;
+        let stage = |(k, stage): (usize, &Geometry)| {
+            let widths =
+                [if k == 0 { span.widths[0] } else { inner }, if k == last { span.widths[1] } else { inner }];
+            let four_bits = self.int8.is_some_and(|widths| widths.four_bits(stage, stages.len()));
+            // Stages of a convolution may be dense layers.
+            let known = stages.len() == 1 || span.dense && stage.groups == 1;
+            let dense = known.then_some(span.dense);
+            let needs = Needs::of(self.isa, stage, dense, Numbers::of_widths(widths, four_bits));
+            let value = |k: usize| stages[k].images * stages[k].output.iter().product::<usize>() * inner;
+            let read = if k == 0 { self.blocks[span.input].bytes } else { value(k - 1) };
+            let written = if k == last { self.blocks[span.output].bytes } else { value(k) };
+            Stage { bytes: [read, written], needs }
+        };
+        stages.iter().enumerate().map(stage).collect()
     }
 }
 
@@ -391,8 +495,11 @@ mod tests {
         for int8 in
             [None, Some(Widths::default()), Some(Widths { rank: RankBits::Sixteen, ..Widths::default() })]
         {
-            let memory = Memory::of(&graph, int8).unwrap();
-            for seed in 0..12 {
+            for (isa, seed) in [Isa::Scalar, Isa::ThumbDsp, Isa::Helium]
+                .into_iter()
+                .flat_map(|isa| (0..12).map(move |seed| (isa, seed)))
+            {
+                let memory = Memory::of(&graph, int8, isa).unwrap();
                 let pick = |(index, (node, choices)): (usize, &(usize, Vec<Choice>))| {
                     (*node, choices[(seed * (index + 3) + index * index) % choices.len()])
                 };
@@ -405,7 +512,7 @@ mod tests {
                     .collect();
                 let assignment: Vec<_> =
                     chains.iter().map(|(node, stages)| (*node, stages.as_slice())).collect();
-                let exact = plan_of(&compressed(&graph, &plan), int8).unwrap();
+                let exact = plan_of(&compressed(&graph, &plan), int8, isa).unwrap();
                 let arena = memory.arena(&assignment);
                 assert_eq!((arena.bytes, arena.load), (exact.arena_bytes, exact.lower_bound), "{plan:?}");
             }
@@ -415,7 +522,7 @@ mod tests {
     #[test]
     fn a_limit_is_met_where_it_can_be_and_named_where_not() {
         let graph = resnet();
-        let memory = Memory::of(&graph, Some(Widths::default())).unwrap();
+        let memory = Memory::of(&graph, Some(Widths::default()), Isa::Scalar).unwrap();
         let layers = choices(&graph);
         let chains: Vec<Vec<Vec<Geometry>>> = layers
             .iter()

@@ -1,19 +1,30 @@
-//! Gives every stored tensor its place in the arena.
+//! Gives every stored tensor, and every step's scratch, its place in the arena.
 //!
-//! Takes a [`Layout`] and the element width of each value. Gives a [`Plan`]: offsets, arena size, and who holds the peak. Steps
-//! keep their order. Views of one buffer share memory, and a step that may run in place (sums, products, functions of one number,
-//! softmax) writes over an input that dies there; the operands of a sum or product change places where only the second one dies.
-//! Graph inputs live from the start (the caller writes them before the first step), graph outputs to the end.
+//! Takes a [`Layout`], the element width of each value, and what each step [needs](Needs) on the target. Gives a [`Plan`]: offsets, arena size, and who
+//! holds the peak. Steps keep their order. Views of one buffer share memory, and a step that may run in place writes over an input that
+//! dies there: sums, products, functions of one number and softmax wherever they can (the operands of a sum or product change places where only the
+//! second one dies), convolutions where the peak is lower for it. Graph inputs live from the start (the caller writes them before the first step),
+//! graph outputs to the end, scratch while its step runs.
 
 mod arena;
 pub mod cost;
 pub mod flash;
 pub mod memory;
+pub mod needs;
+mod settle;
 
 pub use arena::{Block, Placement, place};
+pub use needs::Needs;
+pub use settle::Region;
 
-use crate::graph::ValueId;
-use crate::passes::layout::{Kind, Layout};
+use tucano::backend::spec::select::Isa;
+
+use crate::calibrate::covariance::Geometry;
+use crate::graph::{Graph, ValueId};
+use crate::passes::layout::{self, Kind, Layout, Step, layout};
+use crate::quantize::Quantized;
+use needs::Numbers;
+use settle::{Demand, Purpose, settle};
 
 /// Every tensor starts at a multiple of this many bytes, and so must the arena.
 pub const ARENA_ALIGN: usize = 16;
@@ -25,6 +36,12 @@ pub struct Plan {
     pub layout: Layout,
     /// Bytes from the start of the arena, one for each tensor of the layout.
     pub offsets: Vec<usize>,
+    /// Offset and bytes of the scratch of each step.
+    pub scratch: Vec<(usize, usize)>,
+    /// For each tensor of the layout how many of its rows are kept in memory; 0: all.
+    pub window_rows: Vec<usize>,
+    /// Steps that run in turns.
+    pub regions: Vec<Region>,
     /// Bytes of the arena.
     pub arena_bytes: usize,
     /// No order of placing can need less than this with these steps: the largest sum of what lives at once.
@@ -39,7 +56,16 @@ pub struct Peak {
     /// Name of the step.
     pub step: String,
     /// What lives then, with its bytes, largest first.
-    pub live: Vec<(ValueId, usize)>,
+    pub live: Vec<(Holder, usize)>,
+}
+
+/// What memory is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// A value.
+    Value(ValueId),
+    /// Scratch of the step that runs.
+    Scratch,
 }
 
 /// Which memory is needed when. Time 0 is before the first step, time `s + 1` is step `s`, the time behind the last step is the end.
@@ -50,10 +76,16 @@ struct Lifetimes {
     values: Vec<ValueId>,
     /// For each buffer its block.
     of_buffer: Vec<usize>,
+    /// For each step what it does with them.
+    demands: Vec<Demand>,
 }
 
-/// Finds the lifetimes; the operands of sums and products may change places.
-fn lifetimes(layout: &mut Layout, element_bytes: impl Fn(ValueId) -> usize) -> Lifetimes {
+/// Finds the lifetimes; the operands of sums and products may change places. Convolutions do not write over their inputs yet.
+fn lifetimes(
+    layout: &mut Layout,
+    element_bytes: impl Fn(ValueId) -> usize,
+    needs: impl Fn(&Step) -> Needs,
+) -> Lifetimes {
     let buffers = layout.tensors.iter().map(|tensor| tensor.buffer + 1).max().unwrap_or(0);
     let end = layout.steps.len() + 1;
     let mut blocks = vec![Block { bytes: 0, first: end, last: 0 }; buffers];
@@ -96,45 +128,113 @@ fn lifetimes(layout: &mut Layout, element_bytes: impl Fn(ValueId) -> usize) -> L
         }
     }
     let roots: Vec<usize> = (0..buffers).filter(|buffer| block_of[*buffer] == *buffer).collect();
-    let of_buffer =
+    let of_buffer: Vec<usize> =
         block_of.iter().map(|block| roots.iter().position(|root| root == block).unwrap_or(0)).collect();
-    Lifetimes {
-        blocks: roots.iter().map(|root| blocks[*root]).collect(),
-        values: roots.iter().map(|root| values[*root]).collect(),
-        of_buffer,
-    }
+    let block = |tensor: usize| of_buffer[layout.tensors[tensor].buffer];
+    let blocks: Vec<Block> = roots.iter().map(|root| blocks[*root]).collect();
+    let demand = |(time, step): (usize, &Step)| {
+        let (input, needs) = (block(step.inputs[0]), needs(step));
+        let just_written = blocks[input].first + 1 == time && blocks[input].last == time;
+        Demand { time, input, output: block(step.output), needs, follows: needs.inner && just_written }
+    };
+    let demands = (1..).zip(&layout.steps).map(demand).collect();
+    Lifetimes { blocks, values: roots.iter().map(|root| values[*root]).collect(), of_buffer, demands }
 }
 
-/// Plans the arena; `element_bytes` is the width of the elements of a value.
-pub fn plan(mut layout: Layout, element_bytes: impl Fn(ValueId) -> usize) -> Plan {
+/// Plans the arena; `element_bytes` is the width of the elements of a value, `needs` says what a step needs.
+pub fn plan(
+    mut layout: Layout,
+    element_bytes: impl Fn(ValueId) -> usize,
+    needs: impl Fn(&Step) -> Needs,
+) -> Plan {
     let end = layout.steps.len() + 1;
-    let Lifetimes { blocks: live, values, of_buffer } = lifetimes(&mut layout, element_bytes);
-    let placement = place(&live, ARENA_ALIGN);
-    let offset_of = |buffer: usize| placement.offsets.get(of_buffer[buffer]).copied().unwrap_or(0);
+    let Lifetimes { blocks, values, of_buffer, demands } = lifetimes(&mut layout, element_bytes, needs);
+    let settled = settle(&blocks, &demands, ARENA_ALIGN);
+    let placed = settled.blocks.iter().zip(&settled.placement.offsets);
+    let holder_of = |buffer: usize| settled.holder.get(of_buffer[buffer]);
+    let offset_of = |buffer: usize| holder_of(buffer).map_or(0, |holder| settled.placement.offsets[*holder]);
     let offsets = layout.tensors.iter().map(|tensor| offset_of(tensor.buffer)).collect();
+    let mut scratch = vec![(0, 0); layout.steps.len()];
+    for ((block, purpose), offset) in placed {
+        if let Purpose::Scratch(step) = purpose {
+            scratch[*step] = (*offset, block.bytes);
+        }
+    }
+    let mut window_rows = vec![0; layout.tensors.len()];
+    for region in &settled.regions {
+        // They share one scratch.
+        let (offset, _) = scratch[region.demands.start];
+        for step in region.demands.clone() {
+            scratch[step] = (offset, settled.scratch[step]);
+        }
+        for (step, rows) in region.demands.clone().zip(&region.windows) {
+            window_rows[layout.steps[step].output] = *rows;
+        }
+    }
 
-    let load = |time: usize| {
-        live.iter().filter(|block| block.lives_at(time)).map(|block| block.bytes).sum::<usize>()
-    };
+    let live = |time: usize| settled.blocks.iter().filter(move |(block, _)| block.lives_at(time));
+    let load = |time: usize| live(time).map(|(block, _)| block.bytes).sum::<usize>();
     // The first of equals.
     let time = (0..=end).rev().max_by_key(|time| load(*time)).unwrap_or(0);
     let step = match time {
         0 => "input".to_owned(),
         _ => layout.steps.get(time - 1).map_or_else(|| "output".to_owned(), |step| step.name.clone()),
     };
-    let mut holders: Vec<(ValueId, usize)> = values
-        .iter()
-        .zip(&live)
-        .filter(|(_, block)| block.lives_at(time))
-        .map(|(value, block)| (*value, block.bytes))
-        .collect();
+    let holder = |purpose: &Purpose| match purpose {
+        Purpose::Values(block) => Holder::Value(values[*block]),
+        Purpose::Scratch(_) => Holder::Scratch,
+    };
+    let mut holders: Vec<(Holder, usize)> =
+        live(time).map(|(block, purpose)| (holder(purpose), block.bytes)).collect();
     holders.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
     Plan {
         layout,
         offsets,
-        arena_bytes: placement.bytes,
-        lower_bound: placement.lower_bound,
+        scratch,
+        window_rows,
+        regions: settled.regions,
+        arena_bytes: settled.placement.bytes,
+        lower_bound: settled.placement.lower_bound,
         peak: Peak { step, live: holders },
+    }
+}
+
+/// Plans a legalised graph for a target: in floats, or with the constants of `quantized`, whose graph it then is.
+pub fn plan_for(graph: &Graph, quantized: Option<&Quantized>, isa: Isa) -> Result<Plan, layout::Error> {
+    let bytes = |id: ValueId| quantized.map_or(4, |quantized| quantized.dtype(id).bytes());
+    let numbers = |node: usize| {
+        let layer = quantized.and_then(|quantized| quantized.layers.get(node)?.as_ref());
+        let input = graph.nodes[node].inputs[0];
+        let zero_point = graph.value(input).quantization.map_or(0, |quantization| quantization.zero_point);
+        Numbers {
+            narrow: layer.map(|layer| needs::all_narrow(layer, zero_point)),
+            ..Numbers::of_widths(ends(graph, node).map(bytes), layer.is_some_and(|layer| layer.four_bits))
+        }
+    };
+    Ok(plan(layout(graph)?, bytes, step_needs(graph, isa, numbers)))
+}
+
+/// First input and output of a node.
+fn ends(graph: &Graph, node: usize) -> [ValueId; 2] {
+    [graph.nodes[node].inputs[0], graph.nodes[node].output]
+}
+
+/// What the steps of a legalised graph need; `numbers` are those of a node.
+fn step_needs(graph: &Graph, isa: Isa, numbers: impl Fn(usize) -> Numbers) -> impl Fn(&Step) -> Needs {
+    move |step| match step.kind {
+        Kind::Conv(..) | Kind::DepthwiseConv(..) | Kind::Dense(_) => {
+            let node = &graph.nodes[step.node];
+            let dense = matches!(step.kind, Kind::Dense(_));
+            let inner = graph.value(node.inputs[0]).rank_space;
+            let needs = |layer| Needs { inner, ..Needs::of(isa, &layer, Some(dense), numbers(step.node)) };
+            Geometry::of(graph, node).map_or_else(Needs::default, needs)
+        }
+        Kind::Add => {
+            let elements = graph.shape(graph.nodes[step.node].output).iter().product();
+            let apart = needs::sum_scratch(isa, numbers(step.node).types, elements);
+            Needs { apart, ..Needs::default() }
+        }
+        _ => Needs::default(),
     }
 }
 
@@ -162,7 +262,7 @@ mod tests {
     }
 
     fn planned(graph: &Graph) -> Plan {
-        plan(layout(graph).unwrap(), |_| 4)
+        plan(layout(graph).unwrap(), |_| 4, |_| Needs::default())
     }
 
     const SIN: Op = Op::Unary(Unary::Sin);

@@ -310,6 +310,8 @@ mod tests {
     use super::refit::tests::{images, network};
     use super::*;
     use crate::compress;
+    use crate::plan::memory::arena_bytes_of;
+    use tucano::backend::spec::select::Isa;
 
     fn data(samples: usize) -> Dataset {
         Dataset { inputs: images(samples, 1), samples, labels: None }
@@ -451,7 +453,7 @@ mod tests {
         assert!(pruned < formats, "{pruned} {formats}");
         for ram in [pruned, formats - 1] {
             let outcome = run(Method::Auto, ram).unwrap();
-            assert!(crate::plan::memory::arena_bytes_of(&outcome.graph, None).unwrap() <= ram);
+            assert!(arena_bytes_of(&outcome.graph, None, Isa::Scalar).unwrap() <= ram);
         }
         assert_eq!(nearest(Method::Auto), pruned.min(formats));
         assert!(run(Method::Tucker, formats).is_ok());

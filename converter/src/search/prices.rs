@@ -35,7 +35,7 @@ impl Prices {
             whole: [graph.macs().max(1) as f64, graph.parameters().max(1) as f64, 1.0, 1.0],
             fixed: [0.0; Cost::ALL.len()],
             memory: match options.budget.ram {
-                Some(ram) => Some((Memory::of(graph, options.int8)?, ram)),
+                Some(ram) => Some((Memory::of(graph, options.int8, options.core.isa())?, ram)),
                 None => None,
             },
         };
@@ -53,7 +53,7 @@ impl Prices {
             Some(_) => fixed_instructions(graph, options.core, int8).unwrap_or(0) as f64,
             None => 0.0,
         };
-        let other_bytes = flash::fixed_bytes(graph, options.int8)? as f64;
+        let other_bytes = flash::fixed_bytes(graph, options.int8, options.core.isa())? as f64;
         let rest = [
             graph.macs() as f64 - layers[Cost::Macs as usize],
             (graph.parameters() + added) as f64 - layers[Cost::Parameters as usize],
@@ -70,7 +70,7 @@ impl Prices {
     /// In numbers, bytes and instructions.
     fn absolute(&self, name: &str, stages: &[Geometry], candidate: &Candidate) -> Costs {
         let Options { core, int8, .. } = self.options;
-        let bytes = flash::layer_bytes(int8, stages, name);
+        let bytes = flash::layer_bytes(int8, core.isa(), stages, name);
         // Cores without a model are priced by MACs.
         let instructions = candidate_instructions(core, int8, stages).unwrap_or(candidate.macs);
         [candidate.macs as f64, candidate.weights as f64, bytes as f64, instructions as f64]
@@ -89,7 +89,7 @@ impl Prices {
 
     /// Bytes of the arena of a compressed network.
     pub fn arena(&self, graph: &Graph) -> Result<usize, Error> {
-        Ok(arena_bytes_of(graph, self.options.int8)?)
+        Ok(arena_bytes_of(graph, self.options.int8, self.options.core.isa())?)
     }
 
     /// Whether the arena of a compressed network is within the budget.

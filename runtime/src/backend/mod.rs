@@ -6,6 +6,7 @@
 //! Kernels take operands that an operator's `check` has accepted ([`crate::ops`]). They give `None`, and never panic, when a buffer is
 //! shorter than its shape says. Where an operator may work in place its kernel takes the one buffer that is input and output.
 
+mod absent;
 #[cfg(tucano_profile = "v8m")]
 mod helium;
 mod scalar;
@@ -15,6 +16,12 @@ mod thumb_dsp;
 #[cfg(any(tucano_profile = "v6m", tucano_profile = "v7m"))]
 mod thumb_scalar;
 
+#[cfg(not(tucano_profile = "v8m"))]
+pub use absent::Helium;
+#[cfg(not(any(tucano_profile = "v7em", tucano_profile = "v8m")))]
+pub use absent::ThumbDsp;
+#[cfg(not(any(tucano_profile = "v6m", tucano_profile = "v7m")))]
+pub use absent::ThumbScalar;
 #[cfg(tucano_profile = "v8m")]
 pub use helium::Helium;
 #[cfg(any(tucano_profile = "v7em", tucano_profile = "v8m"))]
@@ -47,6 +54,12 @@ pub enum IntegersMut<'a> {
 }
 
 /// Kernels of one instruction set.
+#[diagnostic::on_unimplemented(
+    message = "this target has no backend `{Self}`",
+    label = "a backend of other cores",
+    note = "a network converted for another core names that core's backend: convert it with `--target` of this one, or name a backend that is \
+            there, as in `Session<'_, tucano::backend::Scalar>`"
+)]
 pub trait Backend: Copy {
     /// The name in reports, `{arch}-{extension}` or `scalar`.
     const NAME: &'static str;
@@ -242,8 +255,9 @@ pub trait Backend: Copy {
         zero_points: [i32; 3],
         values: &mut [i8],
         second: &[i8],
+        scratch: &mut [u8],
     ) -> Option<()> {
-        scalar::elementwise::add_i8(parameters, zero_points, values, second)
+        scalar::elementwise::add_i8(parameters, zero_points, values, second, scratch)
     }
 
     /// Adds `second` to `values`, within `bounds`.
@@ -301,6 +315,13 @@ pub trait Backend: Copy {
 /// Portable Rust. Runs everywhere and defines the results.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Scalar;
+
+impl Scalar {
+    /// The token: every core runs it.
+    pub const fn detect() -> Option<Self> {
+        Some(Self)
+    }
+}
 
 impl Backend for Scalar {
     const NAME: &'static str = "scalar";

@@ -5,12 +5,15 @@
 //! anew and prints other rates where a kernel has changed. They are counts of executed instructions, not cycles: wait states and
 //! the double beats of a multiplication or division are not in them.
 //!
-//! All kernels today are scalar, take one packing ([`Packing::Rows`](crate::blob::Packing::Rows)), want no scratch and read nothing past their operands.
+//! Which kernel runs, in what order it wants its weights and how much scratch it takes is in [`select`]. A kernel is priced by its name; one
+//! without rates of its own counts as portable code. No kernel reads past its operands.
 
 pub mod dsp;
+pub mod elementwise;
 pub mod helium;
 mod rates;
 pub mod select;
+pub mod swar;
 pub mod v6m;
 pub mod v7m;
 
@@ -71,12 +74,13 @@ impl Core {
         }
     }
 
-    /// What is known of its kernel for `op`; `None` where nothing was measured.
-    pub fn kernel(self, op: OpCode) -> Option<&'static Kernel> {
-        self.kernels().iter().find(|kernel| kernel.op == op)
+    /// What is known of its kernel of this [name](select::Selection::name) for `op`, or of portable code where that was not measured; `None` where nothing was.
+    pub fn kernel(self, op: OpCode, name: &str) -> Option<&'static Kernel> {
+        let find = |name: &str| self.kernels().iter().find(|kernel| kernel.op == op && kernel.name == name);
+        find(name).or_else(|| find(select::SCALAR))
     }
 
-    /// All that was measured: every operation, or none.
+    /// All that was measured: portable code for every operation and some of the core's own kernels, or none.
     pub fn kernels(self) -> &'static [Kernel] {
         match self {
             Self::CortexM0 => rates::ARMV6_M,
@@ -94,10 +98,29 @@ impl Core {
 pub struct Kernel {
     /// The operation.
     pub op: OpCode,
-    /// Products (or channels of a block) that the inner loop takes at once; what is left over is [`Work::tail`].
-    pub lanes: u16,
+    /// Its name.
+    pub name: &'static str,
+    /// How its loops divide the work.
+    pub loops: Loops,
     /// The price.
     pub rates: Rates,
+}
+
+/// How loops divide the work of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Loops {
+    /// One inner product, or block of channels, after the other: so many products (or channels) at once. What fills no lanes is [`Work::tail`].
+    Lanes(u16),
+    /// Tiles of so many positions by outputs, over a depth that is filled up to whole steps. All tiles are whole, padding counts, and
+    /// [`Work::tail`] are the input elements that are laid out for them.
+    Tiles {
+        /// Positions of a tile.
+        positions: u16,
+        /// Outputs of a tile; for a depthwise convolution channels.
+        outputs: u16,
+        /// Products of an output in a step.
+        depth: u16,
+    },
 }
 
 /// What a step does, in the units that loops count.
@@ -107,11 +130,11 @@ pub struct Work {
     pub positions: u64,
     /// Elements written, each with its requantisation or activation.
     pub outputs: u64,
-    /// Inner loops: an inner product, or a block of channels under one tap.
+    /// Inner loops: an inner product, a block of channels under one tap, or a tile.
     pub runs: u64,
     /// Multiply-adds, or elements that a window reads.
     pub products: u64,
-    /// Those among `products` that fill no lanes.
+    /// See [`Loops`].
     pub tail: u64,
 }
 
@@ -128,7 +151,7 @@ pub struct Rates {
     pub run: u32,
     /// Of one of [`Work::products`].
     pub product: u32,
-    /// Of one of [`Work::tail`], besides its product.
+    /// Of one of [`Work::tail`], besides products.
     pub tail: u32,
 }
 
@@ -162,9 +185,14 @@ mod tests {
     #[test]
     fn a_core_has_all_prices_or_none() {
         for core in Core::ALL {
-            let priced = OpCode::ALL.iter().filter(|op| core.kernel(**op).is_some()).count();
+            let priced = OpCode::ALL.iter().filter(|op| core.kernel(**op, select::SCALAR).is_some()).count();
             assert_eq!(priced, if core == Core::X86_64 { 0 } else { OpCode::ALL.len() });
-            assert_eq!(priced, core.kernels().len());
+            let portable = core.kernels().iter().filter(|kernel| kernel.name == select::SCALAR).count();
+            assert_eq!(priced, portable);
+            for kernel in core.kernels() {
+                assert_eq!(core.kernel(kernel.op, kernel.name), Some(kernel));
+                assert_eq!(core.kernel(kernel.op, "?"), core.kernel(kernel.op, select::SCALAR));
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use std::fmt;
 
 use super::crc::crc32;
 use super::record::{
-    DType, InputContract, Packing, SectionKind, Space, StepRecord, TensorRecord, WeightRecord,
+    DType, InputContract, Packing, RegionRecord, SectionKind, Space, StepRecord, TensorRecord, WeightRecord,
 };
 use super::{BLOB_ALIGN, HEADER_BYTES, MAGIC, MAJOR, MINOR, SECTION_ENTRY_BYTES};
 
@@ -80,6 +80,7 @@ pub struct BlobBuilder {
     inputs: Vec<u16>,
     outputs: Vec<u16>,
     contracts: Vec<InputContract>,
+    regions: Vec<RegionRecord>,
     labels: String,
     model_name: String,
 }
@@ -150,6 +151,11 @@ impl BlobBuilder {
             outputs: outputs.to_vec(),
             weights: weights.to_vec(),
         });
+    }
+
+    /// Lets steps run in turns; in the order of their steps.
+    pub fn region(&mut self, region: RegionRecord) {
+        self.regions.push(region);
     }
 
     /// Adds graph inputs.
@@ -224,6 +230,10 @@ impl BlobBuilder {
             (SectionKind::Parameters, true, parameters.concat()),
             (SectionKind::Names, false, names.into_bytes()),
         ];
+        if !self.regions.is_empty() {
+            let regions: Vec<_> = self.regions.iter().map(RegionRecord::emit).collect();
+            sections.push((SectionKind::Regions, true, regions.concat()));
+        }
         if !self.labels.is_empty() {
             sections.push((SectionKind::Labels, false, self.labels.clone().into_bytes()));
         }

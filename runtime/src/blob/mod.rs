@@ -38,13 +38,13 @@
 //!
 //! A section is *records times stride* bytes. Sections overlap neither each other nor the header nor the table. Each kind stands
 //! at most once, but for [`SectionKind::Weights`], which may stand several times (one for each memory that holds weights); a section
-//! that is missing has no records. Records: [`TensorRecord`], [`WeightRecord`], [`StepRecord`], [`InputContract`]; their stride is at least
+//! that is missing has no records. Records: [`TensorRecord`], [`WeightRecord`], [`StepRecord`], [`RegionRecord`], [`InputContract`]; their stride is at least
 //! the bytes of the record. Operands are `u16` (stride 2), parameters are `u32` words laid out by the operator ([`crate::ops`],
 //! stride 4); weights, names and labels are bytes (stride 1).
 //!
 //! # How it runs
 //!
-//! Steps run in order. A step's operands stand one after the other in the operand section: indices of its input tensors, of its one
+//! Steps run in order, those of a [region](RegionRecord) in turns. A step's operands stand one after the other in the operand section: indices of its input tensors, of its one
 //! output tensor (both into the tensor section) and of its weights (into the weight-record section). The first operands of that
 //! section are the graph inputs, then the graph outputs: tensors in [`Space::Arena`].
 //!
@@ -69,8 +69,12 @@ mod record;
 pub use crc::crc32;
 #[cfg(feature = "host")]
 pub use emit::{BlobBuilder, EmitError};
+pub use packing::{folded_bias, is_narrow, unfolded_bias};
 pub use parse::{Blob, Header, Layout, Requirements, Section, requirements};
-pub use record::{DType, InputContract, Packing, SectionKind, Space, StepRecord, TensorRecord, WeightRecord};
+pub(crate) use record::product;
+pub use record::{
+    DType, InputContract, Packing, RegionRecord, SectionKind, Space, StepRecord, TensorRecord, WeightRecord,
+};
 
 /// First four bytes of a blob.
 pub const MAGIC: [u8; 4] = *b"TUCA";

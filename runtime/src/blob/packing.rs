@@ -1,7 +1,7 @@
 //! The order of a linear layer's weights in a blob: an index function for each [`Packing`].
 //!
 //! Takes the number of a weight, output `o` and position `k` in the layer's inner product, which is `depth` long; gives where it is stored. A
-//! packing fills outputs and depth up with zero weights to whole blocks. A layer whose weights are packed stores `bias - zero point * sum of
+//! packing fills outputs and depth up with zero bytes to whole blocks. A layer whose weights are packed stores `bias - zero point * sum of
 //! weights` instead of its bias, so that kernels need not subtract the input's zero point; padding then counts as values, not as nothing.
 
 use super::record::Packing;
@@ -11,6 +11,8 @@ use super::record::Packing;
 enum Form {
     /// The byte is the weight.
     Plain,
+    /// The byte is the weight plus 128, modulo 256.
+    Offset,
     /// The byte is the high one of `256 * weight + partner`: one less than the weight where the partner is negative.
     High {
         /// Index of the partner.
@@ -18,16 +20,37 @@ enum Form {
     },
 }
 
+/// The bias that is stored with packed weights of one output: `bias - zero_point * sum of weights`, modulo 2^32.
+pub fn folded_bias(weights: impl Iterator<Item = i8>, zero_point: i32, bias: i32) -> i32 {
+    bias.wrapping_sub(zero_point.wrapping_mul(sum(weights)))
+}
+
+/// The bias that [`folded_bias`] was given.
+pub fn unfolded_bias(weights: impl Iterator<Item = i8>, zero_point: i32, stored: i32) -> i32 {
+    stored.wrapping_add(zero_point.wrapping_mul(sum(weights)))
+}
+
+fn sum(weights: impl Iterator<Item = i8>) -> i32 {
+    weights.fold(0, |sum: i32, weight| sum.wrapping_add(weight.into()))
+}
+
+/// Whether an output is narrow: its sum of products with inputs of 8 bits and its folded bias stay below 2^23 in magnitude, also on the way.
+pub fn is_narrow(weights: impl Iterator<Item = i8>, folded: i32) -> bool {
+    let most = weights.fold(0u64, |most, weight| most.saturating_add(weight.unsigned_abs().into()));
+    most.saturating_mul(128).saturating_add(folded.unsigned_abs().into()) < 1 << 23
+}
+
 impl Packing {
     /// Outputs and positions of a block; both are powers of two.
     pub const fn block(self) -> (usize, usize) {
         match self {
             Self::Rows => (1, 1),
-            Self::Pairs => (2, 4),
+            Self::Pairs | Self::Blocks2x4 => (2, 4),
             Self::PairQuads => (4, 4),
             Self::Blocks4x16 => (4, 16),
             Self::Blocks8x16 => (8, 16),
-            Self::Columns8 => (8, 1),
+            Self::Columns8 => (8, 2),
+            Self::Offset4 | Self::HalfOffset4 => (4, 8),
         }
     }
 
@@ -45,10 +68,18 @@ impl Packing {
         let block =
             o.wrapping_sub(lane).wrapping_mul(padded).wrapping_add(k.wrapping_sub(at).wrapping_mul(lanes));
         match self {
-            Self::Rows | Self::Blocks4x16 | Self::Blocks8x16 => {
+            Self::Rows | Self::Blocks2x4 | Self::Blocks4x16 | Self::Blocks8x16 => {
                 (block.wrapping_add(lane.wrapping_mul(step)).wrapping_add(at), Form::Plain)
             }
-            Self::Columns8 => (block.wrapping_add(lane), Form::Plain),
+            Self::Columns8 | Self::Offset4 | Self::HalfOffset4 => {
+                let plain = match self {
+                    Self::Columns8 => true,
+                    Self::Offset4 => false,
+                    _ => lane & 1 == 1,
+                };
+                let form = if plain { Form::Plain } else { Form::Offset };
+                (block.wrapping_add(at.wrapping_mul(lanes)).wrapping_add(lane), form)
+            }
             // Word `at % 2` of each pair of outputs, halfword `at / 2`; the even output is the high byte.
             Self::Pairs | Self::PairQuads => {
                 let word = (at & 1).wrapping_mul(lanes >> 1).wrapping_add(lane >> 1);
@@ -64,6 +95,7 @@ impl Packing {
         let byte = *stored.get(at)?;
         Some(match form {
             Form::Plain => byte,
+            Form::Offset => byte.wrapping_sub(i8::MIN),
             Form::High { low } => byte.wrapping_add(i8::from(*stored.get(low)? < 0)),
         })
     }
@@ -85,6 +117,7 @@ impl Packing {
                     let (at, form) = self.place(depth, o, k);
                     let borrow = match form {
                         Form::Plain => 0,
+                        Form::Offset => i8::MIN,
                         Form::High { low } => i8::from(*stored.get(low)? < 0),
                     };
                     if matches!(form, Form::High { .. }) == high {
@@ -101,13 +134,16 @@ impl Packing {
 mod tests {
     use super::*;
 
-    const ALL: [Packing; 6] = [
+    const ALL: [Packing; 9] = [
         Packing::Rows,
         Packing::Pairs,
         Packing::PairQuads,
         Packing::Blocks4x16,
         Packing::Blocks8x16,
         Packing::Columns8,
+        Packing::Blocks2x4,
+        Packing::Offset4,
+        Packing::HalfOffset4,
     ];
 
     #[test]
@@ -145,9 +181,27 @@ mod tests {
     }
 
     #[test]
+    fn a_folded_bias_is_found_again_and_narrow_sums_stay_narrow() {
+        for zero_point in [-128, -3, 0, 127] {
+            for bias in [0, -5, i32::MAX, i32::MIN] {
+                let weights = [1i8, -128, 127, 9].into_iter();
+                let folded = folded_bias(weights.clone(), zero_point, bias);
+                assert_eq!(folded, bias.wrapping_sub(9 * zero_point));
+                assert_eq!(unfolded_bias(weights, zero_point, folded), bias);
+            }
+        }
+        // 128 * (127 + 128) = 32640.
+        let weights = [127i8, -128].into_iter();
+        assert!(is_narrow(weights.clone(), (1 << 23) - 32641));
+        assert!(!is_narrow(weights.clone(), (1 << 23) - 32640));
+        assert!(!is_narrow(weights.clone(), -(1 << 23) + 32640));
+        assert!(!is_narrow(weights, i32::MIN));
+    }
+
+    #[test]
     fn wrong_lengths_are_refused() {
         assert_eq!(Packing::Rows.pack(&[1, 2], 1, 2, &mut [0; 3]), None);
         assert_eq!(Packing::Pairs.pack(&[1, 2], 1, 3, &mut [0; 8]), None);
-        assert_eq!(Packing::Columns8.weight(&[0; 8], 1, 8, 0), None);
+        assert_eq!(Packing::Columns8.weight(&[0; 16], 1, 8, 0), None);
     }
 }

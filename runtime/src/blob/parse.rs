@@ -4,10 +4,10 @@
 //! structure's checksum show to be wrong. What records mean is judged by [`crate::Model::load`].
 
 use super::crc::Crc;
-use super::record::{SectionKind, u16_at, u32_at};
+use super::record::{SectionKind, product, u16_at, u32_at};
 use super::{
-    BLOB_ALIGN, HEADER_BYTES, InputContract, KNOWN_FEATURES, MAGIC, MAJOR, MAX_SECTIONS, SECTION_ENTRY_BYTES,
-    StepRecord, TensorRecord, WeightRecord,
+    BLOB_ALIGN, HEADER_BYTES, InputContract, KNOWN_FEATURES, MAGIC, MAJOR, MAX_SECTIONS, RegionRecord,
+    SECTION_ENTRY_BYTES, StepRecord, TensorRecord, WeightRecord,
 };
 use crate::error::{Error, ErrorKind};
 
@@ -127,16 +127,18 @@ impl Section {
 
     /// All its bytes.
     pub fn bytes<'m>(&self, blob: &'m [u8]) -> Option<&'m [u8]> {
-        let length = (self.count as usize).checked_mul(self.stride as usize)?;
+        let length = product(self.count, self.stride)? as usize;
         blob.get(self.offset as usize..)?.get(..length)
     }
 
-    /// Record `index`, from its first byte to the end of the section.
+    /// Record `index`, from its first byte on. Of a section that lies in the blob, as those of a [`Blob`] do, it does not wrap; else what it
+    /// gives is still bytes of the blob.
+    #[inline]
     fn record<'m>(&self, blob: &'m [u8], index: u32) -> Option<&'m [u8]> {
         if index >= self.count {
             return None;
         }
-        self.bytes(blob)?.get((index as usize).checked_mul(self.stride as usize)?..)
+        blob.get((self.offset as usize).wrapping_add((index as usize).wrapping_mul(self.stride as usize))..)
     }
 }
 
@@ -153,6 +155,29 @@ pub struct Layout {
     pub steps: Section,
     operands: Section,
     parameters: Section,
+    /// [`RegionRecord`]s.
+    pub regions: Section,
+    /// The first one of kind [`SectionKind::Weights`].
+    constants: Section,
+}
+
+/// The sections that are read in place at every step.
+#[derive(Clone, Copy, Debug, Default)]
+struct Arrays<'m> {
+    operands: &'m [u16],
+    parameters: &'m [u32],
+    constants: &'m [u8],
+}
+
+impl<'m> Arrays<'m> {
+    fn new(bytes: &'m [u8], layout: &Layout) -> Self {
+        let of = |section: &Section| section.bytes(bytes).unwrap_or_default();
+        Self {
+            operands: bytemuck::try_cast_slice(of(&layout.operands)).unwrap_or_default(),
+            parameters: bytemuck::try_cast_slice(of(&layout.parameters)).unwrap_or_default(),
+            constants: of(&layout.constants),
+        }
+    }
 }
 
 /// A blob whose sections lie inside it.
@@ -160,6 +185,7 @@ pub struct Layout {
 pub struct Blob<'m> {
     bytes: &'m [u8],
     layout: Layout,
+    arrays: Arrays<'m>,
 }
 
 impl<'m> Blob<'m> {
@@ -186,10 +212,13 @@ impl<'m> Blob<'m> {
             steps: empty,
             operands: empty,
             parameters: empty,
+            constants: empty,
+            regions: empty,
         };
-        let mut blob = Self { bytes, layout };
+        let mut blob = Self { bytes, layout, arrays: Arrays::default() };
         header.check(bytes)?;
         blob.place_sections()?;
+        blob.arrays = Arrays::new(bytes, &blob.layout);
         // Few sections, none on another: the checksum costs one pass over the blob, whatever the table says.
         let computed = blob.structure_crc();
         if computed != header.structure_crc {
@@ -202,7 +231,7 @@ impl<'m> Blob<'m> {
     /// safe.
     #[cfg(feature = "host")]
     pub(crate) fn from_parts(bytes: &'m [u8], layout: Layout) -> Self {
-        Self { bytes, layout }
+        Self { bytes, layout, arrays: Arrays::new(bytes, &layout) }
     }
 
     fn place_sections(&mut self) -> Result<(), Error> {
@@ -234,13 +263,14 @@ impl<'m> Blob<'m> {
                 }
                 continue;
             };
-            if kind == SectionKind::Regions || (kind == SectionKind::Golden && section.critical == 1) {
+            if kind == SectionKind::Golden && section.critical == 1 {
                 return Err(Error::new(ErrorKind::UnknownSection, u32::from(section.kind)));
             }
             let stride = kind.record_bytes();
             let fits = if kind.grows() { section.stride >= stride } else { section.stride == stride };
             let bit = 1u32 << section.kind.min(31);
-            if !fits || (seen & bit != 0 && kind != SectionKind::Weights) {
+            let repeated = seen & bit != 0;
+            if !fits || (repeated && kind != SectionKind::Weights) {
                 return Err(wrong);
             }
             seen |= bit;
@@ -250,6 +280,8 @@ impl<'m> Blob<'m> {
                 SectionKind::Steps => self.layout.steps = section,
                 SectionKind::Operands => self.layout.operands = section,
                 SectionKind::Parameters => self.layout.parameters = section,
+                SectionKind::Weights if !repeated => self.layout.constants = section,
+                SectionKind::Regions => self.layout.regions = section,
                 _ => {}
             }
         }
@@ -301,6 +333,17 @@ impl<'m> Blob<'m> {
         StepRecord::parse(self.layout.steps.record(self.bytes, u32::from(index))?)
     }
 
+    /// Region `index`; `None` if there is none or its record is invalid.
+    pub fn region(&self, index: u32) -> Option<RegionRecord> {
+        RegionRecord::parse(self.layout.regions.record(self.bytes, index)?)
+    }
+
+    /// The region that begins with step `first`.
+    pub fn region_at(&self, first: u16) -> Option<RegionRecord> {
+        let mut regions = (0..self.layout.regions.count).map_while(|index| self.region(index));
+        regions.find(|region| region.first == first)
+    }
+
     /// Number of steps.
     pub fn step_count(&self) -> u32 {
         self.layout.steps.count
@@ -308,21 +351,55 @@ impl<'m> Blob<'m> {
 
     /// Operand `index`, counted over all steps.
     pub fn operand(&self, index: u32) -> Option<u16> {
-        u16_at(self.layout.operands.record(self.bytes, index)?, 0)
+        self.arrays.operands.get(index as usize).copied()
+    }
+
+    /// Operands from `first` on, `count` of them where there are as many.
+    #[inline]
+    pub(crate) fn operands(&self, first: u32, count: usize) -> &'m [u16] {
+        let rest = self.arrays.operands.get(first as usize..).unwrap_or_default();
+        rest.get(..count).unwrap_or(rest)
+    }
+
+    /// Tensor `index` of a blob whose tensors were all found valid.
+    #[inline(always)]
+    pub(crate) fn tensor_again(&self, index: u16) -> Option<TensorRecord> {
+        TensorRecord::parse_again(self.layout.tensors.record(self.bytes, u32::from(index))?)
     }
 
     /// `count` parameter words from `first`.
+    #[inline]
     pub fn parameters(&self, first: u32, count: u16) -> Option<&'m [u32]> {
-        let words: &[u32] = bytemuck::try_cast_slice(self.layout.parameters.bytes(self.bytes)?).ok()?;
-        words.get(first as usize..)?.get(..usize::from(count))
+        self.arrays.parameters.get(first as usize..)?.get(..usize::from(count))
     }
 
     /// The bytes of a weight, without slack; `None` if it does not lie, slack included, in its section.
     pub fn weight_bytes(&self, record: &WeightRecord) -> Option<&'m [u8]> {
-        let section = self.weight_sections().nth(usize::from(record.section))?.bytes(self.bytes)?;
-        let length = (record.elements as usize).checked_mul(record.dtype.bytes())?;
-        let readable = section.get(record.offset as usize..)?;
-        readable.get(..length.checked_add(record.slack as usize)?)?.get(..length)
+        let bytes = self.weight_bytes_again(record)?;
+        let beyond = self.weight_section(record)?.get(record.offset as usize..)?.get(bytes.len()..)?;
+        (beyond.len() >= record.slack as usize).then_some(bytes)
+    }
+
+    /// The bytes of a weight whose slack was found to lie in its section.
+    #[inline]
+    pub(crate) fn weight_bytes_again(&self, record: &WeightRecord) -> Option<&'m [u8]> {
+        let length = product(record.elements, record.dtype.bytes() as u32)? as usize;
+        self.weight_section(record)?.get(record.offset as usize..)?.get(..length)
+    }
+
+    /// The section of a weight; the rule is one section.
+    #[inline]
+    fn weight_section(&self, record: &WeightRecord) -> Option<&'m [u8]> {
+        match record.section {
+            0 => Some(self.arrays.constants),
+            further => self.further_section(further),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn further_section(&self, index: u16) -> Option<&'m [u8]> {
+        self.weight_sections().nth(usize::from(index))?.bytes(self.bytes)
     }
 
     fn weight_sections(&self) -> impl Iterator<Item = Section> + use<'m> {
@@ -412,7 +489,10 @@ impl<'m> Requirements<'m> {
     /// Operation codes of the steps, in order, with repetitions.
     pub fn operations(&self) -> impl Iterator<Item = u16> + use<'m> {
         let (bytes, steps) = (self.bytes, self.steps);
-        (0..steps.count).map_while(move |index| u16_at(steps.record(bytes, index)?, 0))
+        let section = steps.bytes(bytes).unwrap_or_default();
+        (0..steps.count).map_while(move |index| {
+            u16_at(section.get((index as usize).checked_mul(steps.stride as usize)?..)?, 0)
+        })
     }
 }
 

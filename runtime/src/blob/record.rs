@@ -16,6 +16,27 @@ fn u8_at(bytes: &[u8], at: usize) -> Option<u8> {
     bytes.get(at).copied()
 }
 
+/// The first `N` words of a record. Records are read at every step: in one piece where they lie at a multiple of 4.
+#[inline(always)]
+fn words<const N: usize>(record: &[u8]) -> Option<[u32; N]> {
+    let bytes = record.get(..N.checked_mul(4)?)?;
+    match bytemuck::try_cast_slice::<u8, u32>(bytes) {
+        Ok(words) => words.first_chunk().copied(),
+        Err(_) => scattered_words(bytes),
+    }
+}
+
+/// The first `N` words of a record that lies elsewhere, as strides of later versions may have it.
+#[cold]
+#[inline(never)]
+fn scattered_words<const N: usize>(bytes: &[u8]) -> Option<[u32; N]> {
+    let mut words = [0; N];
+    for (word, bytes) in words.iter_mut().zip(bytes.as_chunks().0) {
+        *word = u32::from_le_bytes(*bytes);
+    }
+    Some(words)
+}
+
 fn shape_at(bytes: &[u8], at: usize) -> Option<[u32; MAX_RANK]> {
     Some([
         u32_at(bytes, at)?,
@@ -30,6 +51,12 @@ fn is_shape(rank: u8, shape: &[u32; MAX_RANK]) -> bool {
     let rank = usize::from(rank);
     (1..=MAX_RANK).contains(&rank)
         && shape.iter().enumerate().all(|(axis, &extent)| if axis < rank { extent > 0 } else { extent == 1 })
+}
+
+/// `a * b`; `None` if it passes `u32`. Halfwords, the rule, take no long multiplication.
+#[inline]
+pub(crate) fn product(a: u32, b: u32) -> Option<u32> {
+    if (a | b) >> 16 == 0 { Some(a.wrapping_mul(b)) } else { a.checked_mul(b) }
 }
 
 /// Writes the fields of a record one after the other.
@@ -78,7 +105,7 @@ pub enum SectionKind {
     Labels = 8,
     /// One [`InputContract`] for each graph input, then for each graph output. Optional.
     Contracts = 9,
-    /// Regions over steps (row tiles, recurrences). Reserved: a 1.0 reader refuses it.
+    /// [`RegionRecord`]s, in the order of their steps. Critical.
     Regions = 10,
     /// Golden inputs and outputs for a self-test. Reserved.
     Golden = 11,
@@ -110,9 +137,10 @@ impl SectionKind {
             Self::WeightRecords => WeightRecord::BYTES as u32,
             Self::Steps => StepRecord::BYTES as u32,
             Self::Contracts => InputContract::BYTES as u32,
+            Self::Regions => RegionRecord::BYTES as u32,
             Self::Operands => 2,
             Self::Parameters => 4,
-            Self::Weights | Self::Names | Self::Labels | Self::Regions | Self::Golden => 1,
+            Self::Weights | Self::Names | Self::Labels | Self::Golden => 1,
         }
     }
 
@@ -221,8 +249,14 @@ pub enum Packing {
     Blocks4x16 = 3,
     /// Sixteen positions of each of eight outputs: for Helium.
     Blocks8x16 = 4,
-    /// Eight outputs of each position: for cores without vectors.
+    /// Eight outputs of each position, positions in pairs: for convolutions on cores without vectors.
     Columns8 = 5,
+    /// Four positions of each of two outputs: for the DSP extension where `Pairs` does not fit.
+    Blocks2x4 = 6,
+    /// Four outputs of each position, each weight plus 128: for dense layers on Armv6-M.
+    Offset4 = 7,
+    /// Four outputs of each position, the weights of the first and third plus 128: for dense layers on Armv7-M.
+    HalfOffset4 = 8,
 }
 
 impl Packing {
@@ -235,6 +269,9 @@ impl Packing {
             3 => Some(Self::Blocks4x16),
             4 => Some(Self::Blocks8x16),
             5 => Some(Self::Columns8),
+            6 => Some(Self::Blocks2x4),
+            7 => Some(Self::Offset4),
+            8 => Some(Self::HalfOffset4),
             _ => None,
         }
     }
@@ -250,7 +287,7 @@ impl Packing {
 /// | 3 | `u8` | zero |
 /// | 4 | `[u32; 4]` | extent of each axis, unused ones 1; images are `[n, h, w, c]`; the last axis is contiguous |
 /// | 20 | `u32` | offset in its space, divisible by the arena alignment |
-/// | 24 | `u16` | rows of the window that is kept in memory, 0 = all (1.0 refuses others) |
+/// | 24 | `u16` | rows of the window that is kept in memory, 0 = all; others only between the steps of a [region](RegionRecord) |
 /// | 26 | `u16` | slack: bytes behind the tensor that a kernel may read |
 /// | 28 | `u32` | bits of the binary32 scale (1.0 for float tensors) |
 /// | 32 | `i32` | zero point |
@@ -284,18 +321,26 @@ impl TensorRecord {
     /// Reads a record. `None`: too short, unknown number of an enumeration, impossible shape, or a reserved byte that is not 0.
     /// What it is a view of is read by [`TensorRecord::viewed`].
     pub fn parse(record: &[u8]) -> Option<Self> {
-        let tensor = Self {
-            space: Space::parse(u8_at(record, 0)?)?,
-            dtype: DType::parse(u8_at(record, 1)?)?,
-            rank: u8_at(record, 2)?,
-            shape: shape_at(record, 4)?,
-            offset: u32_at(record, 20)?,
-            window_rows: u16_at(record, 24)?,
-            slack: u16_at(record, 26)?,
-            scale_bits: u32_at(record, 28)?,
-            zero_point: u32_at(record, 32)?.cast_signed(),
-        };
+        let tensor = Self::parse_again(record)?;
         (u8_at(record, 3)? == 0 && is_shape(tensor.rank, &tensor.shape)).then_some(tensor)
+    }
+
+    /// Reads a record that [`TensorRecord::parse`] has accepted: shape and reserved byte are not judged again.
+    #[inline(always)]
+    pub(super) fn parse_again(record: &[u8]) -> Option<Self> {
+        let [kind, a, b, c, d, offset, window, scale_bits, zero_point] = words(record)?;
+        let [space, dtype, rank, _] = kind.to_le_bytes();
+        Some(Self {
+            space: Space::parse(space)?,
+            dtype: DType::parse(dtype)?,
+            rank,
+            shape: [a, b, c, d],
+            offset,
+            window_rows: window as u16,
+            slack: (window >> 16) as u16,
+            scale_bits,
+            zero_point: zero_point.cast_signed(),
+        })
     }
 
     /// The number of the tensor that a record's tensor is a view of; `None` if it is no view.
@@ -321,17 +366,40 @@ impl TensorRecord {
 
     /// Number of elements; `None` if it passes `u32`.
     pub fn elements(&self) -> Option<usize> {
-        let mut elements = 1u32;
-        for &extent in &self.shape {
-            elements = elements.checked_mul(extent)?;
-        }
-        Some(elements as usize)
+        let [a, b, c, d] = self.shape;
+        Some(product(product(a, b)?, product(c, d)?)? as usize)
     }
 
     /// Number of bytes, without slack; `None` if it passes `u32`.
     pub fn bytes(&self) -> Option<usize> {
         let elements = u32::try_from(self.elements()?).ok()?;
-        Some(elements.checked_mul(self.dtype.bytes() as u32)? as usize)
+        Some(product(elements, self.dtype.bytes() as u32)? as usize)
+    }
+
+    /// As [`TensorRecord::stored_bytes`], of a tensor that was found to have them.
+    #[inline]
+    pub(crate) fn bytes_again(&self) -> usize {
+        let shape =
+            if self.window_rows == 0 { self.shape } else { self.shape_of_rows(self.window_rows.into()) };
+        let elements = shape.iter().fold(1u32, |product, &extent| product.wrapping_mul(extent));
+        elements.wrapping_mul(self.dtype.bytes() as u32) as usize
+    }
+
+    /// Number of bytes in memory, without slack: those of the window, of a tensor that is never whole there. `None` as [`TensorRecord::bytes`], and
+    /// for a window of more rows than the tensor has, or of what is no single image.
+    pub fn stored_bytes(&self) -> Option<usize> {
+        if self.window_rows == 0 {
+            return self.bytes();
+        }
+        let [images, rows, ..] = self.shape;
+        let window = Self { shape: self.shape_of_rows(self.window_rows.into()), ..*self };
+        let legal = self.rank == 4 && images == 1 && u32::from(self.window_rows) <= rows;
+        if legal { window.bytes() } else { None }
+    }
+
+    fn shape_of_rows(&self, rows: u32) -> [u32; MAX_RANK] {
+        let [images, _, columns, channels] = self.shape;
+        [images, rows, columns, channels]
     }
 
     /// Its axes, without the unused ones.
@@ -345,10 +413,10 @@ impl TensorRecord {
 /// | offset | type | field |
 /// |---|---|---|
 /// | 0 | `u16` | which section of kind `Weights`, counted from 0 in table order |
-/// | 2 | `u8` | [`Packing`] |
+/// | 2 | `u8` | [`Packing`]; [`Packing::Rows`] but for weights `i8` |
 /// | 3 | `u8` | [`DType`] |
 /// | 4 | `u32` | offset in that section, divisible by 16 |
-/// | 8 | `u32` | number of elements |
+/// | 8 | `u32` | number of elements, with those that fill blocks of the packing up |
 /// | 12 | `u32` | slack: bytes behind it that a kernel may read; they lie in the section |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WeightRecord {
@@ -372,14 +440,10 @@ impl WeightRecord {
 
     /// Reads a record. `None`: too short, or unknown number of an enumeration.
     pub fn parse(record: &[u8]) -> Option<Self> {
-        Some(Self {
-            section: u16_at(record, 0)?,
-            packing: Packing::parse(u8_at(record, 2)?)?,
-            dtype: DType::parse(u8_at(record, 3)?)?,
-            offset: u32_at(record, 4)?,
-            elements: u32_at(record, 8)?,
-            slack: u32_at(record, 12)?,
-        })
+        let [kind, offset, elements, slack] = words(record)?;
+        let [.., packing, dtype] = kind.to_le_bytes();
+        let (packing, dtype) = (Packing::parse(packing)?, DType::parse(dtype)?);
+        Some(Self { section: kind as u16, packing, dtype, offset, elements, slack })
     }
 
     /// The record as bytes.
@@ -437,18 +501,21 @@ impl StepRecord {
 
     /// Reads a record. `None`: too short, or the reserved byte is not 0.
     pub fn parse(record: &[u8]) -> Option<Self> {
+        let [kind, counts, operands_at, parameters_at, scratch_at, scratch_bytes] = words(record)?;
+        let [.., reserved, inputs] = kind.to_le_bytes();
+        let [outputs, weights, ..] = counts.to_le_bytes();
         let step = Self {
-            op: u16_at(record, 0)?,
-            inputs: u8_at(record, 3)?,
-            outputs: u8_at(record, 4)?,
-            weights: u8_at(record, 5)?,
-            parameters: u16_at(record, 6)?,
-            operands_at: u32_at(record, 8)?,
-            parameters_at: u32_at(record, 12)?,
-            scratch_at: u32_at(record, 16)?,
-            scratch_bytes: u32_at(record, 20)?,
+            op: kind as u16,
+            inputs,
+            outputs,
+            weights,
+            parameters: (counts >> 16) as u16,
+            operands_at,
+            parameters_at,
+            scratch_at,
+            scratch_bytes,
         };
-        (u8_at(record, 2)? == 0).then_some(step)
+        (reserved == 0).then_some(step)
     }
 
     /// The record as bytes.
@@ -463,6 +530,55 @@ impl StepRecord {
             .put(&self.scratch_at.to_le_bytes())
             .put(&self.scratch_bytes.to_le_bytes())
             .bytes
+    }
+}
+
+/// Steps that run some rows at a time, each on what the one before it has just written, 12 bytes.
+///
+/// | offset | type | field |
+/// |---|---|---|
+/// | 0 | `u16` | kind: 1, row tiles; no other is defined |
+/// | 2 | `u16` | index of the first step |
+/// | 4 | `u16` | number of steps, 2 to [`crate::region::MAX_STEPS`] |
+/// | 6 | `u16` | rows of the last step's output that are written at a time |
+/// | 8 | `u32` | zero |
+///
+/// Each step but the first reads the output of the one before it, which stands in memory as a window of its rows: after rows that no later
+/// step reads have left at its start, new ones are written behind the others. All memory of a region is in use at once; but the last
+/// output may lie in the place of the first input where every row is read before it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegionRecord {
+    /// Index of the first step.
+    pub first: u16,
+    /// Number of steps.
+    pub count: u16,
+    /// Rows of the last output a tile.
+    pub rows: u16,
+}
+
+impl RegionRecord {
+    /// Bytes of the record.
+    pub const BYTES: usize = 12;
+    const ROW_TILES: u16 = 1;
+
+    /// Reads a record. `None`: too short, unknown kind, or a reserved byte that is not 0.
+    pub fn parse(record: &[u8]) -> Option<Self> {
+        let region = Self { first: u16_at(record, 2)?, count: u16_at(record, 4)?, rows: u16_at(record, 6)? };
+        (u16_at(record, 0)? == Self::ROW_TILES && u32_at(record, 8)? == 0).then_some(region)
+    }
+
+    /// The record as bytes.
+    #[cfg(feature = "host")]
+    pub fn emit(&self) -> [u8; Self::BYTES] {
+        [Self::ROW_TILES, self.first, self.count, self.rows, 0, 0]
+            .iter()
+            .fold(Writer::new(), |writer, word| writer.put(&word.to_le_bytes()))
+            .bytes
+    }
+
+    /// The step behind its last.
+    pub fn end(&self) -> u16 {
+        self.first.saturating_add(self.count)
     }
 }
 

@@ -138,7 +138,8 @@ impl Operator for AddI8 {
         let zero_points = [step.input(0)?.zero_point, step.input(1)?.zero_point, step.output(0)?.zero_point];
         let views = step.views::<2>(memory)?;
         let [_, second] = views.inputs;
-        backend.add_i8(&p, zero_points, in_place(&views.inputs, views.output)?, elements(second?)?)
+        let values = in_place(&views.inputs, views.output)?;
+        backend.add_i8(&p, zero_points, values, elements(second?)?, views.scratch)
     }
 }
 

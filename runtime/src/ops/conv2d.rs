@@ -1,14 +1,15 @@
 //! Two-dimensional convolution of images `[n, h, w, c]`: strides, dilation, padding of each side, groups.
 
 use super::linear::{self, Float, Integer};
-use super::operands::{Family, apart, ends, integers, integers_mut, maybe_in_place};
-use super::window::Window;
+use super::operands::{Family, apart, ends, integers, integers_mut, maybe_in_place, tile};
+use super::window::{Axis, Window};
 use super::{OpCode, Operator};
 use crate::arena::Memory;
-use crate::backend::Backend;
-use crate::blob::TensorRecord;
+use crate::backend::{Backend, Integers, IntegersMut};
+use crate::blob::{DType, TensorRecord};
 use crate::error::ErrorKind;
 use crate::model::Step;
+use crate::region::Rows;
 
 /// Parameters of [`crate::ops::OpCode::Conv2dI8`] and its families, and of the depthwise convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +103,7 @@ impl Parameters {
 
 impl Parameters {
     /// The windows of a step.
-    pub(super) fn window(&self, input: &TensorRecord, output: &TensorRecord) -> Result<Window, ErrorKind> {
+    pub(crate) fn window(&self, input: &TensorRecord, output: &TensorRecord) -> Result<Window, ErrorKind> {
         Window::new(
             input,
             output,
@@ -111,6 +112,14 @@ impl Parameters {
             [self.dilation_h, self.dilation_w],
             [self.pad_top, self.pad_left, self.pad_bottom, self.pad_right],
         )
+    }
+}
+
+impl Parameters {
+    /// The row axis of a step that has one image.
+    pub(super) fn rows(&self, step: &Step<'_>) -> Option<Axis> {
+        let window = self.window(&step.input(0)?, &step.output(0)?).ok()?;
+        (window.batch == 1).then_some(window.rows)
     }
 }
 
@@ -162,6 +171,18 @@ impl Operator for Conv2dI8 {
         let (input, output, scratch) = maybe_in_place(step.views(memory)?)?;
         backend.conv2d_i8(&window, p.groups as usize, &linear, input, output, scratch)
     }
+
+    fn rows(step: &Step<'_>) -> Option<Axis> {
+        Parameters::parse(step.parameters())?.rows(step)
+    }
+
+    fn run_rows<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>, rows: &Rows) -> Option<()> {
+        let p = Parameters::parse(step.parameters())?;
+        let window = p.window(&step.input(0)?, &step.output(0)?).ok()?;
+        let linear = Integer::of(step, p.act_min, p.act_max)?;
+        let (part, input, output, scratch) = tile(&window, rows, step.views(memory)?)?;
+        backend.conv2d_i8(&part, p.groups as usize, &linear, Some(input), output, scratch)
+    }
 }
 
 /// [`OpCode::Conv2dI16`].
@@ -184,6 +205,33 @@ impl Operator for Conv2dI16 {
         let input = integers(from.dtype, input?)?;
         let output = integers_mut(to.dtype, views.output)?;
         backend.conv2d_i16(&window, p.groups as usize, &linear, input, output, views.scratch)
+    }
+
+    fn rows(step: &Step<'_>) -> Option<Axis> {
+        Parameters::parse(step.parameters())?.rows(step)
+    }
+
+    fn run_rows<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>, rows: &Rows) -> Option<()> {
+        let p = Parameters::parse(step.parameters())?;
+        let (from, to) = (step.input(0)?, step.output(0)?);
+        let window = p.window(&from, &to).ok()?;
+        let linear = Integer::of(step, p.act_min, p.act_max)?;
+        let views = step.views(memory)?;
+        let (part, input, output, scratch) = match (from.dtype, to.dtype) {
+            (DType::I16, DType::I16) => {
+                let (part, input, output, scratch) = tile(&window, rows, views)?;
+                (part, Integers::I16(input), IntegersMut::I16(output), scratch)
+            }
+            (DType::I16, _) => {
+                let (part, input, output, scratch) = tile(&window, rows, views)?;
+                (part, Integers::I16(input), IntegersMut::I8(output), scratch)
+            }
+            _ => {
+                let (part, input, output, scratch) = tile(&window, rows, views)?;
+                (part, Integers::I8(input), IntegersMut::I16(output), scratch)
+            }
+        };
+        backend.conv2d_i16(&part, p.groups as usize, &linear, input, output, scratch)
     }
 }
 
@@ -222,5 +270,17 @@ impl Operator for Conv2dF32 {
         let linear = Float::of(step, p.act_min, p.act_max)?;
         let (input, output) = apart(step.views(memory)?)?;
         backend.conv2d_f32(&window, p.groups as usize, &linear, input, output)
+    }
+
+    fn rows(step: &Step<'_>) -> Option<Axis> {
+        Parameters::parse(step.parameters())?.rows(step)
+    }
+
+    fn run_rows<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>, rows: &Rows) -> Option<()> {
+        let p = Parameters::parse(step.parameters())?;
+        let window = p.window(&step.input(0)?, &step.output(0)?).ok()?;
+        let linear = Float::of(step, p.act_min, p.act_max)?;
+        let (part, input, output, _) = tile(&window, rows, step.views(memory)?)?;
+        backend.conv2d_f32(&part, p.groups as usize, &linear, input, output)
     }
 }

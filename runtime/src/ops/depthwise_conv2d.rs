@@ -2,12 +2,15 @@
 
 use super::conv2d::check_in_place;
 use super::linear::{self, Float, Integer};
-use super::operands::{Family, apart, ends, integers, integers_mut, maybe_in_place};
+use super::operands::{Family, apart, ends, integers, integers_mut, maybe_in_place, tile};
+use super::window::Axis;
 use super::{OpCode, Operator};
 use crate::arena::Memory;
-use crate::backend::Backend;
+use crate::backend::{Backend, Integers, IntegersMut};
+use crate::blob::DType;
 use crate::error::ErrorKind;
 use crate::model::Step;
+use crate::region::Rows;
 
 pub use super::conv2d::Parameters;
 
@@ -51,6 +54,18 @@ impl Operator for DepthwiseConv2dI8 {
         let (input, output, scratch) = maybe_in_place(step.views(memory)?)?;
         backend.depthwise_conv2d_i8(&window, &linear, input, output, scratch)
     }
+
+    fn rows(step: &Step<'_>) -> Option<Axis> {
+        Parameters::parse(step.parameters())?.rows(step)
+    }
+
+    fn run_rows<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>, rows: &Rows) -> Option<()> {
+        let p = Parameters::parse(step.parameters())?;
+        let window = p.window(&step.input(0)?, &step.output(0)?).ok()?;
+        let linear = Integer::of(step, p.act_min, p.act_max)?;
+        let (part, input, output, scratch) = tile(&window, rows, step.views(memory)?)?;
+        backend.depthwise_conv2d_i8(&part, &linear, Some(input), output, scratch)
+    }
 }
 
 /// [`OpCode::DepthwiseConv2dI16`].
@@ -74,6 +89,33 @@ impl Operator for DepthwiseConv2dI16 {
         let output = integers_mut(to.dtype, views.output)?;
         backend.depthwise_conv2d_i16(&window, &linear, input, output, views.scratch)
     }
+
+    fn rows(step: &Step<'_>) -> Option<Axis> {
+        Parameters::parse(step.parameters())?.rows(step)
+    }
+
+    fn run_rows<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>, rows: &Rows) -> Option<()> {
+        let p = Parameters::parse(step.parameters())?;
+        let (from, to) = (step.input(0)?, step.output(0)?);
+        let window = p.window(&from, &to).ok()?;
+        let linear = Integer::of(step, p.act_min, p.act_max)?;
+        let views = step.views(memory)?;
+        let (part, input, output, scratch) = match (from.dtype, to.dtype) {
+            (DType::I16, DType::I16) => {
+                let (part, input, output, scratch) = tile(&window, rows, views)?;
+                (part, Integers::I16(input), IntegersMut::I16(output), scratch)
+            }
+            (DType::I16, _) => {
+                let (part, input, output, scratch) = tile(&window, rows, views)?;
+                (part, Integers::I16(input), IntegersMut::I8(output), scratch)
+            }
+            _ => {
+                let (part, input, output, scratch) = tile(&window, rows, views)?;
+                (part, Integers::I8(input), IntegersMut::I16(output), scratch)
+            }
+        };
+        backend.depthwise_conv2d_i16(&part, &linear, input, output, scratch)
+    }
 }
 
 /// [`OpCode::DepthwiseConv2dF32`].
@@ -92,5 +134,17 @@ impl Operator for DepthwiseConv2dF32 {
         let linear = Float::of(step, p.act_min, p.act_max)?;
         let (input, output) = apart(step.views(memory)?)?;
         backend.depthwise_conv2d_f32(&window, &linear, input, output)
+    }
+
+    fn rows(step: &Step<'_>) -> Option<Axis> {
+        Parameters::parse(step.parameters())?.rows(step)
+    }
+
+    fn run_rows<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>, rows: &Rows) -> Option<()> {
+        let p = Parameters::parse(step.parameters())?;
+        let window = p.window(&step.input(0)?, &step.output(0)?).ok()?;
+        let linear = Float::of(step, p.act_min, p.act_max)?;
+        let (part, input, output, _) = tile(&window, rows, step.views(memory)?)?;
+        backend.depthwise_conv2d_f32(&part, &linear, input, output)
     }
 }

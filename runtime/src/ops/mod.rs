@@ -6,8 +6,9 @@
 //! # Conventions
 //!
 //! Images are `[n, h, w, c]`. Linear integer operators take weights `i8`, bias `i32`, and for each output channel a
-//! requantisation multiplier (`i32`, Q31) and shift (`i32`, positive = left) as in [`crate::quant`]. All constants are in
-//! [`crate::blob::Packing::Rows`] order. `family` below is one of
+//! requantisation multiplier (`i32`, Q31) and shift (`i32`, positive = left) as in [`crate::quant`]. Constants are in
+//! [`crate::blob::Packing::Rows`] order; weights `i8` of a dense layer, or of a convolution in one group, may be in any other, and then stand with a bias of
+//! `bias - zp_in * sum(w)`. `family` below is one of
 //! - `i8`: input and output `i8`,
 //! - `i16`: input or output (or both) `i16`, the other may be `i8`: factors' inner values,
 //! - `f32`: all `f32`, and no multipliers,
@@ -40,8 +41,8 @@
 //!
 //! | operator | families | inputs | weights | in place |
 //! |---|---|---|---|---|
-//! | conv2d | i8 i16 f32 i4 | image | `[o][kh][kw][i/groups]`, bias `[o]`, multiplier `[o]`, shift `[o]` | no |
-//! | depthwise_conv2d | i8 i16 f32 | image | `[kh][kw][o]`, bias, multiplier, shift; output channel `k` reads input channel `k / (o / c)` | no |
+//! | conv2d | i8 i16 f32 i4 | image | `[o][kh][kw][i/groups]`, bias `[o]`, multiplier `[o]`, shift `[o]` | `i8`, see below |
+//! | depthwise_conv2d | i8 i16 f32 | image | `[kh][kw][o]`, bias, multiplier, shift; output channel `k` reads input channel `k / (o / c)` | `i8`, see below |
 //! | dense | i8 i16 f32 i4 | `[.., i]` | `[o][i]`, bias, multiplier, shift | no |
 //! | max_pool2d, average_pool2d | i8 f32 | image | none | no |
 //! | add | i8 f32 | two of equal shape | none | yes, on the first input |
@@ -51,6 +52,9 @@
 //! | softmax | i8 i16 f32 | any (`i8` for the `i16` family); over the last axis | none | yes, but for i16 |
 //! | mean2d | i8 | image; output `[n, 1, 1, c]` | none | no |
 //! | permute | 1-byte, 4-byte elements | any | none | no |
+//!
+//! A convolution may replace its input if its strides are 1 and its output has the input's extents, and with a scratch of at least the input's rows under a window
+//! ([`window::Window::kept_bytes`]). Other steps need no scratch; backends may want more ([`crate::backend::spec::select`]).
 
 pub mod add;
 pub mod conv2d;
@@ -79,10 +83,13 @@ pub use softmax::{SoftmaxF32, SoftmaxI8, SoftmaxI16};
 pub use table::TableI8;
 pub use unary::UnaryF32;
 
+pub(crate) use operands::last_axis;
+
 use crate::arena::Memory;
 use crate::backend::Backend;
 use crate::error::ErrorKind;
 use crate::model::Step;
+use crate::region::Rows;
 
 /// What the interpreter asks of an operator. One unit struct for each operation code implements it: `Conv2dI8`, `AddF32`, ...
 ///
@@ -102,6 +109,18 @@ pub trait Operator {
     /// Executes a step. `None` means that something which `check` promised does not hold; the interpreter then stops with
     /// [`ErrorKind::Internal`]. It never panics.
     fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()>;
+
+    /// The row axis of a step that may stand in a [region](crate::region): rows of its output depend on rows of its only input.
+    fn rows(step: &Step<'_>) -> Option<window::Axis> {
+        let _ = step;
+        None
+    }
+
+    /// Executes some rows of a step for which [`Operator::rows`] gives an axis. `None` as [`Operator::run`].
+    fn run_rows<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>, rows: &Rows) -> Option<()> {
+        let _ = (backend, step, memory, rows);
+        None
+    }
 }
 
 /// Operation codes: `operator << 8 | family`.

@@ -6,6 +6,8 @@ use crate::backend::{Integers, IntegersMut};
 use crate::blob::{DType, TensorRecord};
 use crate::error::ErrorKind;
 use crate::model::Step;
+use crate::ops::window::Window;
+use crate::region::Rows;
 use bytemuck::{AnyBitPattern, NoUninit, try_cast_slice, try_cast_slice_mut};
 
 /// Element types of an operation code.
@@ -97,6 +99,30 @@ pub fn integers_mut(dtype: DType, bytes: &mut [u8]) -> Option<IntegersMut<'_>> {
         DType::I16 => elements_mut(bytes).map(IntegersMut::I16),
         _ => None,
     }
+}
+
+/// Lets rows leave a window at its start; those that stay move there.
+pub fn drop_rows<T: Copy>(window: &mut [T], row: usize, rows: &Rows) -> Option<()> {
+    if rows.dropped == 0 {
+        return Some(());
+    }
+    let dropped = rows.dropped.checked_mul(row)?;
+    let end = rows.kept().checked_mul(row)?.checked_add(dropped)?;
+    window.get_mut(..end)?.copy_within(dropped.., 0);
+    Some(())
+}
+
+/// The elements that a step in a region reads and those that it writes, with its windows and its scratch.
+pub fn tile<'a, X: AnyBitPattern, Y: AnyBitPattern + NoUninit>(
+    window: &Window,
+    rows: &Rows,
+    views: Views<'a, 1>,
+) -> Option<(Window, &'a [X], &'a mut [Y], &'a mut [u8])> {
+    let (part, read, written) = window.tile(rows)?;
+    let [input] = views.inputs;
+    let output: &mut [Y] = elements_mut(views.output)?;
+    drop_rows(output, window.columns.output.checked_mul(window.outputs)?, rows)?;
+    Some((part, elements(input?)?.get(read)?, output.get_mut(written)?, views.scratch))
 }
 
 /// The one buffer that an in-place kernel works on: the output, which holds the first input.

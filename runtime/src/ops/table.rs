@@ -1,5 +1,6 @@
 //! Any function of one `i8`: entry `x + 128` of its table is the output for input `x`. It has no parameters.
 
+use super::linear::plain;
 use super::operands::{Family, ends, in_place, same_shape};
 use super::{OpCode, Operator};
 use crate::arena::Memory;
@@ -20,6 +21,9 @@ impl Operator for TableI8 {
         same_shape(&input, &output)?;
         if !step.parameters().is_empty() {
             return Err(ErrorKind::OperandCount);
+        }
+        if !plain(step) {
+            return Err(ErrorKind::Parameter);
         }
         let table = step.weight_i8(0).ok_or(ErrorKind::ElementType)?;
         if table.len() == 256 { Ok(()) } else { Err(ErrorKind::WeightLength) }

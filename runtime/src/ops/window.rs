@@ -3,8 +3,11 @@
 //! Takes extents, strides, dilations and padding; gives, for each window, the input positions under its taps. Refuses whatever would let
 //! a position leave 31 bits and whatever does not give the stated output extent.
 
-use crate::blob::TensorRecord;
+use core::ops::Range;
+
+use crate::blob::{TensorRecord, product};
 use crate::error::ErrorKind;
+use crate::region::Rows;
 
 /// One image axis and the windows along it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +47,7 @@ impl Axis {
         if kernel == 0 || stride == 0 || dilation == 0 {
             return Err(ErrorKind::Parameter);
         }
-        let reach = kernel.wrapping_sub(1).checked_mul(dilation).and_then(|taps| taps.checked_add(1));
+        let reach = product(kernel.wrapping_sub(1), dilation).and_then(|taps| taps.checked_add(1));
         let padded = input.checked_add(before).and_then(|sum| sum.checked_add(after));
         let (Some(reach), Some(padded)) = (reach, padded) else {
             return Err(ErrorKind::Parameter);
@@ -54,7 +57,7 @@ impl Axis {
         }
         // (output - 1) * stride <= free < output * stride, without a division.
         let free = padded.wrapping_sub(reach);
-        let past_last = output.checked_mul(stride).ok_or(ErrorKind::Shape)?;
+        let past_last = product(output, stride).ok_or(ErrorKind::Shape)?;
         if past_last <= free || past_last.wrapping_sub(stride) > free {
             return Err(ErrorKind::Shape);
         }
@@ -143,6 +146,30 @@ impl Window {
     #[inline]
     pub fn image(&self) -> usize {
         self.rows.input.wrapping_mul(self.columns.input).wrapping_mul(self.inputs)
+    }
+
+    /// The windows of some output rows, on the input rows that they read; elements of the input's and the output's memory that they take.
+    pub fn tile(&self, rows: &Rows) -> Option<(Self, Range<usize>, Range<usize>)> {
+        let axis = &self.rows;
+        let start = rows.from.checked_mul(axis.stride)?;
+        let end = rows.to.checked_sub(1)?.checked_mul(axis.stride)?.checked_add(axis.reach())?;
+        let (first, end) = (start.saturating_sub(axis.pad), end.saturating_sub(axis.pad).min(axis.input));
+        let part = Axis {
+            input: end.saturating_sub(first),
+            output: rows.to.checked_sub(rows.from)?,
+            pad: axis.pad.saturating_sub(start),
+            ..*axis
+        };
+        let range = |row: usize, [from, to]: [usize; 2], base: usize| {
+            Some(from.checked_sub(base)?.checked_mul(row)?..to.checked_sub(base)?.checked_mul(row)?)
+        };
+        let read = self.columns.input.checked_mul(self.inputs)?;
+        let written = self.columns.output.checked_mul(self.outputs)?;
+        // Windows in the padding alone read nothing.
+        let first = first.min(end.max(rows.input_base)).max(rows.input_base);
+        let input = range(read, [first, end.max(first)], rows.input_base)?;
+        let output = range(written, [rows.from, rows.to], rows.output_base)?;
+        Some((Self { batch: 1, rows: part, ..*self }, input, output))
     }
 
     /// Whether the output may replace the input: windows of stride 1 that give as many rows, columns and channels, and read no row

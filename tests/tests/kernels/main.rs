@@ -1,6 +1,8 @@
 //! Every operator, run through a blob, against a naive oracle on logical weights, over random shapes; and against outputs recorded from
 //! LiteRT's reference kernels.
 
+#[path = "../blob_bytes/mod.rs"]
+mod blob_bytes;
 mod litert;
 mod refusals;
 mod step;
@@ -8,7 +10,8 @@ mod step;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use step::{Bytes, Random, Step, tensor};
-use tucano::blob::DType;
+use tucano::ErrorKind;
+use tucano::blob::{DType, Packing};
 use tucano::ops::{OpCode, add, conv2d, dense, mean, permute, pool2d, softmax, unary};
 use tucano::quant;
 
@@ -119,6 +122,23 @@ prop_compose! {
         seed: u64,
     ) -> Windows {
         Windows { batch, input, kernel, stride, dilation, pads, groups, group_inputs, group_outputs, seed }
+    }
+}
+
+prop_compose! {
+    /// Windows of stride 1 that give as many rows, columns and channels as they read.
+    fn replacing(max_channels: usize)(
+        mut windows in windows(2, max_channels),
+        pads in prop::array::uniform2(any::<prop::sample::Index>()),
+    ) -> Windows {
+        windows.stride = [1, 1];
+        windows.group_outputs = windows.group_inputs;
+        for axis in 0..2 {
+            let reach = (windows.kernel[axis] - 1) * windows.dilation[axis] + 1;
+            windows.pads[axis] = pads[axis].index(reach);
+            windows.pads[axis + 2] = reach - 1 - windows.pads[axis];
+        }
+        windows
     }
 }
 
@@ -255,6 +275,46 @@ fn integer_convolution<X: Activation, Y: Activation>(
     let expected = constants.finish(&windows.convolve(&real, &weights), zero_out, bounds);
     let given: Vec<i64> = Y::values(&step.run().unwrap()).into_iter().map(Into::into).collect();
     prop_assert_eq!(given, expected);
+    if matches!(code, OpCode::Conv2dI8 | OpCode::Conv2dI16) {
+        packed(&step, fan_in, windows.groups == 1)?;
+    }
+    in_place(&step, windows)
+}
+
+/// A linear step gives the same whatever order its weights have, where it may have one.
+fn packed(step: &Step, depth: usize, allowed: bool) -> Result<(), TestCaseError> {
+    let expected = step.run().unwrap();
+    for packing in (0..=u8::MAX).filter_map(Packing::parse) {
+        let mut packed = step.packed(packing, depth);
+        if allowed || packing == Packing::Rows {
+            prop_assert_eq!(&packed.run_as(packing, 0).unwrap(), &expected, "{:?}", packing);
+            packed.weights[0].1.push(0);
+            let error = packed.run_as(packing, 0).unwrap_err();
+            prop_assert_eq!(error.kind, ErrorKind::WeightLength, "{:?}", packing);
+        } else {
+            prop_assert_eq!(packed.run_as(packing, 0).unwrap_err().kind, ErrorKind::Parameter);
+        }
+    }
+    Ok(())
+}
+
+/// A convolution gives the same in the place of its input, where it may lie there.
+fn in_place(step: &Step, windows: &Windows) -> Result<(), TestCaseError> {
+    let placed = Step { in_place: true, ..step.clone() };
+    let [reach, _] = [0, 1].map(|axis| (windows.kernel[axis] - 1) * windows.dilation[axis] + 1);
+    let kept = reach.min(windows.input[0]) * windows.input[1] * windows.groups * windows.group_inputs;
+    let (input, output) = (&step.inputs[0].0, &step.output);
+    let allowed = windows.stride == [1, 1]
+        && input.shape == output.shape
+        && windows.pads[0] < reach
+        && matches!(step.op, OpCode::Conv2dI8 | OpCode::DepthwiseConv2dI8);
+    if allowed {
+        prop_assert_eq!(placed.run_as(Packing::Rows, kept).unwrap(), step.run().unwrap());
+        prop_assert_eq!(placed.run_as(Packing::Rows, kept - 1).unwrap_err().kind, ErrorKind::Scratch);
+    } else {
+        let room = kept + input.bytes().unwrap() + output.bytes().unwrap();
+        prop_assert_eq!(placed.run_as(Packing::Rows, room).unwrap_err().kind, ErrorKind::Overlap);
+    }
     Ok(())
 }
 
@@ -292,7 +352,7 @@ fn float_convolution(windows: &Windows, code: OpCode) -> Result<(), TestCaseErro
         let expected = (sum + f64::from(bias[at % outputs])).clamp(low.into(), high.into());
         prop_assert!((f64::from(*given) - expected).abs() < 1e-5, "{} is not {}", given, expected);
     }
-    Ok(())
+    in_place(&step, windows)
 }
 
 fn integer_dense<X: Activation, Y: Activation>(
@@ -328,7 +388,7 @@ fn integer_dense<X: Activation, Y: Activation>(
     }
     let given: Vec<i64> = Y::values(&step.run().unwrap()).into_iter().map(Into::into).collect();
     prop_assert_eq!(given, constants.finish(&sums, zero_out, bounds));
-    Ok(())
+    if matches!(code, OpCode::DenseI8 | OpCode::DenseI16) { packed(&step, inputs, true) } else { Ok(()) }
 }
 
 /// Elements of each window of a pool, by output element, with the number of taps that fall on padding.
@@ -417,6 +477,17 @@ proptest! {
     #[test]
     fn conv2d_i8_of_one_group(windows in windows(1, 40)) {
         integer_convolution::<i8, i8>(&Windows { groups: 1, ..windows }, OpCode::Conv2dI8)?;
+    }
+
+    #[test]
+    fn conv2d_i8_in_place(windows in replacing(9)) {
+        integer_convolution::<i8, i8>(&windows, OpCode::Conv2dI8)?;
+    }
+
+    #[test]
+    fn depthwise_conv2d_i8_in_place(windows in replacing(1), channels in 1..40usize) {
+        let windows = Windows { groups: channels, group_inputs: 1, ..windows };
+        integer_convolution::<i8, i8>(&windows, OpCode::DepthwiseConv2dI8)?;
     }
 
     #[test]

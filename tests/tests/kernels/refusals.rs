@@ -1,8 +1,10 @@
 //! What the checks of operators refuse: each change of a good step gives its own error.
 
 use crate::step::{Bytes, Step, tensor};
-use tucano::ErrorKind::{self, ElementType, OperandCount, Parameter, Quantisation, Shape, WeightLength};
-use tucano::blob::DType;
+use tucano::ErrorKind::{
+    self, ElementType, OperandCount, Overlap, Parameter, Quantisation, Scratch, Shape, Weight, WeightLength,
+};
+use tucano::blob::{DType, Packing};
 use tucano::ops::OpCode;
 
 type Change = fn(&mut Step);
@@ -97,6 +99,88 @@ fn convolutions() {
             (ElementType, |step| step.op = OpCode::DepthwiseConv2dI8),
         ],
     );
+}
+
+/// Of one kind of order, for the operator's output channels and inner products, and only where the operator takes it.
+#[test]
+fn packed_weights() {
+    let kind = |step: &Step, packing, scratch| step.run_as(packing, scratch).map_err(|error| error.kind);
+    let step = convolution().packed(Packing::Blocks4x16, 18);
+    assert_eq!(step.weights[0].1.len(), 4 * 32);
+    assert!(kind(&step, Packing::Blocks4x16, 0).is_ok());
+    assert_eq!(kind(&step, Packing::Blocks8x16, 0), Err(WeightLength));
+    assert_eq!(kind(&step, Packing::Rows, 0), Err(WeightLength));
+    // Groups, depthwise convolutions, and constants that are no weights.
+    let mut groups = convolution();
+    groups.parameters[10] = 2;
+    groups.weights[0].1.truncate(36);
+    assert!(kind(&groups, Packing::Rows, 0).is_ok());
+    assert_eq!(kind(&groups, Packing::Columns8, 0), Err(Parameter));
+    let depthwise = Step { op: OpCode::DepthwiseConv2dI8, ..groups };
+    assert!(kind(&depthwise, Packing::Rows, 0).is_ok());
+    assert_eq!(kind(&depthwise, Packing::Columns8, 0), Err(Parameter));
+    let mut four = convolution();
+    four.op = OpCode::Conv2dI4;
+    four.weights[0] = (DType::I4x2, vec![0; 36]);
+    assert!(kind(&four, Packing::Rows, 0).is_ok());
+    assert_eq!(kind(&four, Packing::Pairs, 0), Err(Weight));
+    let table = Step {
+        op: OpCode::TableI8,
+        inputs: vec![(tensor(DType::I8, &[4], 0), vec![0; 4])],
+        output: tensor(DType::I8, &[4], 0),
+        weights: vec![(DType::I8, vec![0; 256])],
+        parameters: vec![],
+        in_place: false,
+    };
+    assert!(kind(&table, Packing::Rows, 0).is_ok());
+    assert_eq!(kind(&table, Packing::Pairs, 0), Err(Parameter));
+}
+
+/// What moves windows off the rows that they replace.
+#[test]
+fn convolutions_in_place() {
+    let good = || {
+        let mut step = convolution();
+        step.output = tensor(DType::I8, &[1, 4, 5, 2], 0);
+        step.weights = vec![(DType::I8, vec![0; 36]), words(&[0; 2]), words(&[1 << 30; 2]), words(&[-3; 2])];
+        step.parameters[..10].copy_from_slice(&[1, 1, 1, 1, 1, 1, 1, 1, 3, 3]);
+        step.in_place = true;
+        step
+    };
+    let kind = |change: Change, scratch| {
+        let mut step = good();
+        change(&mut step);
+        step.run_as(Packing::Rows, scratch).map_err(|error| error.kind)
+    };
+    // Three of the four rows.
+    assert!(kind(|_| (), 30).is_ok());
+    assert_eq!(kind(|_| (), 29).err(), Some(Scratch));
+    assert!(kind(|step| step.parameters[2..6].copy_from_slice(&[2, 0, 0, 2]), 30).is_ok());
+    // Windows that begin below rows which were overwritten, fewer rows with a stride, other channels.
+    assert_eq!(kind(|step| step.parameters[2..6].copy_from_slice(&[3, 1, 0, 1]), 640).err(), Some(Shape));
+    let tall: Change = |step| {
+        step.parameters[8] = 1;
+        step.parameters[2..6].copy_from_slice(&[1, 1, 0, 1]);
+        step.weights[0].1.truncate(12);
+    };
+    assert_eq!(kind(tall, 640).err(), Some(Shape));
+    let strided: Change = |step| {
+        step.parameters[..6].copy_from_slice(&[2, 1, 3, 1, 3, 1]);
+    };
+    assert_eq!(kind(strided, 640).err(), Some(Overlap));
+    let wide: Change = |step| {
+        step.output = tensor(DType::I8, &[1, 4, 5, 2], 0);
+        step.inputs[0].0 = tensor(DType::I8, &[1, 4, 2, 5], 1);
+        step.inputs[0].1 = vec![0; 40];
+    };
+    assert_eq!(kind(wide, 640).err(), Some(Shape));
+    let float: Change = |step| {
+        step.op = OpCode::Conv2dF32;
+        step.inputs[0] = (tensor(DType::F32, &[1, 4, 5, 2], 0), vec![0; 160]);
+        step.output = tensor(DType::F32, &[1, 4, 5, 2], 0);
+        step.weights = vec![(DType::F32, vec![0; 144]), (DType::F32, vec![0; 8])];
+    };
+    assert_eq!(kind(float, 640).err(), Some(Overlap));
 }
 
 #[test]

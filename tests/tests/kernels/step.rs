@@ -1,8 +1,11 @@
 //! Runs one step through a blob, a session and the best backend.
 
-use tucano::blob::{BlobBuilder, DType, Packing, Space, TensorRecord};
+use crate::blob_bytes::Placed;
+use tucano::backend::Scalar;
+use tucano::blob::{BlobBuilder, DType, Packing, Space, TensorRecord, folded_bias};
 use tucano::host::Runner;
 use tucano::ops::OpCode;
+use tucano::{AllOps, Model, Session};
 
 /// Elements as little-endian bytes.
 pub trait Bytes: Copy {
@@ -47,6 +50,7 @@ pub fn tensor(dtype: DType, shape: &[usize], zero_point: i32) -> TensorRecord {
 }
 
 /// A step with all that it takes.
+#[derive(Clone)]
 pub struct Step {
     pub op: OpCode,
     pub inputs: Vec<(TensorRecord, Vec<u8>)>,
@@ -59,6 +63,50 @@ pub struct Step {
 impl Step {
     /// The output's bytes.
     pub fn run(&self) -> Result<Vec<u8>, tucano::Error> {
+        let mut runner = Runner::new(self.blob(Packing::Rows, 0))?;
+        Ok(runner.run_raw(&self.input_bytes())?.remove(0))
+    }
+
+    /// As [`Step::run`], with the first constant in another order than rows, and with scratch. The blob runs as it is; a runner, which takes weights
+    /// back into rows, must give the same.
+    pub fn run_as(&self, packing: Packing, scratch_bytes: usize) -> Result<Vec<u8>, tucano::Error> {
+        let blob = self.blob(packing, scratch_bytes as u32);
+        let mut runner = Runner::new(&blob)?;
+        let placed = Placed::new(&blob);
+        let model = Model::<AllOps>::load(placed.get())?;
+        let session = Session::new(&model, Scalar);
+        let mut arena = vec![0u128; model.arena_bytes().div_ceil(16)];
+        let arena: &mut [u8] = bytemuck::cast_slice_mut(&mut arena);
+        let arena = &mut arena[..model.arena_bytes()];
+        for (k, bytes) in (0..).zip(self.input_bytes()) {
+            session.input_mut(arena, k)?.copy_from_slice(bytes);
+        }
+        session.run(arena, &mut [])?;
+        let output = session.output(arena, 0)?.to_vec();
+        assert_eq!(runner.run_raw(&self.input_bytes())?, [output.as_slice()], "{packing:?}");
+        Ok(output)
+    }
+
+    /// The step with its weights packed: `depth` of them an output, for inputs of this zero point.
+    pub fn packed(&self, packing: Packing, depth: usize) -> Self {
+        let (rows, bias) = (i8::values(&self.weights[0].1), i32::values(&self.weights[1].1));
+        let mut stored = vec![0; packing.bytes(bias.len(), depth).unwrap()];
+        packing.pack(&rows, bias.len(), depth, &mut stored).unwrap();
+        let zero_point = self.inputs[0].0.zero_point;
+        let fold = |(row, bias): (&[i8], &i32)| folded_bias(row.iter().copied(), zero_point, *bias);
+        let mut weights = self.weights.clone();
+        weights[0].1 = i8::bytes(&stored);
+        if packing != Packing::Rows {
+            weights[1].1 = i32::bytes(&rows.chunks(depth).zip(&bias).map(fold).collect::<Vec<_>>());
+        }
+        Self { weights, ..self.clone() }
+    }
+
+    fn input_bytes(&self) -> Vec<&[u8]> {
+        self.inputs.iter().map(|(_, bytes)| bytes.as_slice()).collect()
+    }
+
+    fn blob(&self, packing: Packing, scratch_bytes: u32) -> Vec<u8> {
         let mut builder = BlobBuilder::new();
         let mut end = 0u32;
         let mut place = |record: &TensorRecord| {
@@ -70,14 +118,19 @@ impl Step {
         let output = if self.in_place { self.output } else { place(&self.output) };
         let input_ids: Vec<u16> = inputs.into_iter().map(|record| builder.tensor(record)).collect();
         let output_id = builder.tensor(output);
-        let weights: Vec<u16> =
-            self.weights.iter().map(|(dtype, bytes)| builder.weight(*dtype, Packing::Rows, bytes)).collect();
-        builder.step("step", self.op, &input_ids, &[output_id], &weights, &self.parameters, (0, 0));
+        let packings = [packing].into_iter().chain(std::iter::repeat(Packing::Rows));
+        let weights: Vec<u16> = self
+            .weights
+            .iter()
+            .zip(packings)
+            .map(|((dtype, bytes), packing)| builder.weight(*dtype, packing, bytes))
+            .collect();
+        let scratch = (end, scratch_bytes);
+        end += scratch_bytes;
+        builder.step("step", self.op, &input_ids, &[output_id], &weights, &self.parameters, scratch);
         builder.inputs(&input_ids);
         builder.outputs(&[output_id]);
-        let mut runner = Runner::new(builder.finish(end, 0, 16).expect("a blob of one step"))?;
-        let inputs: Vec<&[u8]> = self.inputs.iter().map(|(_, bytes)| bytes.as_slice()).collect();
-        Ok(runner.run_raw(&inputs)?.remove(0))
+        builder.finish(end, 0, 16).expect("a blob of one step")
     }
 }
 

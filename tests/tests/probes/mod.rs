@@ -1,5 +1,6 @@
 //! Blobs whose steps span what a cost model has to tell apart: channels that fill lanes and that do not, windows at borders, every operation.
 
+use tucano::backend::spec::select::Isa;
 use tucano::host::Runner;
 use tucano_converter::calibrate::Dataset;
 use tucano_converter::graph::{
@@ -58,9 +59,9 @@ fn probe(name: &'static str, model: &Graph, widths: Widths) -> Probe {
         quantize::quantize(&graph, Some(&data), &options).expect("quantises")
     });
     let graph = quantized.as_ref().map_or(&graph, |quantized| &quantized.graph);
-    let bytes = |id| quantized.as_ref().map_or(4, |quantized| quantized.dtype(id).bytes());
-    let plan = plan::plan(passes::layout::layout(graph).expect("layout"), bytes);
-    let program = emit::Program { graph, plan: &plan, quantized: quantized.as_ref(), labels: &[] };
+    let plan = plan::plan_for(graph, quantized.as_ref(), Isa::Scalar).expect("layout");
+    let program =
+        emit::Program { graph, plan: &plan, quantized: quantized.as_ref(), labels: &[], isa: Isa::Scalar };
     let blob = emit::emit(&program).expect("emits");
     let runner = Runner::new(&blob).expect("loads");
     let input = runner.quantise(&[&data.inputs[0][..elements]]).expect("an input").concat();

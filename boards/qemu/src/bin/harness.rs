@@ -5,7 +5,7 @@
 use core::fmt::Display;
 use tucano::{Model, Session};
 use tucano_boards_qemu::memory::{self, StackGauge};
-use tucano_boards_qemu::program::{BACKEND, Backend, Ops};
+use tucano_boards_qemu::program::{Backend, Ops, backend};
 use tucano_boards_qemu::semihosting::{self, File};
 use tucano_boards_qemu::{counter, fault, say};
 
@@ -71,8 +71,10 @@ fn feed(file: &File, session: &Session<'_, Ops, Backend>, arena: &mut [u8]) -> R
 fn run(free: &mut [u8]) -> Result<(), Failure> {
     let (inputs, [blob_bytes, samples]) = open_inputs()?;
     let model = explain(Model::<Ops>::load(memory::blob(blob_bytes)), "load")?;
-    let session = Session::new(&model, BACKEND);
-    say!("backend {}", <Backend as tucano::backend::Backend>::NAME);
+    let name = <Backend as tucano::backend::Backend>::NAME;
+    let backend = explain(backend().ok_or("the core lacks an extension that it needs"), name)?;
+    let session = Session::new(&model, backend);
+    say!("backend {name}");
 
     let have = free.len();
     let (arena, rest) =
@@ -109,12 +111,19 @@ fn run(free: &mut [u8]) -> Result<(), Failure> {
     state.fill(0);
     feed(&inputs, &session, arena)?;
     let mut cursor = session.start();
-    for step in 0..model.step_count() {
+    while cursor.next() < model.step_count() {
+        let first = cursor.next();
         let before = counter::ticks();
         let more = session.step(&mut cursor, arena, state);
         let after = counter::ticks();
         explain(more, "step")?;
-        say!("step {step} {}", after - before);
+        let isa = <Backend as tucano::backend::Backend>::ISA;
+        // The steps of a region run in turns: the first stands for all.
+        for step in first..cursor.next() {
+            let ticks = if step == first { after - before } else { 0 };
+            let kernel = model.step(step).map_or("", |step| step.selection(isa).name);
+            say!("step {step} {ticks} {kernel}");
+        }
     }
     Ok(())
 }

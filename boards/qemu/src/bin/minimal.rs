@@ -5,9 +5,9 @@
 
 use core::hint::black_box;
 use tucano::arena::Arena;
-use tucano::{Error, Model, Session};
+use tucano::{Model, Session};
 use tucano_boards_qemu::memory;
-use tucano_boards_qemu::program::{ARENA_BYTES, BACKEND, BLOB_BYTES, Ops, STATE_BYTES};
+use tucano_boards_qemu::program::{ARENA_BYTES, BLOB_BYTES, Ops, STATE_BYTES, backend};
 
 static mut ARENA: Arena<ARENA_BYTES> = Arena([0; ARENA_BYTES]);
 static mut STATE: Arena<STATE_BYTES> = Arena([0; STATE_BYTES]);
@@ -23,12 +23,12 @@ extern "C" fn main() -> ! {
 }
 
 /// What a product does: load, fill the input, run, read the output.
-fn infer(arena: &mut [u8], state: &mut [u8]) -> Result<u8, Error> {
-    let model = Model::<Ops>::load(memory::blob(BLOB_BYTES))?;
-    let session = Session::new(&model, BACKEND);
-    session.input_mut(arena, 0)?.fill(black_box(1));
-    session.run(arena, state)?;
-    Ok(session.output(arena, 0)?.iter().fold(0, |all, byte| all ^ byte))
+fn infer(arena: &mut [u8], state: &mut [u8]) -> Option<u8> {
+    let model = Model::<Ops>::load(memory::blob(BLOB_BYTES)).ok()?;
+    let session = Session::new(&model, backend()?);
+    session.input_mut(arena, 0).ok()?.fill(black_box(1));
+    session.run(arena, state).ok()?;
+    Some(session.output(arena, 0).ok()?.iter().fold(0, |all, byte| all ^ byte))
 }
 
 #[unsafe(no_mangle)]

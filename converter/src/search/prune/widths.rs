@@ -91,7 +91,8 @@ impl Prices {
             };
             let moment =
                 |live: Vec<(ValueId, usize)>| live.into_iter().map(|(id, bytes)| (bytes, of(id))).collect();
-            moments = memory.moments().into_iter().map(moment).collect();
+            let alike = |a, b| of(a) == of(b);
+            moments = memory.moments(alike).into_iter().map(moment).collect();
             room = *limit;
         }
         Self { parts, fixed, moments, room }
@@ -318,7 +319,9 @@ mod tests {
                     narrowed = narrow(&narrowed, group, &kept);
                 }
             }
-            crate::plan::memory::plan_of(&narrowed, None).unwrap().lower_bound
+            crate::plan::memory::plan_of(&narrowed, None, tucano::backend::spec::select::Isa::Scalar)
+                .unwrap()
+                .lower_bound
         };
         let dense = arena(&vec![0; curves.len()]);
         for limit in [dense, dense * 9 / 10, dense * 3 / 4] {

@@ -1,20 +1,243 @@
 //! Cortex-M55 and M85: the vector extension.
+#![allow(unsafe_code)]
 
-use super::Backend;
-use super::spec::select::Isa;
+mod conv2d;
+mod dense;
+mod depthwise;
+mod depthwise3;
+mod elementwise;
+mod memory;
+mod pool2d;
+mod product;
+
+use super::scalar::in_place::rows_in_place;
+use super::spec::helium as spec;
+use super::spec::select::{Isa, Linear, Request};
+use super::{Backend, Integers, IntegersMut, scalar};
+use crate::blob::{DType, Packing};
+use crate::ops::linear::Integer;
+use crate::ops::window::Window;
+use crate::ops::{add, mean};
+use product::Width;
 
 /// Kernels for cores with the vector extension.
 #[derive(Clone, Copy, Debug)]
 pub struct Helium(());
 
 impl Helium {
-    /// The token; `None` on a core without the extension.
+    /// The token; `None` on a core without the extension. The start-up code must have enabled coprocessors 10 and 11, which hold the
+    /// vector registers (`CPACR`, bits 20 to 23).
     pub fn detect() -> Option<Self> {
-        Some(Self(()))
+        const FEATURES: *const u32 = 0xE000_EF44 as *const u32;
+        // SAFETY: MVFR1, a read-only register of every core of the profile that this is built for.
+        let features = unsafe { FEATURES.read_volatile() };
+        // The field `MVE`: 0 without, 1 for integers, 2 with floats.
+        (features >> 8 & 0xF != 0).then_some(Self(()))
     }
 }
 
 impl Backend for Helium {
     const NAME: &'static str = "helium";
     const ISA: Isa = Isa::Helium;
+
+    fn conv2d_i8(
+        self,
+        window: &Window,
+        groups: usize,
+        linear: &Integer<'_>,
+        input: Option<&[i8]>,
+        output: &mut [i8],
+        scratch: &mut [u8],
+    ) -> Option<()> {
+        let request = Request {
+            linear: Linear::Conv2d { window: *window, groups },
+            input: DType::I8,
+            output: DType::I8,
+            packing: linear.packing,
+            in_place: input.is_none(),
+        };
+        match spec::conv2d(&request) {
+            Some(conv) if spec::conv2d_scratch(window, DType::I8, &conv) <= scratch.len() => {
+                let input = input.map(bytemuck::cast_slice);
+                let output = bytemuck::cast_slice_mut(output);
+                conv2d::conv2d(conv, window, linear, Width::Narrow, input, output, scratch)
+            }
+            _ => scalar::conv2d::conv2d_i8(window, groups, linear, input, output, scratch),
+        }
+    }
+
+    fn conv2d_i16(
+        self,
+        window: &Window,
+        groups: usize,
+        linear: &Integer<'_>,
+        input: Integers<'_>,
+        output: IntegersMut<'_>,
+        scratch: &mut [u8],
+    ) -> Option<()> {
+        let (width, input_type) = widths(&input, &output)?;
+        let request = Request {
+            linear: Linear::Conv2d { window: *window, groups },
+            input: input_type,
+            output: DType::I16,
+            packing: linear.packing,
+            in_place: false,
+        };
+        match spec::conv2d(&request) {
+            Some(conv) if spec::conv2d_scratch(window, input_type, &conv) <= scratch.len() => {
+                let input = Some(bytes(input));
+                conv2d::conv2d(conv, window, linear, width, input, bytes_mut(output), scratch)
+            }
+            _ => scalar::conv2d::conv2d_i16(window, groups, linear, input, output),
+        }
+    }
+
+    fn depthwise_conv2d_i8(
+        self,
+        window: &Window,
+        linear: &Integer<'_>,
+        input: Option<&[i8]>,
+        output: &mut [i8],
+        scratch: &mut [u8],
+    ) -> Option<()> {
+        let request = Request {
+            linear: Linear::DepthwiseConv2d { window: *window },
+            input: DType::I8,
+            output: DType::I8,
+            packing: linear.packing,
+            in_place: input.is_none(),
+        };
+        match spec::depthwise3(&request) {
+            Some(plan) if plan.scratch() <= scratch.len() => {
+                let input = input.map(bytemuck::cast_slice);
+                let output = bytemuck::cast_slice_mut(output);
+                depthwise3::depthwise3(&plan, window, linear, input, output, scratch)
+            }
+            _ if spec::depthwise(&request) => match input {
+                Some(input) => {
+                    let (input, output) = (bytemuck::cast_slice(input), bytemuck::cast_slice_mut(output));
+                    depthwise::depthwise(window, linear, Width::Narrow, input, output)
+                }
+                None => rows_in_place(window, output, scratch, |window, input, output| {
+                    let (input, output) = (bytemuck::cast_slice(input), bytemuck::cast_slice_mut(output));
+                    depthwise::depthwise(window, linear, Width::Narrow, input, output)
+                }),
+            },
+            _ => scalar::depthwise_conv2d::depthwise_conv2d_i8(window, linear, input, output, scratch),
+        }
+    }
+
+    fn depthwise_conv2d_i16(
+        self,
+        window: &Window,
+        linear: &Integer<'_>,
+        input: Integers<'_>,
+        output: IntegersMut<'_>,
+        scratch: &mut [u8],
+    ) -> Option<()> {
+        let _ = scratch;
+        let (width, input_type) = widths(&input, &output)?;
+        let request = Request {
+            linear: Linear::DepthwiseConv2d { window: *window },
+            input: input_type,
+            output: DType::I16,
+            packing: linear.packing,
+            in_place: false,
+        };
+        if spec::depthwise(&request) {
+            return depthwise::depthwise(window, linear, width, bytes(input), bytes_mut(output));
+        }
+        scalar::depthwise_conv2d::depthwise_conv2d_i16(window, linear, input, output)
+    }
+
+    fn dense_i8(
+        self,
+        inputs: usize,
+        linear: &Integer<'_>,
+        input: &[i8],
+        output: &mut [i8],
+        scratch: &mut [u8],
+    ) -> Option<()> {
+        if linear.packing != Packing::Blocks8x16 || scratch.len() < spec::dense_scratch(inputs, DType::I8) {
+            return scalar::dense::dense_i8(inputs, linear, input, output);
+        }
+        let (input, output) = (bytemuck::cast_slice(input), bytemuck::cast_slice_mut(output));
+        dense::dense(inputs, linear, Width::Narrow, input, output, scratch)
+    }
+
+    fn dense_i16(
+        self,
+        inputs: usize,
+        linear: &Integer<'_>,
+        input: Integers<'_>,
+        output: IntegersMut<'_>,
+        scratch: &mut [u8],
+    ) -> Option<()> {
+        let (width, input_type) = widths(&input, &output)?;
+        if linear.packing != Packing::Blocks8x16 || scratch.len() < spec::dense_scratch(inputs, input_type) {
+            return scalar::dense::dense_i16(inputs, linear, input, output);
+        }
+        dense::dense(inputs, linear, width, bytes(input), bytes_mut(output), scratch)
+    }
+
+    fn max_pool2d_i8(self, window: &Window, bounds: [i8; 2], input: &[i8], output: &mut [i8]) -> Option<()> {
+        pool2d::max_pool2d_i8(window, bounds, input, output)
+    }
+
+    fn average_pool2d_i8(
+        self,
+        window: &Window,
+        padding: Option<i8>,
+        bounds: [i8; 2],
+        input: &[i8],
+        output: &mut [i8],
+    ) -> Option<()> {
+        pool2d::average_pool2d_i8(window, padding, bounds, input, output)
+    }
+
+    fn mean2d_i8(
+        self,
+        window: &Window,
+        parameters: &mean::Parameters,
+        zero_points: [i32; 2],
+        input: &[i8],
+        output: &mut [i8],
+    ) -> Option<()> {
+        pool2d::mean2d_i8(window, parameters, zero_points, input, output)
+    }
+
+    fn add_i8(
+        self,
+        parameters: &add::IntegerParameters,
+        zero_points: [i32; 3],
+        values: &mut [i8],
+        second: &[i8],
+        scratch: &mut [u8],
+    ) -> Option<()> {
+        elementwise::add_i8(parameters, zero_points, values, second, scratch)
+    }
+}
+
+/// What a layer from or to 16 bits makes of what; `None` if neither is.
+fn widths(input: &Integers<'_>, output: &IntegersMut<'_>) -> Option<(Width, DType)> {
+    match (input, output) {
+        (Integers::I8(_), IntegersMut::I8(_)) => None,
+        (Integers::I8(_), IntegersMut::I16(_)) => Some((Width::Widening, DType::I8)),
+        (Integers::I16(_), IntegersMut::I8(_)) => Some((Width::Narrowing, DType::I16)),
+        (Integers::I16(_), IntegersMut::I16(_)) => Some((Width::Wide, DType::I16)),
+    }
+}
+
+fn bytes(elements: Integers<'_>) -> &[u8] {
+    match elements {
+        Integers::I8(elements) => bytemuck::cast_slice(elements),
+        Integers::I16(elements) => bytemuck::cast_slice(elements),
+    }
+}
+
+fn bytes_mut(elements: IntegersMut<'_>) -> &mut [u8] {
+    match elements {
+        IntegersMut::I8(elements) => bytemuck::cast_slice_mut(elements),
+        IntegersMut::I16(elements) => bytemuck::cast_slice_mut(elements),
+    }
 }

@@ -26,8 +26,12 @@ pub fn rows_in_place(
             let count = next.wrapping_sub(from);
             let dropped = from.wrapping_sub(first).wrapping_mul(row_bytes);
             let end = next.wrapping_sub(first).wrapping_mul(row_bytes);
+            // `copy_within` could panic.
             if dropped > 0 {
-                kept.get_mut(..end)?.copy_within(dropped.., 0);
+                for at in dropped..end {
+                    let x = *kept.get(at)?;
+                    *kept.get_mut(at.wrapping_sub(dropped))? = x;
+                }
             }
             let to = row.wrapping_add(reach).saturating_sub(rows.pad).min(rows.input);
             let fresh = image.get(next.wrapping_mul(row_bytes)..to.wrapping_mul(row_bytes)).unwrap_or(&[]);

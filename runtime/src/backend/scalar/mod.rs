@@ -7,8 +7,10 @@ pub(super) mod dense;
 pub(super) mod depthwise_conv2d;
 mod element;
 pub(super) mod elementwise;
-mod in_place;
+pub(super) mod in_place;
 mod packed;
 pub(super) mod permute;
 pub(super) mod pool2d;
+#[cfg(test)]
+mod reference;
 pub(super) mod softmax;

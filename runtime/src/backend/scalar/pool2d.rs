@@ -1,16 +1,40 @@
-//! Pools: channels side by side, a block of them at a time.
+//! Pools. Integer ones take eight channels at once where the channels fill words, four in a word; the others an element at a time.
 
 use super::element::clamp_f32;
 use crate::ops::mean;
 use crate::ops::window::Window;
 use crate::quant::requantize;
 
-/// Channels that are reduced at once: at most 64 bytes of state.
-const BLOCK: usize = 16;
+/// Channels that integer pools reduce at once.
+const LANES: usize = 8;
+/// Most elements of a window whose sum, as numbers from 0 to 255, fits 16 bits.
+const SUMMED: usize = 257;
+/// Turns each byte of a word from `i8` into a number from 0 to 255, in the same order.
+const BIAS: u32 = 0x8080_8080;
 
 #[inline(never)]
 pub fn max_pool2d_i8(window: &Window, [low, high]: [i8; 2], input: &[i8], output: &mut [i8]) -> Option<()> {
-    pool(window, input, output, i8::MIN, |most, x| most.max(x), |most, _| Some(most.max(low).min(high)))
+    let everywhere = |x: i8| u32::from(x as u8).wrapping_mul(0x0101_0101) ^ BIAS;
+    let most = !everywhere(high);
+    let fold = |[a, b]: [u32; 2], [x, y]: [u32; 2]| [greater(a, x), greater(b, y)];
+    // The lesser of two numbers is the greater of those with all bits turned over.
+    let finish = |words: [u32; 2], ()| words.map(|word| !greater(!word, most) ^ BIAS);
+    if pool_lanes(window, input, output, [everywhere(low); 2], fold, |_| Some(()), finish).is_some() {
+        return Some(());
+    }
+    let finish = |most: i8, _, _| Some(most.max(low).min(high));
+    pool_each(window, input, output, &finish)
+}
+
+/// The greater of each pair of bytes, as numbers from 0 to 255.
+#[inline(always)]
+fn greater(a: u32, b: u32) -> u32 {
+    // The top bit of each byte: whether that of `a` is not less.
+    let difference = (a | BIAS).wrapping_sub(b & !BIAS);
+    let not_less = (a & !b | !(a ^ b) & difference) & BIAS;
+    // All bits of those bytes.
+    let mask = (not_less >> 7).wrapping_mul(0xFF);
+    (a ^ b) & mask ^ b
 }
 
 #[inline(never)]
@@ -29,19 +53,35 @@ pub fn average_pool2d_i8(
     output: &mut [i8],
 ) -> Option<()> {
     let area = window.rows.kernel.wrapping_mul(window.columns.kernel) as i32;
-    let finish = |sum: i32, count: usize| {
-        let (sum, count) = match padding {
-            Some(value) => {
-                let outside = area.wrapping_sub(count as i32);
-                (sum.wrapping_add(outside.wrapping_mul(value.into())), area)
-            }
-            None => (sum, count as i32),
-        };
-        let half = count >> 1;
-        let rounded = if sum > 0 { sum.wrapping_add(half) } else { sum.wrapping_sub(half) };
-        Some(rounded.checked_div(count)?.max(low.into()).min(high.into()) as i8)
+    // What to add to the sum of a window of `count` elements, and what to divide by.
+    let whole = |count: usize| match padding {
+        Some(value) => (area.wrapping_sub(count as i32).wrapping_mul(value.into()), area),
+        None => (0, count as i32),
     };
-    pool(window, input, output, 0i32, |sum, x| sum.wrapping_add(x.into()), finish)
+    let bound = |mean: i32| mean.max(low.into()).min(high.into()) as i8;
+    if window.rows.kernel.wrapping_mul(window.columns.kernel) <= SUMMED {
+        // `n * d < 2^24` for the magnitude `n` of a sum, with half of the divisor `d`: then `n / d` is exactly `n * (2^24 / d + 1) / 2^24`.
+        let prepare = |count: usize| {
+            let (outside, count) = whole(count);
+            Some((outside, count >> 1, (1u32 << 24).checked_div(count as u32)?.wrapping_add(1)))
+        };
+        let finish = |sum: i32, (outside, half, reciprocal): (i32, i32, u32)| {
+            let sum = sum.wrapping_add(outside);
+            let magnitude = sum.wrapping_abs().wrapping_add(half) as u32;
+            let mean = (magnitude.wrapping_mul(reciprocal) >> 24) as i32;
+            bound(if sum < 0 { mean.wrapping_neg() } else { mean })
+        };
+        if sum_lanes(window, input, output, prepare, finish).is_some() {
+            return Some(());
+        }
+    }
+    let finish = |_, sum: i32, count: usize| {
+        let (outside, count) = whole(count);
+        let (sum, half) = (sum.wrapping_add(outside), count >> 1);
+        let rounded = if sum > 0 { sum.wrapping_add(half) } else { sum.wrapping_sub(half) };
+        Some(bound(rounded.checked_div(count)?))
+    };
+    pool_each(window, input, output, &finish)
 }
 
 #[inline(never)]
@@ -69,15 +109,128 @@ pub fn mean2d_i8(
     output: &mut [i8],
 ) -> Option<()> {
     let mean::Parameters { multiplier, shift, act_min, act_max } = *parameters;
-    let fold = |sum: i32, x: i8| sum.wrapping_add(i32::from(x).wrapping_sub(zero_in));
-    let finish = |sum: i32, _| {
-        let result = zero_out.wrapping_add(requantize(sum, multiplier, shift));
-        Some(result.max(act_min).min(act_max) as i8)
+    // Of a sum and of the zero points in it.
+    let finish = |sum: i32, zeros: i32| {
+        let scaled = requantize(sum.wrapping_sub(zeros), multiplier, shift);
+        zero_out.wrapping_add(scaled).max(act_min).min(act_max) as i8
     };
-    pool(window, input, output, 0i32, fold, finish)
+    let zeros = |count: usize| zero_in.wrapping_mul(count as i32);
+    if window.rows.kernel.wrapping_mul(window.columns.kernel) <= SUMMED
+        && sum_lanes(window, input, output, |count| Some(zeros(count)), finish).is_some()
+    {
+        return Some(());
+    }
+    pool_each(window, input, output, &|_, sum, count| Some(finish(sum, zeros(count))))
 }
 
-/// The loops of all pools. `fold` takes in an element, `finish` makes an output of the result and of how many elements there were.
+/// A pool of sums of at most [`SUMMED`] elements. `finish` makes an output of a sum and of what `prepare` makes of the number of elements.
+#[inline(always)]
+fn sum_lanes<P: Copy>(
+    window: &Window,
+    input: &[i8],
+    output: &mut [i8],
+    prepare: impl Fn(usize) -> Option<P>,
+    finish: impl Fn(i32, P) -> i8,
+) -> Option<()> {
+    /// The first and the third byte of a word.
+    const EVEN: u32 = 0x00FF_00FF;
+    let fold = |[a, b, c, d]: [u32; 4], [x, y]: [u32; 2]| {
+        [
+            a.wrapping_add(x & EVEN),
+            b.wrapping_add(x >> 8 & EVEN),
+            c.wrapping_add(y & EVEN),
+            d.wrapping_add(y >> 8 & EVEN),
+        ]
+    };
+    let finish = |sums: [u32; 4], (bias, prepared): (i32, P)| {
+        let mut results = [0; 2];
+        for (word, [even, odd]) in results.iter_mut().zip(sums.as_chunks::<2>().0) {
+            let (mut even, mut odd) = (*even, *odd);
+            for _ in 0..2 {
+                for sums in [&mut even, &mut odd] {
+                    let sum = (*sums & 0xFFFF) as i32;
+                    *sums >>= 16;
+                    let result = finish(sum.wrapping_sub(bias), prepared);
+                    *word = *word >> 8 | u32::from(result as u8) << 24;
+                }
+            }
+        }
+        results
+    };
+    let prepare = |count: usize| Some((count.wrapping_mul(128) as i32, prepare(count)?));
+    pool_lanes(window, input, output, [0; 4], fold, prepare, finish)
+}
+
+/// The loops of integer pools whose channels fill words; `None` where they do not, with the output in any state. `fold` takes in the elements
+/// of eight channels as numbers from 0 to 255, `finish` makes outputs of the result and of what `prepare` makes of the number of elements.
+#[inline(always)]
+fn pool_lanes<A: Copy, P: Copy>(
+    window: &Window,
+    input: &[i8],
+    output: &mut [i8],
+    start: A,
+    fold: impl Fn(A, [u32; 2]) -> A,
+    prepare: impl Fn(usize) -> Option<P>,
+    finish: impl Fn(A, P) -> [u32; 2],
+) -> Option<()> {
+    let Window { batch, rows, columns, inputs: channels, .. } = *window;
+    if channels % LANES != 0 {
+        return None;
+    }
+    let (input, _) = bytemuck::try_cast_slice::<_, u32>(input).ok()?.as_chunks::<2>();
+    let (output, _) = bytemuck::try_cast_slice_mut::<_, u32>(output).ok()?.as_chunks_mut::<2>();
+    let (mut images, mut slots) = (input, output.iter_mut());
+    let pixel = channels / LANES;
+    if pixel == 0 {
+        return None;
+    }
+    let line = columns.input.wrapping_mul(pixel);
+    for _ in 0..batch {
+        let (image, rest) = images.split_at_checked(rows.input.wrapping_mul(line))?;
+        images = rest;
+        for row in 0..rows.output {
+            let across = rows.run(row);
+            for column in 0..columns.output {
+                let along = columns.run(column);
+                let prepared = prepare(across.length.wrapping_mul(along.length))?;
+                // From the first tap of a row to the last.
+                let reach = along.length.wrapping_sub(1).wrapping_mul(pixel).wrapping_add(1);
+                let first =
+                    across.position.wrapping_mul(line).wrapping_add(along.position.wrapping_mul(pixel));
+                for lane in 0..pixel {
+                    let mut state = start;
+                    let mut line_at = first.wrapping_add(lane);
+                    for _ in 0..across.length {
+                        let taps = image.get(line_at..)?.get(..reach)?;
+                        for tap in taps.chunks(pixel) {
+                            let [x, y] = *tap.first()?;
+                            state = fold(state, [x ^ BIAS, y ^ BIAS]);
+                        }
+                        line_at = line_at.wrapping_add(line);
+                    }
+                    *slots.next()? = finish(state, prepared);
+                }
+            }
+        }
+    }
+    Some(())
+}
+
+/// The loops of integer pools of any channels and windows, one code for all of them: `finish` makes an output of the greatest element, of
+/// the sum and of the number of elements.
+#[cold]
+#[inline(never)]
+fn pool_each(
+    window: &Window,
+    input: &[i8],
+    output: &mut [i8],
+    finish: &dyn Fn(i8, i32, usize) -> Option<i8>,
+) -> Option<()> {
+    let fold = |(most, sum): (i8, i32), x: i8| (most.max(x), sum.wrapping_add(x.into()));
+    pool(window, input, output, (i8::MIN, 0), fold, |(most, sum), count| finish(most, sum, count))
+}
+
+/// The loops of pools, an element at a time. `fold` takes in an element, `finish` makes an output of the result and of how many elements there were.
 #[inline(always)]
 fn pool<X: Copy, A: Copy>(
     window: &Window,
@@ -88,8 +241,7 @@ fn pool<X: Copy, A: Copy>(
     finish: impl Fn(A, usize) -> Option<X>,
 ) -> Option<()> {
     let Window { batch, rows, columns, inputs: channels, .. } = *window;
-    let mut images = input;
-    let mut outputs_left = output;
+    let (mut images, mut slots) = (input, output.iter_mut());
     for _ in 0..batch {
         let (image, rest) = images.split_at_checked(window.image())?;
         images = rest;
@@ -97,32 +249,17 @@ fn pool<X: Copy, A: Copy>(
             let across = rows.run(row);
             for column in 0..columns.output {
                 let along = columns.run(column);
-                let (pixel, rest) = outputs_left.split_at_mut_checked(channels)?;
-                outputs_left = rest;
-                let mut first = 0usize;
-                for block in pixel.chunks_mut(BLOCK) {
-                    let mut states = [start; BLOCK];
+                for channel in 0..channels {
+                    let mut state = start;
                     for y in 0..across.length {
-                        for x in 0..along.length {
-                            let y = across.position.wrapping_add(y);
-                            let x = along.position.wrapping_add(x);
-                            let x = image.get(window.at(y, x).wrapping_add(first)..)?.get(..block.len())?;
-                            if let Some(x) = x.first_chunk::<BLOCK>() {
-                                for (state, &x) in states.iter_mut().zip(x) {
-                                    *state = fold(*state, x);
-                                }
-                                continue;
-                            }
-                            for (state, &x) in states.iter_mut().zip(x) {
-                                *state = fold(*state, x);
-                            }
+                        let pixel = window.at(across.position.wrapping_add(y), along.position);
+                        let mut at = pixel.wrapping_add(channel);
+                        for _ in 0..along.length {
+                            state = fold(state, *image.get(at)?);
+                            at = at.wrapping_add(channels);
                         }
                     }
-                    let count = across.length.wrapping_mul(along.length);
-                    for (slot, &state) in block.iter_mut().zip(&states) {
-                        *slot = finish(state, count)?;
-                    }
-                    first = first.wrapping_add(BLOCK);
+                    *slots.next()? = finish(state, across.length.wrapping_mul(along.length))?;
                 }
             }
         }

@@ -1,16 +1,22 @@
 //! What the kernels for cores with the DSP extension (Cortex-M4, M7, M33) take.
 
-use super::select::{Request, Selection};
+pub mod gemm;
+
+use super::select::{Linear, Request, Selection};
 use crate::blob::Packing;
 
 /// The kernel for a request; `None`: scalar code.
 pub fn select(request: &Request) -> Option<Selection> {
-    let _ = request;
-    None
+    match request.linear {
+        Linear::Conv2d { .. } | Linear::Dense { .. } => gemm::select(request),
+        Linear::DepthwiseConv2d { .. } => None,
+    }
 }
 
 /// The order of weights that [`select`] wants; `narrow` as in [`super::select::packing`].
 pub fn packing(request: &Request, narrow: bool) -> Packing {
-    let _ = (request, narrow);
-    Packing::Rows
+    match request.linear {
+        Linear::Conv2d { .. } | Linear::Dense { .. } => gemm::packing(request, narrow),
+        Linear::DepthwiseConv2d { .. } => Packing::Rows,
+    }
 }

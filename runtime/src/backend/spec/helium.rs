@@ -1,16 +1,276 @@
 //! What the kernels for cores with the vector extension (Cortex-M55, M85) take.
+//!
+//! Convolutions are products of weights and of positions, four outputs by two positions at a time, with [`Packing::Blocks4x16`]. They differ in
+//! where a position's inputs lie side by side: in the tensor ([`Conv::Pointwise`]), in padded rows ([`Conv::Rows`]), or in copies ([`Conv::Patches`]).
 
-use super::select::{Request, Selection};
-use crate::blob::Packing;
+use super::select::{Linear, Request, Selection};
+use crate::blob::{DType, Packing};
+use crate::ops::window::{Axis, Window};
+
+/// Bytes that a vector holds: positions are padded to whole vectors.
+pub const VECTOR: usize = 16;
+/// Inner product positions of a block of [`Packing::Blocks4x16`] and [`Packing::Blocks8x16`].
+pub const BLOCK: usize = 16;
+/// Most kernel rows that a convolution takes.
+pub const MOST_TAPS: usize = 16;
+/// Bytes of copies that one round of a convolution aims at.
+const ROUND_BYTES: usize = 3072;
+/// Bytes of strips that one round of a depthwise convolution aims at.
+const STRIP_BYTES: usize = 3600;
+/// Most positions of a round.
+const ROUND: usize = 64;
+
+/// How a convolution finds its inputs. Sizes are bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Conv {
+    /// In the tensor. Positions whose last block would read behind the tensor, and all positions in place, are copied, `round` at a time.
+    Pointwise {
+        /// Positions.
+        round: usize,
+    },
+    /// In a ring of padded rows, each tap row a run of whole blocks.
+    Rows {
+        /// Of a row of the ring.
+        row: usize,
+    },
+    /// Copied from a ring of padded rows, `round` positions at a time.
+    Patches {
+        /// Of a row of the ring.
+        row: usize,
+        /// Positions.
+        round: usize,
+    },
+}
+
+/// The convolution for a request.
+pub fn conv2d(request: &Request) -> Option<Conv> {
+    let Linear::Conv2d { window, groups: 1 } = &request.linear else { return None };
+    (request.packing == Packing::Blocks4x16).then_some(())?;
+    conv2d_shape(window, request.input, request.in_place)
+}
+
+/// Bytes of a row of the ring.
+fn ring_row(window: &Window, input: DType) -> usize {
+    let columns = &window.columns;
+    let extent =
+        columns.output.saturating_sub(1).saturating_mul(columns.stride).saturating_add(columns.kernel);
+    padded(extent.saturating_mul(window.inputs).saturating_mul(input.bytes()))
+}
+
+fn conv2d_shape(window: &Window, input: DType, in_place: bool) -> Option<Conv> {
+    let Window { rows, columns, inputs, .. } = window;
+    let dense = |axis: &Axis| axis.dilation == 1 || axis.kernel == 1;
+    if !dense(rows) || !dense(columns) || rows.kernel > MOST_TAPS {
+        return None;
+    }
+    let plain = |axis: &Axis| axis.kernel == 1 && axis.stride == 1 && axis.input == axis.output;
+    if plain(rows) && plain(columns) {
+        let depth = inputs.saturating_mul(input.bytes());
+        let round = if in_place { round(depth) } else { 0 };
+        return Some(Conv::Pointwise { round });
+    }
+    let row = ring_row(window, input);
+    let run = columns.kernel.saturating_mul(*inputs);
+    if run % BLOCK == 0 {
+        return Some(Conv::Rows { row });
+    }
+    Some(Conv::Patches { row, round: round(patch_bytes(window, input.bytes())) })
+}
+
+/// Positions of a round of copies of so many bytes each: an even number.
+fn round(bytes: usize) -> usize {
+    ROUND_BYTES.checked_div(bytes).unwrap_or(0).clamp(2, ROUND) & !1
+}
+
+/// Bytes of a position's copy, of elements of so many bytes: whole blocks, and room for the last segment's whole vectors.
+pub fn patch_bytes(window: &Window, size: usize) -> usize {
+    let run = window.columns.kernel.saturating_mul(window.inputs);
+    let depth = whole(window.rows.kernel.saturating_mul(run), BLOCK).saturating_mul(size);
+    let run = run.saturating_mul(size);
+    let last = window.rows.kernel.wrapping_sub(1).saturating_mul(run);
+    depth.max(padded(last.saturating_add(padded(run))))
+}
+
+/// Bytes of the table of row starts.
+pub fn table_bytes(window: &Window) -> usize {
+    padded(window.rows.kernel.saturating_mul(8))
+}
+
+/// The next multiple of a power of two.
+fn whole(extent: usize, step: usize) -> usize {
+    extent.saturating_add(step.wrapping_sub(1)) & !step.wrapping_sub(1)
+}
+
+/// Bytes in whole vectors.
+pub fn padded(bytes: usize) -> usize {
+    whole(bytes, VECTOR)
+}
+
+/// Positions at a tensor's end whose last block would read behind it.
+pub fn overread(inputs: usize) -> usize {
+    let depth = whole(inputs, BLOCK);
+    depth.wrapping_sub(inputs).div_ceil(inputs.max(1))
+}
+
+/// Scratch of a convolution.
+pub fn conv2d_scratch(window: &Window, input: DType, conv: &Conv) -> usize {
+    let position = window.inputs.saturating_mul(input.bytes());
+    match conv {
+        Conv::Pointwise { round } => {
+            let copied = overread(window.inputs).max(*round);
+            if copied == 0 {
+                return 0;
+            }
+            padded(copied.saturating_mul(position).saturating_add(BLOCK.wrapping_mul(input.bytes())))
+        }
+        Conv::Rows { row } => row.saturating_mul(window.rows.kernel).saturating_add(table_bytes(window)),
+        Conv::Patches { row, round } => row
+            .saturating_mul(window.rows.kernel)
+            .saturating_add(VECTOR)
+            .saturating_add(table_bytes(window))
+            .saturating_add(patch_bytes(window, input.bytes()).saturating_mul(*round)),
+    }
+}
+
+/// Scratch of a dense layer: a row, if its last block would read behind the input.
+pub fn dense_scratch(inputs: usize, input: DType) -> usize {
+    if inputs % BLOCK == 0 { 0 } else { whole(inputs, BLOCK).saturating_mul(input.bytes()) }
+}
+
+/// Memory of a depthwise convolution of 3 x 3. Sizes are bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Depthwise3 {
+    /// Columns of a strip, padding included.
+    pub columns: usize,
+    /// Of a strip: four input rows of 16 channels, or of all if they are fewer, and what is written too much.
+    pub strip: usize,
+    /// Strips for one group of output rows: of two groups of four rows for stride 1, else of one row.
+    strips_of_group: usize,
+    /// Groups of output rows that are made at once.
+    pub groups: usize,
+    /// Tiles of a group: two columns for stride 1, else four.
+    pub tiles: usize,
+    /// Of a row that is kept in place.
+    pub kept_row: usize,
+    /// Rows that are kept.
+    kept_rows: usize,
+}
+
+impl Depthwise3 {
+    /// The plan, of a window that fits.
+    pub fn new(window: &Window, in_place: bool) -> Option<Self> {
+        let Window { rows, columns, inputs, outputs, .. } = window;
+        let three = |axis: &Axis| {
+            axis.kernel == 3 && axis.dilation == 1 && (axis.stride == 1 || axis.stride == 2) && axis.pad < 3
+        };
+        if !three(rows) || !three(columns) || rows.stride != columns.stride || inputs != outputs {
+            return None;
+        }
+        let single = rows.stride == 1;
+        if single && (rows.output < 2 || columns.output < 2) {
+            return None;
+        }
+        // Places of outputs have 16 bits.
+        let line = columns.output.checked_mul(*inputs)?;
+        if single && line.checked_mul(3)?.checked_add(*inputs)? > 0xFFFF {
+            return None;
+        }
+        let slice = VECTOR.min(*inputs);
+        // Tiles of stride 1 are even or overlap; those of stride 2 have four outputs of four columns each.
+        let extent = if single {
+            columns.output.checked_add(2)?
+        } else {
+            whole(columns.output, 4).checked_mul(2)?.checked_add(2)?
+        };
+        let excess = if *inputs < VECTOR { 4 * VECTOR } else { 0 };
+        let strip = whole(extent.checked_mul(slice)?.checked_mul(4)?, VECTOR).checked_add(excess)?;
+        let strips_of_group = if single { 2 } else { 1 };
+        let group = strip.checked_mul(strips_of_group)?;
+        let most = if single { rows.output.div_ceil(4) } else { rows.output };
+        let groups = STRIP_BYTES.checked_div(group)?.clamp(1, most.max(1));
+        let tiles = columns.output.div_ceil(if single { 2 } else { 4 });
+        let kept_row = whole(columns.input.checked_mul(slice)?, VECTOR);
+        let kept_rows = if in_place { rows.pad.wrapping_add(1) } else { 0 };
+        Some(Self { columns: extent, strip, strips_of_group, groups, tiles, kept_row, kept_rows })
+    }
+
+    /// Of all strips.
+    pub fn strips(&self) -> usize {
+        self.strip.saturating_mul(self.strips_of_group).saturating_mul(self.groups)
+    }
+
+    /// Of all rows that are kept.
+    pub fn kept(&self) -> usize {
+        self.kept_row.saturating_mul(self.kept_rows)
+    }
+
+    /// Of the moves from tile to tile.
+    pub fn moves(&self) -> usize {
+        self.tiles.saturating_mul(self.groups).saturating_mul(8)
+    }
+
+    /// Strips, weights of 16 channels behind a vector of zeros, a vector of padding, kept rows and moves.
+    pub fn scratch(&self) -> usize {
+        self.strips().saturating_add(18 * VECTOR).saturating_add(self.kept()).saturating_add(self.moves())
+    }
+}
+
+/// The depthwise convolution for a request.
+pub fn depthwise3(request: &Request) -> Option<Depthwise3> {
+    let Linear::DepthwiseConv2d { window } = &request.linear else { return None };
+    let narrow = request.input == DType::I8 && request.output == DType::I8;
+    (narrow && request.packing == Packing::Rows).then_some(())?;
+    Depthwise3::new(window, request.in_place)
+}
+
+/// Whether the general depthwise convolution takes a request. In place it wants the rows that every kernel keeps.
+pub fn depthwise(request: &Request) -> bool {
+    match &request.linear {
+        Linear::DepthwiseConv2d { window } => {
+            window.inputs == window.outputs && request.packing == Packing::Rows
+        }
+        _ => false,
+    }
+}
 
 /// The kernel for a request; `None`: scalar code.
 pub fn select(request: &Request) -> Option<Selection> {
-    let _ = request;
-    None
+    match &request.linear {
+        Linear::Conv2d { window, .. } => {
+            let conv = conv2d(request)?;
+            let name = match conv {
+                Conv::Pointwise { .. } => "helium pointwise",
+                Conv::Rows { .. } => "helium rows",
+                Conv::Patches { .. } => "helium patches",
+            };
+            Some(Selection { name, scratch_bytes: conv2d_scratch(window, request.input, &conv) })
+        }
+        Linear::DepthwiseConv2d { window } => match depthwise3(request) {
+            Some(plan) => Some(Selection { name: "helium depthwise 3x3", scratch_bytes: plan.scratch() }),
+            None if depthwise(request) => {
+                let scratch_bytes = if request.in_place { window.kept_bytes() } else { 0 };
+                Some(Selection { name: "helium depthwise", scratch_bytes })
+            }
+            None => None,
+        },
+        Linear::Dense { inputs, .. } if request.packing == Packing::Blocks8x16 => {
+            let scratch_bytes = dense_scratch(*inputs, request.input);
+            Some(Selection { name: "helium dense", scratch_bytes })
+        }
+        _ => None,
+    }
 }
 
 /// The order of weights that [`select`] wants; `narrow` as in [`super::select::packing`].
 pub fn packing(request: &Request, narrow: bool) -> Packing {
-    let _ = (request, narrow);
-    Packing::Rows
+    let _ = narrow;
+    match &request.linear {
+        Linear::Conv2d { window, groups: 1 }
+            if conv2d_shape(window, request.input, request.in_place).is_some() =>
+        {
+            Packing::Blocks4x16
+        }
+        Linear::Dense { .. } => Packing::Blocks8x16,
+        _ => Packing::Rows,
+    }
 }

@@ -1,10 +1,18 @@
 //! The fitted rates, in hundredths of an instruction: of a step, a position, an output, a run, a product, and a product of the tail.
 
-use super::{Kernel, Rates};
+use super::select::SCALAR;
+use super::{Kernel, Loops, Rates};
 use crate::ops::OpCode;
 
+/// Portable code.
 const fn kernel(op: OpCode, lanes: u16, rates: [u32; 6]) -> Kernel {
-    Kernel { op, lanes, rates: Rates::new(rates) }
+    Kernel { op, name: SCALAR, loops: Loops::Lanes(lanes), rates: Rates::new(rates) }
+}
+
+/// A core's own code.
+#[allow(dead_code, reason = "for kernels that are measured")]
+const fn own(op: OpCode, name: &'static str, loops: Loops, rates: [u32; 6]) -> Kernel {
+    Kernel { op, name, loops, rates: Rates::new(rates) }
 }
 
 pub static ARMV6_M: &[Kernel] = &[

@@ -3,7 +3,9 @@
 
 use super::{dsp, helium, v6m, v7m};
 use crate::blob::{DType, Packing};
+use crate::model::Step;
 use crate::ops::window::Window;
+use crate::ops::{OpCode, conv2d, last_axis};
 
 /// Code of one backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +20,18 @@ pub enum Isa {
     ThumbDsp,
     /// Armv8.1-M with the vector extension.
     Helium,
+}
+
+impl Isa {
+    /// Name of its type in [`crate::backend`].
+    pub const fn backend(self) -> &'static str {
+        match self {
+            Self::Scalar => "Scalar",
+            Self::ThumbV6M | Self::ThumbV7M => "ThumbScalar",
+            Self::ThumbDsp => "ThumbDsp",
+            Self::Helium => "Helium",
+        }
+    }
 }
 
 /// A linear operator with its extents.
@@ -59,6 +73,57 @@ pub struct Request {
     pub in_place: bool,
 }
 
+impl Linear {
+    /// Length of an output's inner product.
+    pub fn depth(&self) -> Option<usize> {
+        let taps = |window: &Window| window.rows.kernel.checked_mul(window.columns.kernel);
+        match self {
+            Self::Conv2d { window, groups } => taps(window)?.checked_mul(window.inputs.checked_div(*groups)?),
+            Self::DepthwiseConv2d { window } => taps(window),
+            Self::Dense { inputs, .. } => Some(*inputs),
+        }
+    }
+
+    /// Output channels.
+    pub fn outputs(&self) -> usize {
+        match self {
+            Self::Conv2d { window, .. } | Self::DepthwiseConv2d { window } => window.outputs,
+            Self::Dense { outputs, .. } => *outputs,
+        }
+    }
+}
+
+impl Request {
+    /// What a step of a loaded model asks for. `None` where backends have no choice: other operators, floats, weights of 4 bits.
+    pub fn of(step: &Step<'_>) -> Option<Self> {
+        let (input, output) = (step.input(0)?, step.output(0)?);
+        let convolution = || {
+            let p = conv2d::Parameters::parse(step.parameters())?;
+            Some((p.window(&input, &output).ok()?, p.groups as usize))
+        };
+        let linear = match OpCode::parse(step.op())? {
+            OpCode::Conv2dI8 | OpCode::Conv2dI16 => {
+                let (window, groups) = convolution()?;
+                Linear::Conv2d { window, groups }
+            }
+            OpCode::DepthwiseConv2dI8 | OpCode::DepthwiseConv2dI16 => {
+                Linear::DepthwiseConv2d { window: convolution()?.0 }
+            }
+            OpCode::DenseI8 | OpCode::DenseI16 => {
+                Linear::Dense { inputs: last_axis(&input)? as usize, outputs: last_axis(&output)? as usize }
+            }
+            _ => return None,
+        };
+        Some(Self {
+            linear,
+            input: input.dtype,
+            output: output.dtype,
+            packing: step.weight(0)?.packing,
+            in_place: step.in_place(),
+        })
+    }
+}
+
 /// The kernel for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Selection {
@@ -67,6 +132,9 @@ pub struct Selection {
     /// Bytes of scratch that it wants; with less the backend takes scalar code.
     pub scratch_bytes: usize,
 }
+
+/// The name of portable code in reports.
+pub const SCALAR: &str = "scalar";
 
 /// The kernel that a backend takes, if it has the scratch.
 pub fn select(isa: Isa, request: &Request) -> Selection {
@@ -77,7 +145,7 @@ pub fn select(isa: Isa, request: &Request) -> Selection {
         Isa::ThumbDsp => dsp::select(request),
         Isa::Helium => helium::select(request),
     };
-    own.unwrap_or(Selection { name: "scalar", scratch_bytes: least_scratch(request) })
+    own.unwrap_or(Selection { name: SCALAR, scratch_bytes: least_scratch(request) })
 }
 
 /// Bytes of scratch that every backend needs.

@@ -1,16 +1,22 @@
 //! What the kernels for Cortex-M3 take.
 
 use super::select::{Request, Selection};
+use super::swar;
 use crate::blob::Packing;
+
+/// Bytes of an output channel's constants.
+pub const CHANNEL_BYTES: usize = 20;
+
+/// Order of a dense layer's weights.
+pub const DENSE: Packing = Packing::HalfOffset4;
 
 /// The kernel for a request; `None`: scalar code.
 pub fn select(request: &Request) -> Option<Selection> {
-    let _ = request;
-    None
+    swar::select(request, CHANNEL_BYTES, DENSE)
 }
 
 /// The order of weights that [`select`] wants; `narrow` as in [`super::select::packing`].
 pub fn packing(request: &Request, narrow: bool) -> Packing {
-    let _ = (request, narrow);
-    Packing::Rows
+    let _ = narrow;
+    swar::packing(request, DENSE)
 }

@@ -1,20 +1,95 @@
 //! Cortex-M4, M7 and M33: the DSP extension.
+#![allow(unsafe_code)]
 
-use super::Backend;
+mod detect;
+mod gemm;
+mod isa;
+
 use super::spec::select::Isa;
+use super::{Backend, Integers, IntegersMut, scalar};
+use crate::blob::{DType, Packing};
+use crate::ops::linear::Integer;
+use crate::ops::window::Window;
 
 /// Kernels for cores with the DSP extension.
 #[derive(Clone, Copy, Debug)]
 pub struct ThumbDsp(());
 
 impl ThumbDsp {
-    /// The token; `None` on a core without the extension.
+    /// The token; `None` on a core without the extension. On Armv8-M it reads an identification register, for which the caller has to be
+    /// privileged.
     pub fn detect() -> Option<Self> {
-        Some(Self(()))
+        detect::has_dsp().then_some(Self(()))
     }
 }
 
 impl Backend for ThumbDsp {
     const NAME: &'static str = "thumb-dsp";
     const ISA: Isa = Isa::ThumbDsp;
+
+    fn conv2d_i8(
+        self,
+        window: &Window,
+        groups: usize,
+        linear: &Integer<'_>,
+        input: Option<&[i8]>,
+        output: &mut [i8],
+        scratch: &mut [u8],
+    ) -> Option<()> {
+        let tensors = gemm::Tensors {
+            input: input.map(bytemuck::cast_slice),
+            output: bytemuck::cast_slice_mut(output),
+            types: [DType::I8; 2],
+        };
+        gemm::conv2d(window, groups, linear, tensors, scratch)
+            .or_else(|| scalar::conv2d::conv2d_i8(window, groups, linear, input, output, scratch))
+    }
+
+    fn conv2d_i16(
+        self,
+        window: &Window,
+        groups: usize,
+        linear: &Integer<'_>,
+        input: Integers<'_>,
+        mut output: IntegersMut<'_>,
+        scratch: &mut [u8],
+    ) -> Option<()> {
+        let tensors = gemm::Tensors::of(input, &mut output);
+        gemm::conv2d(window, groups, linear, tensors, scratch)
+            .or_else(|| scalar::conv2d::conv2d_i16(window, groups, linear, input, output))
+    }
+
+    fn dense_i8(
+        self,
+        inputs: usize,
+        linear: &Integer<'_>,
+        input: &[i8],
+        output: &mut [i8],
+        scratch: &mut [u8],
+    ) -> Option<()> {
+        if linear.packing != Packing::Blocks2x4 {
+            return gemm::dense::dense_i8(inputs, linear, input, output, scratch)
+                .or_else(|| scalar::dense::dense_i8(inputs, linear, input, output));
+        }
+        let tensors = gemm::Tensors {
+            input: Some(bytemuck::cast_slice(input)),
+            output: bytemuck::cast_slice_mut(output),
+            types: [DType::I8; 2],
+        };
+        gemm::dense::dense_plain(inputs, linear, tensors)
+            .or_else(|| scalar::dense::dense_i8(inputs, linear, input, output))
+    }
+
+    fn dense_i16(
+        self,
+        inputs: usize,
+        linear: &Integer<'_>,
+        input: Integers<'_>,
+        mut output: IntegersMut<'_>,
+        scratch: &mut [u8],
+    ) -> Option<()> {
+        let _ = scratch;
+        gemm::dense::dense_plain(inputs, linear, gemm::Tensors::of(input, &mut output))
+            .or_else(|| scalar::dense::dense_i16(inputs, linear, input, output))
+    }
 }

@@ -1,0 +1,177 @@
+//! What the kernels for cores without the DSP extension take, Armv6-M and Armv7-M alike, and how they divide their scratch.
+//!
+//! Two positions share a word, `x0 + (x1 << 16)`, so that one multiplication gives two products.
+
+use super::select::{Linear, Request, Selection};
+use crate::blob::{DType, Packing};
+use crate::ops::window::Window;
+
+/// Bytes of a word that holds two positions.
+const PAIR_BYTES: usize = 4;
+
+/// Scratch of a convolution, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Convolution {
+    /// Bytes of the constants of all output channels.
+    pub channels: usize,
+    /// Bytes of the inputs of four windows in pairs.
+    pub pairs: usize,
+    /// Bytes under a row of a window that lies in the padding.
+    pub padding: usize,
+    /// Bytes of a row of four windows that reach into the padding; 0 if no window does so in part.
+    pub edges: usize,
+    /// Bytes of the input's rows that are kept.
+    pub kept: usize,
+}
+
+impl Convolution {
+    /// All bytes.
+    pub fn bytes(&self) -> usize {
+        self.channels
+            .saturating_add(self.pairs)
+            .saturating_add(self.padding)
+            .saturating_add(self.edges)
+            .saturating_add(self.kept)
+    }
+}
+
+/// Whether input and output are of 8 bits.
+fn narrow(request: &Request) -> bool {
+    request.input == DType::I8 && request.output == DType::I8
+}
+
+/// The scratch of a convolution with `channel_bytes` of constants for each output; `None`: scalar code.
+pub fn convolution(request: &Request, channel_bytes: usize) -> Option<Convolution> {
+    let Linear::Conv2d { window, groups: 1 } = &request.linear else { return None };
+    if !narrow(request) || request.packing != Packing::Columns8 {
+        return None;
+    }
+    let Window { rows, columns, inputs, outputs, .. } = window;
+    let run = columns.kernel.saturating_mul(*inputs);
+    let depth = rows.kernel.saturating_mul(run).checked_next_multiple_of(2)?;
+    let pointwise = rows.kernel == 1 && columns.kernel == 1;
+    Some(Convolution {
+        channels: outputs.saturating_mul(channel_bytes),
+        pairs: depth.saturating_mul(2 * PAIR_BYTES),
+        padding: run,
+        edges: if columns.kernel == 1 { 0 } else { run.saturating_mul(4) },
+        kept: if request.in_place && !pointwise { window.kept_bytes() } else { 0 },
+    })
+}
+
+/// The most bytes that a plane of pairs may take.
+const PLANE_BYTES: usize = 1 << 14;
+
+/// How a depthwise convolution runs, and its scratch in the order of the last fields. Four bands of output rows are four lanes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Depthwise {
+    /// Output rows of a band.
+    pub band: usize,
+    /// Rows of a plane.
+    pub rows: usize,
+    /// Columns of a plane.
+    pub columns: usize,
+    /// Taps, an even number.
+    pub taps: usize,
+    /// Bytes of a channel's constants.
+    pub channel: usize,
+    /// Bytes of places and weights of a channel's taps.
+    pub table: usize,
+    /// Bytes of a channel's plane: four bands of inputs in pairs.
+    pub plane: usize,
+    /// Bytes of a row of padding.
+    pub padding: usize,
+}
+
+impl Depthwise {
+    /// All bytes.
+    pub fn bytes(&self) -> usize {
+        self.channel.saturating_add(self.table).saturating_add(self.plane).saturating_add(self.padding)
+    }
+
+    /// First output row of a lane; bands overlap at the end.
+    pub fn first(&self, rows: usize, lane: usize) -> usize {
+        lane.wrapping_mul(self.band).min(rows.saturating_sub(self.band))
+    }
+}
+
+/// How a depthwise convolution runs with `channel_bytes` of constants for each output; `None`: by scalar code.
+pub fn depthwise(request: &Request, channel_bytes: usize) -> Option<Depthwise> {
+    let Linear::DepthwiseConv2d { window } = &request.linear else { return None };
+    if !narrow(request) || request.packing != Packing::Rows {
+        return None;
+    }
+    let Window { rows, columns, inputs, .. } = window;
+    let band = rows.output.div_ceil(4);
+    let plane_rows = band.saturating_sub(1).saturating_mul(rows.stride).saturating_add(rows.reach());
+    let under =
+        columns.output.saturating_sub(1).saturating_mul(columns.stride).saturating_add(columns.reach());
+    let plane_columns = under.max(columns.pad.saturating_add(columns.input));
+    let taps = rows.kernel.saturating_mul(columns.kernel).checked_next_multiple_of(2)?;
+    let plane = plane_rows.saturating_mul(plane_columns).saturating_mul(2 * PAIR_BYTES);
+    (plane <= PLANE_BYTES).then_some(Depthwise {
+        band,
+        rows: plane_rows,
+        columns: plane_columns,
+        taps,
+        channel: channel_bytes,
+        table: taps.saturating_mul(8),
+        plane,
+        padding: columns.input.saturating_mul(*inputs),
+    })
+}
+
+/// Inputs that a dense layer takes at once: no sum over so many, of products with a weight plus 128, leaves 22 bits.
+pub const DENSE_CHUNK: usize = 64;
+
+/// Scratch of a dense layer, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dense {
+    /// Bytes of the sums of all outputs.
+    pub sums: usize,
+    /// Bytes of some inputs as words.
+    pub chunk: usize,
+}
+
+impl Dense {
+    /// All bytes.
+    pub fn bytes(&self) -> usize {
+        self.sums.saturating_add(self.chunk)
+    }
+}
+
+/// The scratch of a dense layer whose weights are in the order that a core wants; `None`: scalar code.
+pub fn dense(request: &Request, wanted: Packing) -> Option<Dense> {
+    let Linear::Dense { inputs, outputs } = request.linear else { return None };
+    (narrow(request) && request.packing == wanted && inputs > 0).then(|| Dense {
+        sums: outputs.next_multiple_of(4).saturating_mul(4),
+        chunk: inputs.next_multiple_of(8).min(DENSE_CHUNK).saturating_mul(4),
+    })
+}
+
+/// The kernel for a request on a core with `channel_bytes` of constants for each output, which wants dense weights in an order of its own.
+pub fn select(request: &Request, channel_bytes: usize, wanted: Packing) -> Option<Selection> {
+    match &request.linear {
+        Linear::Conv2d { .. } => {
+            let layout = convolution(request, channel_bytes)?;
+            Some(Selection { name: "swar-columns", scratch_bytes: layout.bytes() })
+        }
+        Linear::DepthwiseConv2d { .. } => {
+            let layout = depthwise(request, channel_bytes)?;
+            Some(Selection { name: "swar-plane", scratch_bytes: layout.bytes() })
+        }
+        Linear::Dense { .. } => {
+            let layout = dense(request, wanted)?;
+            Some(Selection { name: "dense-words", scratch_bytes: layout.bytes() })
+        }
+    }
+}
+
+/// The order of weights that [`select`] wants; `dense` is that of dense layers.
+pub fn packing(request: &Request, dense: Packing) -> Packing {
+    match &request.linear {
+        Linear::Dense { .. } if narrow(request) => dense,
+        Linear::Conv2d { groups: 1, .. } if narrow(request) => Packing::Columns8,
+        _ => Packing::Rows,
+    }
+}

@@ -1,0 +1,278 @@
+//! Convolution: the inputs of four windows are brought into pairs, then every output channel is summed up over them.
+
+use super::core;
+use super::frame::{Extent, Frame, constants};
+use crate::backend::scalar;
+use crate::backend::scalar::in_place::rows_in_place;
+use crate::backend::spec::select::{Linear, Request};
+use crate::backend::spec::swar;
+use crate::blob::DType;
+use crate::ops::linear::Integer;
+use crate::ops::window::{Axis, Window};
+
+/// A convolution's operands and scratch, ready to run on windows.
+struct Layer<'a> {
+    frame: Frame,
+    /// Four windows in pairs.
+    pairs: *mut i32,
+    /// A row of a window in the padding.
+    padding: &'a [i8],
+    /// A row of each of four windows that reach into the padding.
+    edges: *mut i8,
+    /// A row of a window, and a whole one.
+    row: Extent,
+    window: Extent,
+}
+
+#[inline(never)]
+pub fn conv2d_i8(
+    window: &Window,
+    groups: usize,
+    linear: &Integer<'_>,
+    input: Option<&[i8]>,
+    output: &mut [i8],
+    scratch: &mut [u8],
+) -> Option<()> {
+    let request = Request {
+        linear: Linear::Conv2d { window: *window, groups },
+        input: DType::I8,
+        output: DType::I8,
+        packing: linear.packing,
+        in_place: input.is_none(),
+    };
+    match swar::convolution(&request, core::CHANNEL_WORDS * 4) {
+        Some(layout) if layout.bytes() <= scratch.len() => {
+            packed(window, linear, input, output, scratch, &layout)
+        }
+        _ => scalar::conv2d::conv2d_i8(window, groups, linear, input, output, scratch),
+    }
+}
+
+fn packed(
+    window: &Window,
+    linear: &Integer<'_>,
+    input: Option<&[i8]>,
+    output: &mut [i8],
+    scratch: &mut [u8],
+    layout: &swar::Convolution,
+) -> Option<()> {
+    let (channels, rest) = scratch.split_at_mut_checked(layout.channels)?;
+    let (pairs, rest) = rest.split_at_mut_checked(layout.pairs)?;
+    let (padding, rest) = rest.split_at_mut_checked(layout.padding)?;
+    let (edges, kept) = rest.split_at_mut_checked(layout.edges)?;
+    let channels: &mut [[i32; core::CHANNEL_WORDS]] = bytemuck::try_cast_slice_mut(channels).ok()?;
+    let pairs: &mut [i32] = bytemuck::try_cast_slice_mut(pairs).ok()?;
+    let padding: &mut [i8] = bytemuck::cast_slice_mut(padding);
+    let edges: &mut [i8] = bytemuck::cast_slice_mut(edges);
+
+    let run = layout.padding;
+    let depth = window.rows.kernel.checked_mul(run)?;
+    if linear.weights.len() < linear.packing.bytes(window.outputs, depth)? || depth == 0 {
+        return None;
+    }
+    padding.fill(linear.input_zero as i8);
+    // The last pair is no input where the depth is odd.
+    pairs.fill(0);
+    for (channel, slot) in channels.iter_mut().enumerate() {
+        *slot = constants(linear, channel, *linear.bias.get(channel)?, depth.div_ceil(2))?;
+    }
+    let range = pairs.as_ptr_range();
+    let frame = Frame {
+        pairs: range.start,
+        pairs_end: range.end,
+        weights: linear.weights.as_ptr(),
+        channels: channels.as_ptr().cast(),
+        outputs: window.outputs,
+        ..Frame::new(linear)
+    };
+    let row = Extent::new(run, 1, 0, 1);
+    let pitch = window.rows.dilation.wrapping_mul(window.columns.input).wrapping_mul(window.inputs);
+    let whole = Extent { rows: window.rows.kernel, skip: pitch.wrapping_sub(run), ..row };
+    let layer =
+        Layer { frame, pairs: pairs.as_mut_ptr(), padding, edges: edges.as_mut_ptr(), row, window: whole };
+    let place = output.as_mut_ptr();
+    match input {
+        Some(input) => layer.run(window, input.as_ptr(), input.len(), place, output.len()),
+        // A block of windows is read before its outputs are written, and no other window reads there.
+        None if window.rows.kernel == 1 && window.columns.kernel == 1 => {
+            layer.run(window, place, output.len(), place, output.len())
+        }
+        None => rows_in_place(window, output, kept, |window, input, output| {
+            layer.run(window, input.as_ptr(), input.len(), output.as_mut_ptr(), output.len())
+        }),
+    }
+}
+
+/// The place of a window.
+#[derive(Clone, Copy)]
+struct Place {
+    image: *const i8,
+    row: usize,
+    column: usize,
+}
+
+impl Place {
+    /// To the first window of the next row.
+    fn step_row(&mut self, window: &Window) {
+        self.column = 0;
+        self.row = self.row.wrapping_add(1);
+        if self.row == window.rows.output {
+            self.row = 0;
+            self.image = self.image.wrapping_add(window.image());
+        }
+    }
+}
+
+/// The same windows in one row, where each is one position and none is left out.
+fn flat(window: &Window) -> Option<Window> {
+    let plain =
+        |axis: &Axis| axis.kernel == 1 && axis.stride == 1 && axis.pad == 0 && axis.input == axis.output;
+    if !plain(&window.rows) || !plain(&window.columns) {
+        return Some(*window);
+    }
+    let positions = window.batch.checked_mul(window.rows.input)?.checked_mul(window.columns.input)?;
+    let one = Axis { input: 1, output: 1, kernel: 1, stride: 1, dilation: 1, pad: 0 };
+    let columns = Axis { input: positions, output: positions, ..one };
+    Some(Window { batch: 1, rows: one, columns, ..*window })
+}
+
+impl Layer<'_> {
+    /// Runs all windows. `input` points to `input_len` elements, `output` to `output_len`; both are valid as long as this runs.
+    #[inline(never)]
+    fn run(
+        &self,
+        window: &Window,
+        input: *const i8,
+        input_len: usize,
+        output: *mut i8,
+        output_len: usize,
+    ) -> Option<()> {
+        let window = &flat(window)?;
+        let Window { batch, rows, columns, inputs, outputs } = *window;
+        let mut left = batch.checked_mul(rows.output)?.checked_mul(columns.output)?;
+        if input_len < batch.checked_mul(window.image())? || output_len < left.checked_mul(outputs)? {
+            return None;
+        }
+        let mut frame = self.frame;
+        let next_output = [1, 2, 3].map(|lane: usize| lane.wrapping_mul(outputs));
+        frame.output = output;
+        let mut next = Place { image: input, row: 0, column: 0 };
+        let next_window = columns.stride.wrapping_mul(inputs);
+        // Columns under four windows, where they have no gaps.
+        let under = columns.stride.wrapping_mul(3).wrapping_add(columns.kernel);
+        let dense = columns.dilation == 1 || columns.kernel == 1;
+        while left > 0 {
+            let start = next.column.wrapping_mul(columns.stride).wrapping_sub(columns.pad);
+            let inside = start < columns.input && start.wrapping_add(under) <= columns.input;
+            let lanes = if inside && dense && next.column.wrapping_add(4) <= columns.output {
+                frame.lanes = next_output;
+                self.inside(window, &next, start, next_window);
+                next.column = next.column.wrapping_add(4);
+                4
+            } else {
+                self.anywhere(window, &mut next, left, &mut frame.lanes)
+            };
+            if next.column == columns.output {
+                next.step_row(window);
+            }
+            // SAFETY: pairs, weights and constants are as long as depth and outputs say, checked in `packed`; the output's length was checked above.
+            unsafe { core::columns(&frame) };
+            frame.output = frame.output.wrapping_add(outputs.wrapping_mul(lanes));
+            left = left.saturating_sub(lanes);
+        }
+        Some(())
+    }
+
+    /// Brings four windows side by side into pairs, the first at column `start`, all of them within the columns.
+    fn inside(&self, window: &Window, place: &Place, start: usize, next_window: usize) {
+        let Window { rows, .. } = *window;
+        let from = |row: usize| {
+            let first = place.image.wrapping_add(window.at(row, start));
+            [0usize, 1, 2, 3].map(|lane| first.wrapping_add(lane.wrapping_mul(next_window)))
+        };
+        let top = place.row.wrapping_mul(rows.stride).wrapping_sub(rows.pad);
+        if top < rows.input && top.wrapping_add(rows.reach()) <= rows.input {
+            // SAFETY: each source has `rows.kernel` rows of a window within the image; the pairs have room for them.
+            unsafe { core::widen(self.pairs, &from(top), &self.window) };
+            return;
+        }
+        let mut pairs = self.pairs;
+        for tap in 0..rows.kernel {
+            let sources = match rows.position(place.row, tap) {
+                Some(row) => from(row),
+                None => [self.padding.as_ptr(); 4],
+            };
+            // SAFETY: each source has a row of a window, `padding.len()` bytes; the pairs have room for `rows.kernel` of them.
+            unsafe { core::widen(pairs, &sources, &self.row) };
+            pairs = pairs.wrapping_add(self.padding.len().wrapping_mul(2));
+        }
+    }
+
+    /// Brings up to four windows into pairs, wherever they lie, and says how many they are. Lanes without a window repeat the last.
+    #[inline(never)]
+    fn anywhere(&self, window: &Window, next: &mut Place, left: usize, lanes: &mut [usize; 3]) -> usize {
+        let Window { rows, columns, outputs, .. } = *window;
+        let mut places = [*next; 4];
+        let mut last = *next;
+        let mut count = 0usize;
+        for (lane, place) in places.iter_mut().enumerate() {
+            if lane < left {
+                if next.column == columns.output {
+                    next.step_row(window);
+                }
+                last = *next;
+                next.column = next.column.wrapping_add(1);
+                count = count.wrapping_add(1);
+            }
+            *place = last;
+            if let Some(slot) = lane.checked_sub(1).and_then(|slot| lanes.get_mut(slot)) {
+                *slot = count.wrapping_sub(1).wrapping_mul(outputs);
+            }
+        }
+        let mut pairs = self.pairs;
+        for tap in 0..rows.kernel {
+            let mut sources = [self.padding.as_ptr(); 4];
+            for (lane, (source, place)) in sources.iter_mut().zip(&places).enumerate() {
+                *source = self.source(window, place, tap, lane);
+            }
+            // SAFETY: each source has a row of a window, `padding.len()` bytes; the pairs have room for `rows.kernel` of them.
+            unsafe { core::widen(pairs, &sources, &self.row) };
+            pairs = pairs.wrapping_add(self.padding.len().wrapping_mul(2));
+        }
+        count
+    }
+
+    /// What lies under row `tap` of a window, as long as `padding`.
+    #[inline(always)]
+    fn source(&self, window: &Window, place: &Place, tap: usize, lane: usize) -> *const i8 {
+        let Window { rows, columns, .. } = *window;
+        let Some(row) = rows.position(place.row, tap) else { return self.padding.as_ptr() };
+        let start = place.column.wrapping_mul(columns.stride).wrapping_sub(columns.pad);
+        let inside = start < columns.input && start.wrapping_add(columns.kernel) <= columns.input;
+        if inside && (columns.dilation == 1 || columns.kernel == 1) {
+            return place.image.wrapping_add(window.at(row, start));
+        }
+        if columns.kernel == 1 {
+            return self.padding.as_ptr();
+        }
+        self.edge(window, place, row, lane)
+    }
+
+    /// Collects a row of a window that lies in part in the padding, or has gaps.
+    #[inline(never)]
+    fn edge(&self, window: &Window, place: &Place, row: usize, lane: usize) -> *const i8 {
+        let Window { columns, inputs, .. } = *window;
+        let edge = self.edges.wrapping_add(lane.wrapping_mul(self.padding.len()));
+        let mut to = edge;
+        for tap in 0..columns.kernel {
+            let from = match columns.position(place.column, tap) {
+                Some(column) => place.image.wrapping_add(window.at(row, column)),
+                None => self.padding.as_ptr(),
+            };
+            // SAFETY: `from` is a position of the image or padding, both with `inputs` bytes; `edges` has `kernel` times as many for each lane.
+            unsafe { ::core::ptr::copy_nonoverlapping(from, to, inputs) };
+            to = to.wrapping_add(inputs);
+        }
+        edge
+    }
+}

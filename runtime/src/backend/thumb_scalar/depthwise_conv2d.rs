@@ -1,0 +1,199 @@
+//! Depthwise convolution: one channel after the other. Four bands of its rows are brought into a plane of pairs, padding included; then
+//! windows slide over the plane, each giving an output of every band. What a channel's outputs replace has been read before.
+
+use super::core;
+use super::frame::{Extent, Frame, Plane, constants};
+use crate::backend::scalar;
+use crate::backend::spec::select::{Linear, Request};
+use crate::backend::spec::swar;
+use crate::blob::{DType, Packing};
+use crate::ops::linear::Integer;
+use crate::ops::window::Window;
+
+#[inline(never)]
+pub fn depthwise_conv2d_i8(
+    window: &Window,
+    linear: &Integer<'_>,
+    input: Option<&[i8]>,
+    output: &mut [i8],
+    scratch: &mut [u8],
+) -> Option<()> {
+    let request = Request {
+        linear: Linear::DepthwiseConv2d { window: *window },
+        input: DType::I8,
+        output: DType::I8,
+        packing: Packing::Rows,
+        in_place: input.is_none(),
+    };
+    match swar::depthwise(&request, core::CHANNEL_WORDS * 4) {
+        Some(layout) if layout.bytes() <= scratch.len() => {
+            let place = output.as_mut_ptr();
+            let (source, elements) = match input {
+                Some(input) => (input.as_ptr(), input.len()),
+                None => (place.cast_const(), output.len()),
+            };
+            planes(window, linear, source, elements, output.len(), place, scratch, &layout)
+        }
+        _ => scalar::depthwise_conv2d::depthwise_conv2d_i8(window, linear, input, output, scratch),
+    }
+}
+
+/// Runs all channels. `input` points to `input_len` elements, `output` to `output_len`; both are valid as long as this runs.
+#[expect(clippy::too_many_arguments, reason = "two of them are slices in parts, which may be the same")]
+fn planes(
+    window: &Window,
+    linear: &Integer<'_>,
+    input: *const i8,
+    input_len: usize,
+    output_len: usize,
+    output: *mut i8,
+    scratch: &mut [u8],
+    layout: &swar::Depthwise,
+) -> Option<()> {
+    let Window { batch, rows, columns, inputs, outputs } = *window;
+    let (channel, rest) = scratch.split_at_mut_checked(layout.channel)?;
+    let (table, rest) = rest.split_at_mut_checked(layout.table)?;
+    let (plane, rest) = rest.split_at_mut_checked(layout.plane)?;
+    let padding: &mut [i8] = bytemuck::cast_slice_mut(rest.get_mut(..layout.padding)?);
+    let channel: &mut [i32] = bytemuck::try_cast_slice_mut(channel).ok()?;
+    let table: &mut [i32] = bytemuck::try_cast_slice_mut(table).ok()?;
+    let plane: &mut [i32] = bytemuck::try_cast_slice_mut(plane).ok()?;
+
+    let output_image = rows.output.checked_mul(columns.output)?.checked_mul(outputs)?;
+    let taps = rows.kernel.checked_mul(columns.kernel)?;
+    if input_len < batch.checked_mul(window.image())?
+        || output_len < batch.checked_mul(output_image)?
+        || linear.weights.len() < taps.checked_mul(outputs)?
+        || window.image() == 0
+        || output_image == 0
+    {
+        return None;
+    }
+    let multiple = outputs.checked_div(inputs)?;
+    if multiple.wrapping_mul(inputs) != outputs {
+        return None;
+    }
+    let zero = i32::from(linear.input_zero);
+    padding.fill(linear.input_zero as i8);
+    // What no input replaces stays padding.
+    plane.fill(zero.wrapping_add(zero.wrapping_shl(16)));
+    let row_bytes = layout.columns.wrapping_mul(8);
+    let three = [rows.kernel, columns.kernel, rows.dilation, columns.dilation] == [3, 3, 1, 1];
+    // Words of a tap in the table.
+    let tap_words = if three { 1usize } else { 2 };
+    table.fill(0);
+    if !three {
+        places(window, row_bytes, table);
+    }
+
+    let image_row = columns.input.wrapping_mul(inputs);
+    let gap = layout.columns.wrapping_sub(columns.input).wrapping_mul(8);
+    let one_row = Extent::new(columns.input, inputs, gap, 1);
+    // Rows of the plane that are rows of the image in all lanes.
+    let last = layout.first(rows.output, 3).wrapping_mul(rows.stride);
+    let all_from = rows.pad.min(layout.rows);
+    let all_to = rows.input.wrapping_add(rows.pad).saturating_sub(last).clamp(all_from, layout.rows);
+    let all_rows = Extent { rows: all_to.wrapping_sub(all_from), ..one_row };
+
+    let output_row = columns.output.wrapping_mul(outputs);
+    let step = columns.stride.wrapping_mul(8);
+    let range = table.as_ptr_range();
+    let mut operands = Plane {
+        frame: Frame {
+            lanes: [1, 2, 3].map(|lane| layout.first(rows.output, lane).wrapping_mul(output_row)),
+            pairs: plane.as_ptr(),
+            channels: channel.as_ptr(),
+            outputs: columns.output,
+            ..Frame::new(linear)
+        },
+        rows: layout.band,
+        step,
+        row_jump: row_bytes.wrapping_mul(rows.stride).wrapping_sub(step.wrapping_mul(columns.output)),
+        output_step: outputs,
+        taps: range.start,
+        limit: if three { row_bytes.wrapping_sub(24) } else { range.end.addr() },
+        three: three.into(),
+    };
+    let interior = plane.as_mut_ptr().wrapping_add(columns.pad.wrapping_mul(2));
+    // Row of the image under the plane's first row.
+    let start = [0, 1, 2, 3]
+        .map(|lane| layout.first(rows.output, lane).wrapping_mul(rows.stride).wrapping_sub(rows.pad));
+    let mut image = input;
+    let mut place = output;
+    for _ in 0..batch {
+        let mut first = 0usize;
+        for source in 0..inputs {
+            let mut at = start;
+            let mut from =
+                start.map(|row| image.wrapping_add(row.wrapping_mul(image_row).wrapping_add(source)));
+            let mut to = interior;
+            let mut row = 0usize;
+            while row < layout.rows {
+                let extent = if row == all_from && all_rows.rows > 0 { &all_rows } else { &one_row };
+                let mut sources = from;
+                for (source, &row) in sources.iter_mut().zip(&at) {
+                    if row >= rows.input {
+                        *source = padding.as_ptr();
+                    }
+                }
+                // SAFETY: each source has `extent.rows` rows of `columns.input` elements, `inputs` apart: the image's length was checked above, and
+                // `padding` is one row. The plane has `layout.rows` rows of `layout.columns`, of which `pad + input` are the first.
+                unsafe { core::widen(to, &sources, extent) };
+                let bytes = extent.rows.wrapping_mul(image_row);
+                from = from.map(|from| from.wrapping_add(bytes));
+                at = at.map(|at| at.wrapping_add(extent.rows));
+                to = to.wrapping_add(extent.rows.wrapping_mul(layout.columns.wrapping_mul(2)));
+                row = row.wrapping_add(extent.rows);
+            }
+            for output in first..first.wrapping_add(multiple) {
+                let bias = weights(linear, outputs, output, table, tap_words)?;
+                let constants = constants(linear, output, bias, layout.taps / 2)?;
+                channel.iter_mut().zip(constants).for_each(|(slot, constant)| *slot = constant);
+                operands.frame.output = place.wrapping_add(output);
+                // SAFETY: windows of `band` rows and `columns.output` columns, `stride` apart, lie in the plane by its size; outputs of all lanes lie in the
+                // output image, checked above.
+                unsafe { core::plane(&operands) };
+            }
+            first = first.wrapping_add(multiple);
+        }
+        image = image.wrapping_add(window.image());
+        place = place.wrapping_add(output_image);
+    }
+    Some(())
+}
+
+/// Fills in where taps lie in a plane, in bytes behind a window's first pair.
+fn places(window: &Window, row_bytes: usize, table: &mut [i32]) {
+    let Window { rows, columns, .. } = *window;
+    let (slots, _) = table.as_chunks_mut::<2>();
+    let mut slots = slots.iter_mut();
+    for tap_h in 0..rows.kernel {
+        for tap_w in 0..columns.kernel {
+            let row = tap_h.wrapping_mul(rows.dilation).wrapping_mul(row_bytes);
+            let column = tap_w.wrapping_mul(columns.dilation).wrapping_mul(8);
+            if let Some([place, _]) = slots.next() {
+                *place = row.wrapping_add(column) as i32;
+            }
+        }
+    }
+}
+
+/// Fills in the weights of an output channel, the last words of taps of `words`. Gives the bias without the part of the input's zero point.
+fn weights(
+    linear: &Integer<'_>,
+    outputs: usize,
+    channel: usize,
+    table: &mut [i32],
+    words: usize,
+) -> Option<i32> {
+    let (mut total, mut at, mut to) = (0i32, channel, words.wrapping_sub(1));
+    // Behind the last tap there may be one that is none.
+    while let Some(&weight) = linear.weights.get(at) {
+        *table.get_mut(to)? = weight.into();
+        total = total.wrapping_add(weight.into());
+        at = at.wrapping_add(outputs);
+        to = to.wrapping_add(words);
+    }
+    let bias = *linear.bias.get(channel)?;
+    Some(bias.wrapping_sub(total.wrapping_mul(linear.input_zero.into())))
+}

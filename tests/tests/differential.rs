@@ -1,0 +1,55 @@
+//! Every core's backend gives the bits of scalar code on random layers, and writes nothing beside its output; prints what layers of known networks
+//! take. Needs what boards/setup.sh installs. `TUCANO_CASES` sets the layers of each kind and run.
+
+use std::collections::BTreeMap;
+
+use tucano_converter::boards::differential::{self, Differential};
+use tucano_converter::boards::firmware::OptLevel;
+use tucano_converter::boards::{self, Board, Error};
+
+/// A board for each emulated core.
+const BOARDS: [&str; 6] = ["qemu-m0", "qemu-m3", "qemu-m4", "qemu-m7", "qemu-m33", "qemu-m55"];
+/// Layers of each of the three kinds in a run; there are two runs.
+const CASES: u32 = 350;
+const SEEDS: [(u32, OptLevel); 2] = [(0x1234_5678, OptLevel::Three), (0x0BAD_CAFE, OptLevel::S)];
+
+fn shown<T>(result: Result<T, Error>) -> T {
+    result.unwrap_or_else(|error| panic!("{:?}", miette::Report::new(error)))
+}
+
+fn compare(board: &'static Board, cases: u32) {
+    let runs: Vec<Differential> = SEEDS
+        .into_iter()
+        .map(|(seed, opt_level)| shown(differential::run(board, opt_level, cases, seed)))
+        .collect();
+    let done: usize = runs.iter().map(|run| run.cases).sum();
+    println!("\n{}: {done} layers", board.name);
+    let mut kernels = BTreeMap::new();
+    for (name, count) in runs.iter().flat_map(|run| &run.kernels) {
+        *kernels.entry(name).or_insert(0) += count;
+    }
+    for (name, count) in &kernels {
+        println!("  {name:30} {count:6}");
+    }
+    for layer in &runs[0].layers {
+        println!(
+            "  {:34} {:28} scratch {:6} {:12.0} instructions, {:.3} per MAC",
+            layer.name,
+            layer.kernel,
+            layer.scratch_bytes,
+            layer.instructions,
+            layer.instructions / layer.macs as f64
+        );
+    }
+    assert_eq!(done, 3 * cases as usize * SEEDS.len());
+    assert_eq!(kernels.values().sum::<usize>(), done);
+    assert!(!runs[0].layers.is_empty());
+}
+
+#[test]
+fn backends_give_the_bits_of_scalar_code() {
+    let cases = std::env::var("TUCANO_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(CASES);
+    for name in BOARDS {
+        compare(shown(boards::find(name)), cases);
+    }
+}
