@@ -109,7 +109,7 @@ impl<'m, O: OpSet> Model<'m, O> {
     }
 
     /// Step `index`.
-    #[inline]
+    #[inline(never)]
     pub fn step(&self, index: u16) -> Option<Step<'_>> {
         Some(Step::new(&self.blob, index, self.blob.step(index)?))
     }

@@ -90,7 +90,7 @@ macro_rules! op_set {
                 ) -> ::core::option::Option<()> {
                     match step.op() {
                         $(<$op as $crate::ops::Operator>::CODE => {
-                            <$op as $crate::ops::Operator>::run(backend, step, memory)
+                            $crate::ops::run::<$op, B>(backend, step, memory)
                         })*
                         _ => ::core::option::Option::None,
                     }

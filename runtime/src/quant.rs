@@ -16,8 +16,38 @@ pub const fn doubling_high_multiply(a: i32, b: i32) -> i32 {
     if a == i32::MIN && b == i32::MIN {
         return i32::MAX;
     }
+    rounded_product(a, b)
+}
+
+/// As [`doubling_high_multiply`], but that twice [`i32::MIN`] wraps.
+#[cfg(not(tucano_profile = "v6m"))]
+#[inline]
+pub(crate) const fn rounded_product(a: i32, b: i32) -> i32 {
     let product = (a as i64).wrapping_mul(b as i64);
     (product.wrapping_add(1 << 30) >> 31) as i32
+}
+
+/// As [`doubling_high_multiply`], but that twice [`i32::MIN`] wraps. Of halfwords: the core multiplies to 32 bits alone.
+#[cfg(tucano_profile = "v6m")]
+#[inline(never)]
+pub(crate) const fn rounded_product(a: i32, b: i32) -> i32 {
+    product_of_halves(a, b)
+}
+
+/// `round(a * b / 2^31)`, halves upwards, modulo 2^32.
+#[cfg(any(test, tucano_profile = "v6m"))]
+#[inline(always)]
+const fn product_of_halves(a: i32, b: i32) -> i32 {
+    let (a_low, a_high) = (a & 0xFFFF, a >> 16);
+    let (b_low, b_high) = (b & 0xFFFF, b >> 16);
+    // Bits 16 to 47 of the product, in two parts that both fit.
+    let lowest = (a_low as u32).wrapping_mul(b_low as u32) >> 16;
+    let first = a_high.wrapping_mul(b_low).wrapping_add(lowest as i32);
+    let second = a_low.wrapping_mul(b_high).wrapping_add(first & 0xFFFF);
+    let high = a_high.wrapping_mul(b_high).wrapping_add(first >> 16).wrapping_add(second >> 16);
+    // Bits 31 to 62, and bit 30 to round.
+    let low = a.wrapping_mul(b) as u32;
+    (high << 1 | (low >> 31) as i32).wrapping_add((low >> 30 & 1) as i32)
 }
 
 /// `round(x / 2^exponent)`, halves away from zero. Only the low five bits of `exponent` count.
@@ -109,6 +139,9 @@ mod tests {
         for a in values() {
             for b in values() {
                 assert_eq!(doubling_high_multiply(a, b), high_multiply_by_division(a, b), "{a} * {b}");
+                if (a, b) != (i32::MIN, i32::MIN) {
+                    assert_eq!(product_of_halves(a, b), high_multiply_by_division(a, b), "{a} * {b}");
+                }
             }
         }
     }

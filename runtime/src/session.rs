@@ -197,23 +197,28 @@ impl<'m, O: OpSet, B: Backend> Session<'m, O, B> {
         state: &mut [u8],
         observer: &mut impl Observer,
     ) -> Result<bool, Error> {
-        let Some(step) = self.model.step(cursor.next) else { return Ok(false) };
+        // Borrowed where it was made: it is not moved.
+        let found = self.model.step(cursor.next);
+        let Some(step) = &found else { return Ok(false) };
         self.check_arena(arena)?;
         let header = self.model.blob().header();
         let (bytes, align) = (header.state_bytes, header.align);
         fits(state, bytes, align, ErrorKind::StateTooSmall, ErrorKind::StateAlignment)?;
-        observer.before(&step);
+        observer.before(step);
         let mut memory = Memory { arena, state };
         let fault = Error::at_step(ErrorKind::Internal, step.index(), step.op(), 0);
-        let last = match self.model.blob().region_at(cursor.next) {
+        cursor.next = match self.model.blob().region_at(step.index()) {
             None => {
-                O::run(self.backend, &step, &mut memory).ok_or(fault)?;
-                step
+                O::run(self.backend, step, &mut memory).ok_or(fault)?;
+                observer.after(step, step.written(&memory).ok_or(fault)?);
+                step.index().saturating_add(1)
             }
-            Some(region) => self.run_region(&region, &mut memory).ok_or(fault)?,
+            Some(region) => {
+                let last = self.run_region(&region, &mut memory).ok_or(fault)?;
+                observer.after(&last, last.written(&memory).ok_or(fault)?);
+                region.end()
+            }
         };
-        observer.after(&last, last.written(&memory).ok_or(fault)?);
-        cursor.next = last.index().saturating_add(1);
         Ok(true)
     }
 

@@ -111,5 +111,8 @@ fn the_written_module_builds_without_std_and_runs() {
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&wrong.stderr);
-    assert!(!wrong.status.success() && said.contains("this target has no backend `ThumbDsp`"), "{said}");
+    assert!(
+        !wrong.status.success() && said.contains("this target has no backend `tucano::backend::ThumbDsp`"),
+        "{said}"
+    );
 }

@@ -50,6 +50,7 @@ impl Packing {
             Self::Blocks4x16 => (4, 16),
             Self::Blocks8x16 => (8, 16),
             Self::Columns8 => (8, 2),
+            Self::EvenRows => (1, 2),
             Self::Offset4 | Self::HalfOffset4 => (4, 8),
         }
     }
@@ -68,7 +69,7 @@ impl Packing {
         let block =
             o.wrapping_sub(lane).wrapping_mul(padded).wrapping_add(k.wrapping_sub(at).wrapping_mul(lanes));
         match self {
-            Self::Rows | Self::Blocks2x4 | Self::Blocks4x16 | Self::Blocks8x16 => {
+            Self::Rows | Self::EvenRows | Self::Blocks2x4 | Self::Blocks4x16 | Self::Blocks8x16 => {
                 (block.wrapping_add(lane.wrapping_mul(step)).wrapping_add(at), Form::Plain)
             }
             Self::Columns8 | Self::Offset4 | Self::HalfOffset4 => {
@@ -134,7 +135,7 @@ impl Packing {
 mod tests {
     use super::*;
 
-    const ALL: [Packing; 9] = [
+    const ALL: [Packing; 10] = [
         Packing::Rows,
         Packing::Pairs,
         Packing::PairQuads,
@@ -144,6 +145,7 @@ mod tests {
         Packing::Blocks2x4,
         Packing::Offset4,
         Packing::HalfOffset4,
+        Packing::EvenRows,
     ];
 
     #[test]

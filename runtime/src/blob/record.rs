@@ -249,7 +249,7 @@ pub enum Packing {
     Blocks4x16 = 3,
     /// Sixteen positions of each of eight outputs: for Helium.
     Blocks8x16 = 4,
-    /// Eight outputs of each position, positions in pairs: for convolutions on cores without vectors.
+    /// Eight outputs of each position, positions in pairs: for convolutions on Armv6-M.
     Columns8 = 5,
     /// Four positions of each of two outputs: for the DSP extension where `Pairs` does not fit.
     Blocks2x4 = 6,
@@ -257,6 +257,8 @@ pub enum Packing {
     Offset4 = 7,
     /// Four outputs of each position, the weights of the first and third plus 128: for dense layers on Armv7-M.
     HalfOffset4 = 8,
+    /// Plain order, each output filled up to an even number of positions: for convolutions on Armv7-M.
+    EvenRows = 9,
 }
 
 impl Packing {
@@ -272,6 +274,7 @@ impl Packing {
             6 => Some(Self::Blocks2x4),
             7 => Some(Self::Offset4),
             8 => Some(Self::HalfOffset4),
+            9 => Some(Self::EvenRows),
             _ => None,
         }
     }

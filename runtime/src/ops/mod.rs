@@ -123,6 +123,13 @@ pub trait Operator {
     }
 }
 
+/// Executes a step in a frame of its own, so that the stack holds what one operator needs and not what all of them do.
+#[doc(hidden)]
+#[inline(never)]
+pub fn run<O: Operator, B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
+    O::run(backend, step, memory)
+}
+
 /// Operation codes: `operator << 8 | family`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u16)]

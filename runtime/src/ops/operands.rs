@@ -1,6 +1,8 @@
 //! What the checks and runs of several operators share: counts, types and shapes of operands, and typed views of their bytes.
 
 use super::linear::check_integer;
+use core::cell::Cell;
+
 use crate::arena::Views;
 use crate::backend::{Integers, IntegersMut};
 use crate::blob::{DType, TensorRecord};
@@ -108,7 +110,11 @@ pub fn drop_rows<T: Copy>(window: &mut [T], row: usize, rows: &Rows) -> Option<(
     }
     let dropped = rows.dropped.checked_mul(row)?;
     let end = rows.kept().checked_mul(row)?.checked_add(dropped)?;
-    window.get_mut(..end)?.copy_within(dropped.., 0);
+    // `copy_within` could panic.
+    let kept = Cell::from_mut(window.get_mut(..end)?).as_slice_of_cells();
+    for (slot, from) in kept.iter().zip(kept.get(dropped..)?) {
+        slot.set(from.get());
+    }
     Some(())
 }
 
@@ -142,9 +148,10 @@ pub fn in_place<'a, T: AnyBitPattern + NoUninit, const N: usize>(
 }
 
 /// The first input (`None`: the output holds it), the output and the scratch of a step that may run in place.
-pub fn maybe_in_place<X: AnyBitPattern + NoUninit>(
-    views: Views<'_, 1>,
-) -> Option<(Option<&[X]>, &mut [X], &mut [u8])> {
+type MaybeInPlace<'a, X> = (Option<&'a [X]>, &'a mut [X], &'a mut [u8]);
+
+/// The operands of a step that may run in place.
+pub fn maybe_in_place<X: AnyBitPattern + NoUninit>(views: Views<'_, 1>) -> Option<MaybeInPlace<'_, X>> {
     let [input] = views.inputs;
     let input = match input {
         Some(bytes) => Some(elements(bytes)?),

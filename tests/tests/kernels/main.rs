@@ -11,7 +11,8 @@ use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use step::{Bytes, Random, Step, tensor};
 use tucano::ErrorKind;
-use tucano::blob::{DType, Packing};
+use tucano::blob::{BlobBuilder, DType, Packing, TensorRecord};
+use tucano::host::Runner;
 use tucano::ops::{OpCode, add, conv2d, dense, mean, permute, pool2d, softmax, unary};
 use tucano::quant;
 
@@ -133,9 +134,9 @@ prop_compose! {
     ) -> Windows {
         windows.stride = [1, 1];
         windows.group_outputs = windows.group_inputs;
-        for axis in 0..2 {
+        for (axis, pad) in pads.iter().enumerate() {
             let reach = (windows.kernel[axis] - 1) * windows.dilation[axis] + 1;
-            windows.pads[axis] = pads[axis].index(reach);
+            windows.pads[axis] = pad.index(reach);
             windows.pads[axis + 2] = reach - 1 - windows.pads[axis];
         }
         windows
@@ -316,6 +317,56 @@ fn in_place(step: &Step, windows: &Windows) -> Result<(), TestCaseError> {
         prop_assert_eq!(placed.run_as(Packing::Rows, room).unwrap_err().kind, ErrorKind::Overlap);
     }
     Ok(())
+}
+
+/// Two layers with the same packed constants but other zero points: a runner keeps them apart.
+#[test]
+fn packed_constants_may_be_shared() {
+    let mut random = Random(11);
+    let constants = Constants::random::<i8, i8>(&mut random, 8, 8, OpCode::DenseI8);
+    let step = Step {
+        op: OpCode::DenseI8,
+        inputs: vec![(tensor(DType::I8, &[1, 8], 0), vec![0; 8])],
+        output: tensor(DType::I8, &[1, 8], 0),
+        weights: constants.operands(),
+        parameters: dense::Parameters { act_min: -128i32 as u32, act_max: 127 }.emit().to_vec(),
+        in_place: false,
+    };
+    let packing = Packing::Columns8;
+    let weights = step.packed(packing, 8).weights;
+    let mut builder = BlobBuilder::new();
+    let tensors = [(0, 40), (16, -90), (32, 7)].map(|(offset, zero_point)| {
+        builder.tensor(TensorRecord { offset, ..tensor(DType::I8, &[1, 8], zero_point) })
+    });
+    let ids: Vec<u16> = weights
+        .iter()
+        .zip([packing, Packing::Rows, Packing::Rows, Packing::Rows])
+        .map(|((dtype, bytes), packing)| builder.weight(*dtype, packing, bytes))
+        .collect();
+    for (from, to) in [(0, 1), (1, 2)] {
+        builder.step("", step.op, &[tensors[from]], &[tensors[to]], &ids, &step.parameters, (0, 0));
+    }
+    builder.inputs(&tensors[..1]);
+    builder.outputs(&tensors[2..]);
+    let blob = builder.finish(48, 0, 16).unwrap();
+    let input: Vec<u8> = random.integers(8, 0, 255);
+    let mut runner = Runner::new(&blob).unwrap();
+    let given = runner.run_raw(&[&input]).unwrap().concat();
+    // Each layer alone, its stored bias as it is.
+    let mut expected = input;
+    for (zero_in, zero_out) in [(40, -90), (-90, 7)] {
+        let alone = Step {
+            inputs: vec![(tensor(DType::I8, &[1, 8], zero_in), expected)],
+            output: tensor(DType::I8, &[1, 8], zero_out),
+            weights: weights.clone(),
+            ..step.clone()
+        };
+        expected = alone.run_as(packing, 0).unwrap();
+    }
+    assert_eq!(given, expected);
+    // What the blob says of itself is not changed.
+    assert_eq!(runner.model().step(0).unwrap().weight(0).unwrap().packing, packing);
+    assert_eq!(runner.model().blob().bytes(), blob);
 }
 
 fn float_convolution(windows: &Windows, code: OpCode) -> Result<(), TestCaseError> {

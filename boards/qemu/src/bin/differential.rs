@@ -2,7 +2,7 @@
 //! and the scratch may change. Then layers of known networks, with the instructions that they take.
 //!
 //! The file `inputs` holds two words: the number of cases of each kind of layer, and a seed. The console gets `kernel NAME CASES` for each kernel that
-//! ran, `layer NAME MACS TICKS` for each known layer, `cases N` and, if all is right, `done`.
+//! ran, `layer NAME|KERNEL|SCRATCH|MACS|TICKS` for each known layer, `cases N` and, if all is right, `done`.
 #![no_std]
 #![no_main]
 
@@ -183,12 +183,16 @@ fn random_shape(noise: &mut Noise, kind: Kind) -> Shape {
     }
     if kind == Kind::Depthwise {
         if noise.one_of(2) {
-            // The usual window, with any padding that it may have.
-            let stride = if noise.one_of(3) { 2 } else { 1 };
-            for axis_of in [&mut shape.rows, &mut shape.columns] {
-                let pads = if noise.one_of(3) { [noise.below(3), noise.below(3)] } else { [1, 1] };
-                let least = 3 - (pads[0] + pads[1]).min(2);
-                *axis_of = axis(noise.within(least, 14), 3, stride, 1, pads);
+            // What most networks have: square windows, and most often whole quads of channels.
+            let stride = noise.within(1, 2);
+            let mut side = |most: usize| {
+                let pads = if noise.one_of(2) { [1, 1] } else { [noise.below(4), noise.below(4)] };
+                let least = 3usize.saturating_sub(pads[0] + pads[1]).max(1);
+                axis(noise.within(least, most), 3, stride, 1, pads)
+            };
+            (shape.rows, shape.columns) = (side(11), side(19));
+            if !noise.one_of(4) {
+                shape.inputs = 4 * noise.within(1, 11);
             }
         }
         shape.groups = shape.inputs;
@@ -568,9 +572,9 @@ fn measure(free: &mut [u8]) -> Result<(), ()> {
         let mut pool = Pool(free);
         let mut case = make(&mut pool, &mut noise, &shape, true, 0);
         // As networks have them: an activation of the ReLU kind.
-        case.plain.low = case.plain.output_zero;
-        case.plain.high = 127;
-        (case.packed.low, case.packed.high) = (case.plain.low, case.plain.high);
+        for linear in [&mut case.plain, &mut case.packed] {
+            (linear.output_zero, linear.low, linear.high) = (-128, -128, 127);
+        }
         let selection = compare(&mut pool, &mut case, 0).map_err(|reason| say!("wrong {name}: {reason}"))?;
         let scratch = pool.take(selection.scratch_bytes.max(least_scratch(&case.request)), 0);
         let output = pool.take(case.output_elements * case.request.output.bytes(), 0);

@@ -19,7 +19,7 @@ struct Frame {
     input: *const u8,
     /// 12: end of the outputs that fill blocks of eight.
     end: *mut u8,
-    /// 16: rounds of four blocks behind the first one. Set by the kernel.
+    /// 16: rounds of blocks behind the first one. Set by the kernel.
     rounds: u32,
     /// 20: where the first round starts. Set by the kernel.
     entry: u32,
@@ -59,6 +59,27 @@ macro_rules! lane_8 {
 
 /// Sixteen elements of the row (r3) and of eight outputs' weights (r1), 8 bits: 17 instructions of 4 bytes.
 macro_rules! block_8 {
+    (bytes) => {
+        "68"
+    };
+    (round) => {
+        concat!(
+            block_8!("vmladava"),
+            block_8!("vmladava"),
+            block_8!("vmladava"),
+            block_8!("vmladava"),
+            block_8!("vmladava"),
+            block_8!("vmladava"),
+            block_8!("vmladava"),
+            block_8!("vmladava")
+        )
+    };
+    (blocks) => {
+        "8"
+    };
+    (log) => {
+        "3"
+    };
     ($first:literal) => {
         concat!(
             "vldrb.u8 q0, [r3], #16\n",
@@ -92,6 +113,18 @@ macro_rules! lane_16 {
 
 /// Like [`block_8`] with a row of 16 bits: 35 instructions of 4 bytes.
 macro_rules! block_16 {
+    (bytes) => {
+        "140"
+    };
+    (round) => {
+        concat!(block_16!("vmladava"), block_16!("vmladava"), block_16!("vmladava"), block_16!("vmladava"))
+    };
+    (blocks) => {
+        "4"
+    };
+    (log) => {
+        "2"
+    };
     ($first:literal) => {
         concat!(
             "vldrh.u16 q0, [r3], #16\n",
@@ -117,7 +150,7 @@ macro_rules! block_16 {
 /// outputs that exist. Constants of the rest are copied to the frame, so that whole vectors can be read.
 macro_rules! kernel {
     (
-        $(#[$doc:meta])* $name:ident, $block:ident, $block_bytes:literal, $store:literal, $eight:literal,
+        $(#[$doc:meta])* $name:ident, $block:ident, $store:literal, $eight:literal,
         [$($shift:literal),*], [$($away:literal),*], [$($offset:literal),*]
     ) => {
         $(#[$doc])*
@@ -138,17 +171,18 @@ macro_rules! kernel {
                 "stm r12, {{r1-r7}}",
                 "adr.w r8, 3f",
                 "adr.w r9, 4f",
-                "adds r2, r1, #3",
-                "lsrs r2, r2, #2",
-                "lsls r4, r2, #2",
+                concat!("adds r2, r1, #", $block!(blocks), " - 1"),
+                concat!("lsrs r2, r2, #", $block!(log)),
+                concat!("lsls r4, r2, #", $block!(log)),
                 "subs r4, r4, r1",
-                concat!("movs r5, #", $block_bytes),
+                concat!("movs r5, #", $block!(bytes)),
                 "mla r8, r4, r5, r8",
                 "cmp r1, #0",
                 "it eq",
                 "moveq r8, r9",
                 "orr r8, r8, #1",
                 "strd r2, r8, [sp, #16]",
+                "mov r11, r2",
                 "movs r0, #8",
                 "vctp.16 r0",
                 "ldrd r1, r7, [sp, #40]",
@@ -160,15 +194,12 @@ macro_rules! kernel {
                 "2:",
                 "ldr r3, [sp, #8]",
                 $block!("vmladav"),
-                "ldr r11, [sp, #16]",
                 "ldr pc, [sp, #20]",
                 "3:",
-                $block!("vmladava"),
-                $block!("vmladava"),
-                $block!("vmladava"),
-                $block!("vmladava"),
-                "subs r11, #1",
-                "bne.w 3b",
+                $block!(round),
+                "subs.w r11, r11, #1",
+                "bhi.w 3b",
+                "ldr r11, [sp, #16]",
                 "4:",
                 "vmov q0[2], q0[0], r0, r8",
                 "vmov q0[3], q0[1], r4, r12",
@@ -247,9 +278,9 @@ macro_rules! kernel {
 }
 
 macro_rules! any_kernel {
-    ($(#[$doc:meta])* $name:ident, $block:ident, $block_bytes:literal, $store:literal, $eight:literal) => {
+    ($(#[$doc:meta])* $name:ident, $block:ident, $store:literal, $eight:literal) => {
         kernel!(
-            $(#[$doc])* $name, $block, $block_bytes, $store, $eight,
+            $(#[$doc])* $name, $block, $store, $eight,
             [
                 "vmov.i32 q2, #0",
                 "vmax.s32 q3, q6, q2",
@@ -274,23 +305,23 @@ macro_rules! any_kernel {
 
 kernel!(
     /// From 8 to 8 bits, of layers whose least output is the zero point and whose shifts are not positive.
-    dense_8_8_relu, block_8, "68", "vstrb", "8", [], [], []
+    dense_8_8_relu, block_8, "vstrb", "8", [], [], []
 );
 any_kernel!(
     /// From 8 to 8 bits.
-    dense_8_8, block_8, "68", "vstrb", "8"
+    dense_8_8, block_8, "vstrb", "8"
 );
 any_kernel!(
     /// From 8 to 16 bits.
-    dense_8_16, block_8, "68", "vstrh", "16"
+    dense_8_16, block_8, "vstrh", "16"
 );
 any_kernel!(
     /// From 16 to 8 bits.
-    dense_16_8, block_16, "140", "vstrb", "8"
+    dense_16_8, block_16, "vstrb", "8"
 );
 any_kernel!(
     /// From 16 to 16 bits.
-    dense_16_16, block_16, "140", "vstrh", "16"
+    dense_16_16, block_16, "vstrh", "16"
 );
 
 /// Runs a dense layer. Slices are bytes of the tensors; rows whose last block would read behind the input are copied to scratch.

@@ -13,10 +13,10 @@ use super::memory;
 use super::product::{clamp, is_relu};
 use crate::backend::spec::helium::{Depthwise3, VECTOR};
 use crate::ops::linear::Integer;
-use crate::ops::window::Window;
+use crate::ops::window::{Axis, Window};
 
-/// Channels of a slice.
-const SLICE: usize = 16;
+/// Bytes of 16 channels' weights behind a vector of zeros.
+const WEIGHTS: usize = 17 * VECTOR;
 
 /// What [`transpose`] is told.
 #[repr(C)]
@@ -393,6 +393,141 @@ stride_2!(
     ["vqadd.s32 q2, q2, r4"]
 );
 
+/// Extents of a layer, in bytes where nothing else is said.
+struct Layer<'a> {
+    plan: &'a Depthwise3,
+    rows: Axis,
+    columns: Axis,
+    channels: usize,
+    /// Rows of input and output.
+    line_in: usize,
+    line_out: usize,
+    /// A column of a strip.
+    column: usize,
+    /// Columns of the input that strips take.
+    used: usize,
+    /// Whether all channels are one slice, and rows are transposed as they lie.
+    flat: bool,
+    zero: u8,
+}
+
+impl Layer<'_> {
+    fn single(&self) -> bool {
+        self.rows.stride == 1
+    }
+
+    /// The first output row of a group; the last group ends with the image, and may overlap the one before.
+    fn group_row(&self, group: usize) -> usize {
+        if self.single() { group.wrapping_mul(4).min(self.rows.output.saturating_sub(4)) } else { group }
+    }
+
+    /// From a group's first output row to that of its second strip.
+    fn second(&self) -> usize {
+        self.rows.output.saturating_sub(2).min(2)
+    }
+
+    /// Moves through the tiles of `groups` groups, from the group `first` on. The last tile of a row ends with it, and may overlap the one before.
+    fn list(&self, first: usize, groups: usize, moves: &mut [[u32; 2]]) {
+        let side = if self.single() { 2usize } else { 4 };
+        let last = self.columns.output.saturating_sub(side);
+        let strips = self.plan.group();
+        let start = self.group_row(first);
+        let (mut group, mut across) = (0usize, 0usize);
+        let mut here = [0u32; 2];
+        for step in moves.iter_mut().take(groups.wrapping_mul(self.plan.tiles)) {
+            if across == last {
+                (group, across) = (group.wrapping_add(1), 0);
+            } else {
+                across = across.wrapping_add(side).min(last);
+            }
+            let row = self.group_row(first.wrapping_add(group)).wrapping_sub(start);
+            let strip = across.wrapping_mul(self.column).wrapping_mul(self.rows.stride);
+            let output = across.wrapping_mul(self.channels);
+            let next = [
+                group.wrapping_mul(strips).wrapping_add(strip) as u32,
+                row.wrapping_mul(self.line_out).wrapping_add(output) as u32,
+            ];
+            *step = [next[0].wrapping_sub(here[0]), next[1].wrapping_sub(here[1])];
+            here = next;
+        }
+    }
+
+    /// Transposes the rows under an output row, for `count` channels from `channel` on, to a strip. Rows before `done` are taken from `kept`, whose last row is the
+    /// one before `done`.
+    #[inline(always)]
+    fn load(
+        &self,
+        row: usize,
+        [channel, count]: [usize; 2],
+        image: &[u8],
+        (kept, done): (&[u8], usize),
+        padding: &[u8; VECTOR],
+        strip: &mut [u8],
+    ) -> Option<()> {
+        let strip = strip.get_mut(..self.plan.strip)?;
+        if image.len() != self.line_in.wrapping_mul(self.rows.input) {
+            return None;
+        }
+        let first = row.wrapping_mul(self.rows.stride).wrapping_sub(self.rows.pad);
+        let taken = if self.single() { 4 } else { 3 };
+        let across = if self.flat { VECTOR } else { self.channels };
+        let mut from = [padding.as_ptr(); 4];
+        let mut step = [0usize; 4];
+        for (j, (from, step)) in from.iter_mut().zip(&mut step).take(taken).enumerate() {
+            let y = first.wrapping_add(j);
+            if y >= self.rows.input {
+                continue;
+            }
+            if y < done {
+                let back = done.wrapping_sub(y).wrapping_mul(self.plan.kept_row);
+                *from = kept.get(kept.len().checked_sub(back)?..)?.as_ptr();
+                *step = VECTOR;
+            } else {
+                *from = image.as_ptr().wrapping_add(y.wrapping_mul(self.line_in).wrapping_add(channel));
+                *step = across;
+            }
+        }
+        let bytes = self.used.wrapping_mul(self.channels);
+        let job = if self.flat {
+            Rows { from, step, left: bytes, less: VECTOR, count: bytes.div_ceil(VECTOR) }
+        } else {
+            Rows { from, step, left: count, less: 0, count: self.used }
+        };
+        let start = self.columns.pad.wrapping_mul(self.column);
+        // SAFETY: a row is `used` columns of a row of `image`, which has all of them, or of a kept row, which has a vector for each column or all bytes of
+        // a flat row, or one vector of padding that is read again and again. `Depthwise3::new` has made strips long enough for all columns, and for a
+        // flat row's last vector.
+        unsafe { transpose(strip.as_mut_ptr().wrapping_add(start), &job) }
+        if self.flat && !bytes.is_multiple_of(VECTOR) {
+            // The last vector has overwritten padding.
+            let behind = start.wrapping_add(self.used.wrapping_mul(self.column));
+            memory::fill(strip.get_mut(behind..)?, self.zero);
+        }
+        Some(())
+    }
+
+    /// Copies the input rows before `next`, `count` channels from `channel` on, as many as `kept` holds.
+    fn keep(&self, next: usize, [channel, count]: [usize; 2], image: &[u8], kept: &mut [u8]) -> Option<()> {
+        let rows = self.plan.kept_rows;
+        for k in 0..rows {
+            // Before the image there is nothing to be kept.
+            let y = next.wrapping_add(k).wrapping_sub(rows);
+            let Some(row) = image.get(y.wrapping_mul(self.line_in)..) else { continue };
+            let row = row.get(..self.line_in)?;
+            let place = kept.get_mut(k.wrapping_mul(self.plan.kept_row)..)?.get_mut(..self.plan.kept_row)?;
+            if self.flat {
+                memory::copy(place, row);
+                continue;
+            }
+            let from = row.as_ptr().wrapping_add(channel);
+            // SAFETY: the row has `columns.input` columns of `channels`, of which `count` from `channel` on are read; `kept_row` is a vector for each
+            // column.
+            unsafe { copy_columns(place.as_mut_ptr(), from, self.channels, self.columns.input, count) }
+        }
+        Some(())
+    }
+}
+
 /// Runs the convolution. Without `input` the output holds it.
 #[inline(never)]
 pub fn depthwise3(
@@ -404,10 +539,21 @@ pub fn depthwise3(
     scratch: &mut [u8],
 ) -> Option<()> {
     let Window { batch, rows, columns, inputs: channels, .. } = *window;
-    let stride = rows.stride;
-    let line_in = columns.input.checked_mul(channels)?;
-    let line_out = columns.output.checked_mul(channels)?;
-    let image_out = rows.output.checked_mul(line_out)?;
+    let single = rows.stride == 1;
+    let slice = channels.min(VECTOR);
+    let layer = Layer {
+        plan,
+        rows,
+        columns,
+        channels,
+        line_in: columns.input.checked_mul(channels)?,
+        line_out: columns.output.checked_mul(channels)?,
+        column: slice.wrapping_mul(4),
+        used: columns.input.min(plan.columns.saturating_sub(columns.pad)),
+        flat: channels <= VECTOR,
+        zero: linear.input_zero as u8,
+    };
+    let image_out = rows.output.checked_mul(layer.line_out)?;
     if linear.weights.len() < channels.checked_mul(9)?
         || linear.bias.len() < channels
         || linear.multiplier.len() < channels
@@ -415,196 +561,112 @@ pub fn depthwise3(
     {
         return None;
     }
-    let relu = is_relu(linear);
-    let kernel: unsafe extern "C" fn(*const Frame) = match (stride, relu) {
-        (1, true) => stride_1_relu,
-        (1, false) => stride_1_any,
-        (_, true) => stride_2_relu,
-        (_, false) => stride_2_any,
+    let kernel: unsafe extern "C" fn(*const Frame) = match (single, is_relu(linear)) {
+        (true, true) => stride_1_relu,
+        (true, false) => stride_1_any,
+        (false, true) => stride_2_relu,
+        (false, false) => stride_2_any,
     };
     let (strips, rest) = scratch.split_at_mut_checked(plan.strips())?;
-    let (weights, rest) = rest.split_at_mut_checked(VECTOR * (SLICE + 1))?;
-    let (zeros, rest) = rest.split_at_mut_checked(VECTOR)?;
+    let (weights, rest) = rest.split_at_mut_checked(WEIGHTS)?;
+    let (padding, rest) = rest.split_first_chunk_mut::<VECTOR>()?;
     let (kept, rest) = rest.split_at_mut_checked(plan.kept())?;
-    let moves: &mut [[u32; 2]] = bytemuck::try_cast_slice_mut(rest.get_mut(..plan.moves())?).ok()?;
-    let zero = linear.input_zero as u8;
-    memory::fill(zeros, zero);
-    memory::fill(strips, zero);
+    let lists = bytemuck::try_cast_slice_mut(rest.get_mut(..plan.moves().checked_mul(2)?)?).ok()?;
+    let (moves, last_moves) = lists.split_at_mut_checked(plan.groups.checked_mul(plan.tiles)?)?;
+    *padding = [layer.zero; VECTOR];
+    memory::fill(strips, layer.zero);
     memory::fill(weights, 0);
-    let flat = channels <= SLICE;
-    let slice = channels.min(SLICE);
-    let column = slice.wrapping_mul(4);
-    let used = columns.input.min(plan.columns.saturating_sub(columns.pad));
-    let first_column = columns.pad.wrapping_mul(column);
-    // Behind the last column, which a flat transposition overwrites.
-    let behind = first_column.wrapping_add(used.wrapping_mul(column));
-    let ragged = flat && used.wrapping_mul(channels) % VECTOR != 0;
-    let output_rows = if stride == 1 { 4 } else { 1 };
+    // The last round may have fewer groups, and its last group another place.
+    let last_round = plan.all_groups.saturating_sub(1).checked_div(plan.groups)?.wrapping_mul(plan.groups);
+    if last_round > 0 {
+        layer.list(0, plan.groups, moves);
+    }
+    layer.list(last_round, plan.all_groups.wrapping_sub(last_round), last_moves);
+    let side = channels as u32;
+    let line = layer.line_out as u32;
+    let places = if single {
+        // Halfwords: lanes of both strips alternate.
+        let far = (layer.second() as u32).wrapping_mul(line);
+        [0, line, side, line.wrapping_add(side)].map(|at| at & 0xFFFF | at.wrapping_add(far) << 16)
+    } else {
+        [0, 1, 2, 3].map(|k: u32| k.wrapping_mul(side))
+    };
     let mut frame = Frame {
         clamp: clamp(linear),
         offset: linear.output_zero.wrapping_sub(linear.low),
         away: 0,
-        places: [0; 4],
-        columns: [0, 1, 2, 3].map(|k: u32| k.wrapping_mul(column as u32)),
-        strips: strips.as_ptr(),
+        places,
+        columns: [0, 1, 2, 3].map(|k: u32| k.wrapping_mul(layer.column as u32)),
+        strips: core::ptr::null(),
         output: core::ptr::null_mut(),
-        weights: weights.as_ptr().wrapping_add(VECTOR),
+        weights: core::ptr::null(),
         bias: core::ptr::null(),
         multiplier: core::ptr::null(),
         shift: core::ptr::null(),
         zero: linear.input_zero.into(),
         channels: 0,
         tiles: 0,
-        moves: moves.as_ptr(),
+        moves: core::ptr::null(),
         strip: plan.strip as u32,
         width: columns.output.min(4) as u32,
-        step: column.wrapping_mul(2) as u32,
+        step: layer.column.wrapping_mul(2) as u32,
         left: 0,
     };
-    // Where tiles are, by group and column; the last one of a row ends with it, and overlaps the one before.
-    let group_strips = if stride == 1 { plan.strip.wrapping_mul(2) } else { plan.strip };
-    let group_outputs = line_out.wrapping_mul(output_rows);
-    let side = if stride == 1 { 2usize } else { 4 };
-    let (mut group, mut across) = (0usize, 0usize);
-    let place = |group: usize, across: usize| {
-        let strips = group.wrapping_mul(group_strips);
-        let output = group.wrapping_mul(group_outputs);
-        [
-            strips.wrapping_add(across.wrapping_mul(column).wrapping_mul(stride)),
-            output.wrapping_add(across.wrapping_mul(channels)),
-        ]
-    };
-    let last = columns.output.saturating_sub(side);
-    let mut here = [0usize; 2];
-    for step in moves.iter_mut() {
-        if across == last {
-            (group, across) = (group.wrapping_add(1), 0);
-        } else {
-            across = across.wrapping_add(side).min(last);
-        }
-        let next = place(group, across);
-        *step = [next[0].wrapping_sub(here[0]) as u32, next[1].wrapping_sub(here[1]) as u32];
-        here = next;
-    }
-    let most = rows.output.saturating_sub(2);
-    for picture in 0..batch {
-        let input_at = picture.wrapping_mul(window.image());
-        let (_, image) = output.split_at_mut_checked(picture.wrapping_mul(image_out))?;
-        let image = image.get_mut(..image_out)?;
-        let source = match input {
-            Some(input) => Some(input.get(input_at..)?.get(..window.image())?),
+    let mut inputs_left = input;
+    let mut outputs_left = output;
+    for _ in 0..batch {
+        let (image, rest) = outputs_left.split_at_mut_checked(image_out)?;
+        outputs_left = rest;
+        let source = match inputs_left {
+            Some(inputs) => {
+                let (source, rest) = inputs.split_at_checked(window.image())?;
+                inputs_left = Some(rest);
+                Some(source)
+            }
             None => None,
         };
         let mut channel = 0usize;
         while channel < channels {
             let count = slice.min(channels.wrapping_sub(channel));
-            // SAFETY: there are nine weights of each channel, as checked above, and `weights` has 16 vectors behind its first.
+            let part = [channel, count];
+            let by_channel = weights.as_mut_ptr().wrapping_add(VECTOR);
+            // SAFETY: there are nine weights of each channel, as checked above; `weights` has a vector for each of 16 channels behind its first.
             unsafe {
-                let from = linear.weights.as_ptr().wrapping_add(channel);
-                weights_by_channel(weights.as_mut_ptr().wrapping_add(VECTOR), from, channels, count);
+                weights_by_channel(by_channel, linear.weights.as_ptr().wrapping_add(channel), channels, count)
             }
-            let mut done = 0usize;
-            while done < rows.output {
-                let left = rows.output.wrapping_sub(done);
-                let groups = left.checked_div(output_rows)?.min(plan.groups);
-                // Fewer rows than a group's: its strips overlap.
-                let (groups, next) = match groups {
-                    0 => (1, rows.output),
-                    _ => (groups, done.wrapping_add(groups.wrapping_mul(output_rows))),
-                };
-                let first = if stride == 1 { done.min(most) } else { done };
-                let mut second = first;
-                let strip_count = if stride == 1 { groups.wrapping_mul(2) } else { groups };
-                let mut place = strips.as_mut_ptr();
-                let held: &[u8] = source.unwrap_or(image);
-                for strip in 0..strip_count {
-                    let base = if stride == 1 {
-                        done.wrapping_add(strip.wrapping_mul(2)).min(most)
-                    } else {
-                        done.wrapping_add(strip).wrapping_mul(2)
-                    };
-                    if strip == 1 {
-                        second = base;
-                    }
-                    let mut from = [zeros.as_ptr(); 4];
-                    let mut step = [0usize; 4];
-                    let taken = if stride == 1 { 4 } else { 3 };
-                    let across = if flat { VECTOR } else { channels };
-                    for (j, (from, step)) in from.iter_mut().zip(&mut step).take(taken).enumerate() {
-                        let y = base.wrapping_add(j).wrapping_sub(rows.pad);
-                        if y >= rows.input {
-                            continue;
-                        }
-                        if source.is_none() && y < done {
-                            // Overwritten: among the rows that were kept, the last of which is the one before `done`.
-                            let back = done.wrapping_sub(y);
-                            let at = plan.kept().checked_sub(back.checked_mul(plan.kept_row)?)?;
-                            *from = kept.get(at..)?.get(..plan.kept_row)?.as_ptr();
-                            *step = VECTOR;
-                        } else {
-                            *from = held.get(y.wrapping_mul(line_in)..)?.get(..line_in)?.as_ptr();
-                            *from = from.wrapping_add(channel);
-                            *step = across;
-                        }
-                    }
-                    let bytes = used.wrapping_mul(channels);
-                    let job = Rows {
-                        from,
-                        step,
-                        left: if flat { bytes } else { count },
-                        less: if flat { VECTOR } else { 0 },
-                        count: if flat { bytes.div_ceil(VECTOR) } else { used },
-                    };
-                    // SAFETY: a row is `used` columns of an input row, of a kept one, or one vector of zeros that is read again and again; `plan` has
-                    // made strips long enough for all columns and one vector more.
-                    unsafe { transpose(place.wrapping_add(first_column), &job) }
-                    place = place.wrapping_add(plan.strip);
-                    if ragged {
-                        let start = strip.wrapping_mul(plan.strip);
-                        let end = start.wrapping_add(plan.columns.wrapping_mul(column));
-                        memory::fill(strips.get_mut(start.wrapping_add(behind)..end)?, zero);
+            let mut group = 0usize;
+            while group < plan.all_groups {
+                let end = group.wrapping_add(plan.groups).min(plan.all_groups);
+                // Rows that are overwritten in place.
+                let done = if source.is_none() { group.wrapping_mul(4) } else { 0 };
+                let mut strips_left = &mut *strips;
+                for group in group..end {
+                    let row = layer.group_row(group);
+                    for row in [row, row.wrapping_add(layer.second())].into_iter().take(plan.strips_of_group)
+                    {
+                        layer.load(row, part, source.unwrap_or(image), (kept, done), padding, strips_left)?;
+                        strips_left = strips_left.get_mut(plan.strip..)?;
                     }
                 }
-                if source.is_none() && next < rows.output {
-                    let keep = rows.pad.wrapping_add(1);
-                    for k in 0..keep {
-                        let y = next.wrapping_sub(keep).wrapping_add(k);
-                        let row = image.get(y.wrapping_mul(line_in)..)?.get(..line_in)?;
-                        let place =
-                            kept.get_mut(k.wrapping_mul(plan.kept_row)..)?.get_mut(..plan.kept_row)?;
-                        if flat {
-                            memory::copy(place, row);
-                        } else {
-                            let from = row.as_ptr().wrapping_add(channel);
-                            // SAFETY: the row has `columns.input` columns of `channels`, of which `count` from `channel` on are read; the place
-                            // has a vector for each column.
-                            unsafe { copy_columns(place.as_mut_ptr(), from, channels, columns.input, count) }
-                        }
-                    }
+                let last = end == plan.all_groups;
+                if source.is_none() && !last {
+                    layer.keep(end.wrapping_mul(4), part, image, kept)?;
                 }
-                if stride == 1 {
-                    let line = line_out as u32;
-                    let far = (second.wrapping_sub(first) as u32).wrapping_mul(line);
-                    let pair = |at: u32| at & 0xFFFF | at.wrapping_add(far) << 16;
-                    let side = channels as u32;
-                    frame.places = [0, line, side, line.wrapping_add(side)].map(pair);
-                } else {
-                    frame.places = [0, 1, 2, 3].map(|k: u32| k.wrapping_mul(channels as u32));
-                }
+                let first = layer.group_row(group).wrapping_mul(layer.line_out).wrapping_add(channel);
                 frame.strips = strips.as_ptr();
-                frame.weights = weights.as_ptr().wrapping_add(VECTOR);
-                frame.output = image.as_mut_ptr().wrapping_add(first.wrapping_mul(line_out));
-                frame.output = frame.output.wrapping_add(channel);
+                frame.output = image.as_mut_ptr().wrapping_add(first);
+                frame.weights = by_channel;
                 frame.bias = linear.bias.as_ptr().wrapping_add(channel);
                 frame.multiplier = linear.multiplier.as_ptr().wrapping_add(channel);
                 frame.shift = linear.shift.as_ptr().wrapping_add(channel);
                 frame.channels = count as u32;
-                frame.tiles = groups.wrapping_mul(plan.tiles) as u32;
-                // SAFETY: `plan` takes images of two rows and columns at least where a tile has as many; so all tiles lie within rows `first` to
-                // `next` of the image, and the strips hold their inputs; offsets of halfwords suffice, as `plan` has checked; `moves` has an entry for each tile. Channels `channel` to
-                // `channel + count` have weights and constants, as checked above.
+                frame.tiles = end.wrapping_sub(group).wrapping_mul(plan.tiles) as u32;
+                frame.moves = if last { last_moves.as_ptr() } else { moves.as_ptr() };
+                // SAFETY: groups end with the image, and tiles with its rows, both of which have a tile's rows and columns at least (`Depthwise3::new`; the
+                // predicate of stride 2); strips hold their inputs; offsets of 16 bits suffice (`Depthwise3::new`); the list has an entry for each
+                // tile. Channels `channel` to `channel + count` have weights and constants, as checked above.
                 unsafe { kernel(&frame) }
-                done = next;
+                group = end;
             }
             channel = channel.wrapping_add(slice);
         }

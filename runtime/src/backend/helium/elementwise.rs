@@ -145,3 +145,33 @@ pub fn add_i8(
     unsafe { add(&job) }
     scalar::elementwise::add_i8(p, zero_points, tail, second_tail, &mut [])
 }
+
+/// Replaces each of `count` bytes `x` by the entry at `x`, a byte of either sign taken as its offset from the middle of the table.
+///
+/// # Safety
+/// `values` is exclusive over `count` bytes, `table` readable over 256.
+#[unsafe(naked)]
+unsafe extern "C" fn look_up(values: *mut i8, count: usize, table: *const [i8; 256]) {
+    naked_asm!(
+        ".cpu cortex-m55",
+        "push {{r7, lr}}",
+        "vmov.i8 q1, #0x80",
+        "wlstp.8 lr, r1, 2f",
+        "1:",
+        "vldrb.u8 q0, [r0]",
+        "veor q0, q0, q1",
+        "vldrb.u8 q2, [r2, q0]",
+        "vstrb.8 q2, [r0], #16",
+        "letp lr, 1b",
+        "2:",
+        "pop {{r7, pc}}",
+        ".cpu cortex-m33",
+    )
+}
+
+/// Replaces each `x` by entry `x + 128`.
+#[inline(never)]
+pub fn table_i8(table: &[i8; 256], values: &mut [i8]) {
+    // SAFETY: the slice is exclusive, and as long as is said; the table has an entry for each byte.
+    unsafe { look_up(values.as_mut_ptr(), values.len(), table) }
+}

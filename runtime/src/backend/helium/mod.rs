@@ -216,6 +216,10 @@ impl Backend for Helium {
     ) -> Option<()> {
         elementwise::add_i8(parameters, zero_points, values, second, scratch)
     }
+
+    fn table_i8(self, table: &[i8; 256], values: &mut [i8]) {
+        elementwise::table_i8(table, values);
+    }
 }
 
 /// What a layer from or to 16 bits makes of what; `None` if neither is.

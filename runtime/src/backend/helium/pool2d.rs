@@ -2,14 +2,14 @@
 
 use core::arch::naked_asm;
 
-use crate::backend::scalar;
+use super::memory;
 use crate::ops::mean;
-use crate::ops::window::{Axis, Window};
+use crate::ops::window::Window;
 use crate::quant::requantize;
 
 /// Channels whose sums are taken at once.
 const SUMS: usize = 8;
-/// Most elements of a window whose sum fits 16 bits.
+/// Most elements whose sum fits 16 bits.
 const MOST: usize = 256;
 
 /// What the kernels are told.
@@ -131,32 +131,86 @@ fn windows(
     Some(())
 }
 
-/// Whether every window is without dilation and has a tap on the input.
-fn plain(window: &Window) -> bool {
-    let axis = |axis: &Axis| {
-        let ends = [axis.run(0), axis.run(axis.output.wrapping_sub(1))];
-        axis.dilation == 1 && axis.output > 0 && ends.iter().all(|run| run.length > 0)
-    };
-    axis(&window.rows) && axis(&window.columns) && window.inputs == window.outputs && window.inputs > 0
+/// How a sum becomes an output.
+#[derive(Clone, Copy)]
+enum Finish<'a> {
+    /// The mean, halves away from zero.
+    Average {
+        /// What padding counts as, if it counts, and the elements of a window with it.
+        padding: Option<(i8, i32)>,
+        /// Least and greatest output.
+        bounds: [i8; 2],
+    },
+    /// The sum less the zero point of the input, requantised.
+    Mean {
+        /// Factor and bounds.
+        parameters: &'a mean::Parameters,
+        /// Of input and output.
+        zero_points: [i32; 2],
+    },
 }
 
-/// Sums by channels: `finish` makes an output of a sum and of how many elements there were.
-#[inline(always)]
-fn sums(
-    window: &Window,
-    input: &[i8],
-    output: &mut [i8],
-    finish: impl Fn(i32, usize) -> Option<i8>,
-) -> Option<()> {
+impl Finish<'_> {
+    /// The output for a sum of `count` elements.
+    #[inline(never)]
+    fn output(&self, sum: i32, count: usize) -> Option<i8> {
+        match *self {
+            Self::Average { padding, bounds: [low, high] } => {
+                let count = count as i32;
+                let (sum, count) = match padding {
+                    Some((value, area)) => {
+                        let outside = area.wrapping_sub(count);
+                        (sum.wrapping_add(outside.wrapping_mul(value.into())), area)
+                    }
+                    None => (sum, count),
+                };
+                let half = count >> 1;
+                let rounded = if sum > 0 { sum.wrapping_add(half) } else { sum.wrapping_sub(half) };
+                Some(rounded.checked_div(count)?.max(low.into()).min(high.into()) as i8)
+            }
+            Self::Mean { parameters, zero_points: [zero_in, zero_out] } => {
+                let mean::Parameters { multiplier, shift, act_min, act_max } = *parameters;
+                let sum = sum.wrapping_sub(zero_in.wrapping_mul(count as i32));
+                let result = zero_out.wrapping_add(requantize(sum, multiplier, shift));
+                Some(result.max(act_min).min(act_max) as i8)
+            }
+        }
+    }
+}
+
+/// Pools of sums, channel by channel.
+#[inline(never)]
+fn sums(window: &Window, finish: Finish<'_>, input: &[i8], output: &mut [i8]) -> Option<()> {
     windows(window, input, output, |from, taps, target| {
         let count = taps.rows.wrapping_mul(taps.columns);
         let mut from = from;
         for block in target.chunks_mut(SUMS) {
-            let mut sums = [0i16; SUMS];
-            // SAFETY: the taps lie on the image, as `Axis::run` says, and there is one, as `plain` has found; the block's channels follow those before it.
-            unsafe { sum(from, taps, block.len(), &mut sums) }
-            for (slot, &sum) in block.iter_mut().zip(&sums) {
-                *slot = finish(sum.into(), count)?;
+            let mut totals = [0i32; SUMS];
+            let mut row = from;
+            let mut rows_left = if taps.columns == 0 { 0 } else { taps.rows };
+            while rows_left > 0 {
+                // As many rows as a sum of 16 bits holds, or a row in parts.
+                let rows = MOST.checked_div(taps.columns)?.clamp(1, rows_left);
+                let mut part = row;
+                let mut columns_left = taps.columns;
+                while columns_left > 0 {
+                    let columns = columns_left.min(MOST);
+                    let mut sums = [0i16; SUMS];
+                    // SAFETY: the taps lie on the image, as `Axis::run` says, and there is one; parts are whole rows or within one; the block's channels
+                    // follow those before it.
+                    unsafe { sum(part, &Taps { rows, columns, ..*taps }, block.len(), &mut sums) }
+                    for (total, &sum) in totals.iter_mut().zip(&sums) {
+                        *total = total.wrapping_add(sum.into());
+                    }
+                    part = part.wrapping_add(columns.wrapping_mul(taps.step));
+                    columns_left = columns_left.wrapping_sub(columns);
+                }
+                let line = taps.columns.wrapping_mul(taps.step).wrapping_add(taps.gap);
+                row = row.wrapping_add(rows.wrapping_mul(line));
+                rows_left = rows_left.wrapping_sub(rows);
+            }
+            for (slot, &total) in block.iter_mut().zip(&totals) {
+                *slot = finish.output(total, count)?;
             }
             from = from.wrapping_add(SUMS);
         }
@@ -164,26 +218,20 @@ fn sums(
     })
 }
 
-/// Whether sums of windows fit 16 bits.
-fn sums_fit(window: &Window) -> bool {
-    let most = |axis: &Axis| axis.kernel.min(axis.input);
-    plain(window) && most(&window.rows).checked_mul(most(&window.columns)).is_some_and(|taps| taps <= MOST)
-}
-
 #[inline(never)]
 pub fn max_pool2d_i8(window: &Window, bounds: [i8; 2], input: &[i8], output: &mut [i8]) -> Option<()> {
-    if !plain(window) {
-        return scalar::pool2d::max_pool2d_i8(window, bounds, input, output);
-    }
     let [low, high] = bounds.map(|bound| u32::from(bound as u8));
     windows(window, input, output, |from, taps, target| {
-        // SAFETY: the taps lie on the image, as `Axis::run` says, and there is one, as `plain` has found.
+        if taps.rows == 0 || taps.columns == 0 {
+            memory::fill(bytemuck::cast_slice_mut(target), bounds[0] as u8);
+            return Some(());
+        }
+        // SAFETY: the taps lie on the image, as `Axis::run` says, and there is one.
         unsafe { maximum(from, taps, target.len(), target.as_mut_ptr(), low | high << 8) }
         Some(())
     })
 }
 
-#[inline(never)]
 pub fn average_pool2d_i8(
     window: &Window,
     padding: Option<i8>,
@@ -191,26 +239,11 @@ pub fn average_pool2d_i8(
     input: &[i8],
     output: &mut [i8],
 ) -> Option<()> {
-    if !sums_fit(window) {
-        return scalar::pool2d::average_pool2d_i8(window, padding, bounds, input, output);
-    }
-    let [low, high] = bounds.map(i32::from);
     let area = window.rows.kernel.wrapping_mul(window.columns.kernel) as i32;
-    sums(window, input, output, |sum, count| {
-        let (sum, count) = match padding {
-            Some(value) => {
-                let outside = area.wrapping_sub(count as i32);
-                (sum.wrapping_add(outside.wrapping_mul(value.into())), area)
-            }
-            None => (sum, count as i32),
-        };
-        let half = count >> 1;
-        let rounded = if sum > 0 { sum.wrapping_add(half) } else { sum.wrapping_sub(half) };
-        Some(rounded.checked_div(count)?.max(low).min(high) as i8)
-    })
+    let padding = padding.map(|value| (value, area));
+    sums(window, Finish::Average { padding, bounds }, input, output)
 }
 
-#[inline(never)]
 pub fn mean2d_i8(
     window: &Window,
     parameters: &mean::Parameters,
@@ -218,14 +251,5 @@ pub fn mean2d_i8(
     input: &[i8],
     output: &mut [i8],
 ) -> Option<()> {
-    if !sums_fit(window) {
-        return scalar::pool2d::mean2d_i8(window, parameters, zero_points, input, output);
-    }
-    let [zero_in, zero_out] = zero_points;
-    let mean::Parameters { multiplier, shift, act_min, act_max } = *parameters;
-    sums(window, input, output, |sum, count| {
-        let sum = sum.wrapping_sub(zero_in.wrapping_mul(count as i32));
-        let result = zero_out.wrapping_add(requantize(sum, multiplier, shift));
-        Some(result.max(act_min).min(act_max) as i8)
-    })
+    sums(window, Finish::Mean { parameters, zero_points }, input, output)
 }

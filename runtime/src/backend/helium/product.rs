@@ -1,7 +1,7 @@
 //! Products of weights and positions: four outputs of two positions at a time, requantised and stored.
 //!
 //! A position's inputs are `segments` runs of whole blocks of 16 elements; weights are in [`Packing::Blocks4x16`](crate::blob::Packing). The sums live in the even
-//! registers r0 to r14, which leaves no register for the hardware's loop counter; loops over blocks are unrolled fourfold and entered in the middle.
+//! registers r0 to r14, which leaves no register for the hardware's loop counter; loops over blocks are unrolled to rounds of several blocks and entered in the middle.
 //!
 //! Requantisation equals [`crate::quant::requantize`] and the clamp of [`Integer::finish`]:
 //! - `VQRDMULH` is the doubling high multiplication. It saturates only for two least numbers, and multipliers are not negative.
@@ -33,7 +33,7 @@ struct Frame {
     weights: *const i8,
     /// 20: end of the current outputs.
     end: *mut u8,
-    /// 24: rounds of four blocks in a segment, behind its first block. Set by the kernel.
+    /// 24: rounds of blocks in a segment, behind its first block. Set by the kernel.
     rounds: u32,
     /// 28: segments.
     segments: u32,
@@ -61,13 +61,34 @@ struct Frame {
     blocks: u32,
     /// 80: for a number of segments that are left, the bytes from the end of the one before them to their start.
     gaps: *const i32,
-    /// 84: unused.
-    unused: u32,
+    /// 84: where it goes on when its last round ends. Set by the kernel.
+    finish: u32,
 }
 
 /// Sixteen elements of two positions (r3, r5) and of four outputs' weights (r1), 8 bits: 14 instructions of 4 bytes. `$first` is `vmladav`, which sets
 /// the sums, or `vmladava`, which adds to them.
 macro_rules! block_8 {
+    (bytes) => {
+        "56"
+    };
+    (round) => {
+        concat!(
+            block_8!("vmladava"),
+            block_8!("vmladava"),
+            block_8!("vmladava"),
+            block_8!("vmladava"),
+            block_8!("vmladava"),
+            block_8!("vmladava"),
+            block_8!("vmladava"),
+            block_8!("vmladava")
+        )
+    };
+    (blocks) => {
+        "8"
+    };
+    (log) => {
+        "3"
+    };
     ($first:literal) => {
         concat!(
             "vldrb.u8 q0, [r3], #16\n",
@@ -98,6 +119,18 @@ macro_rules! block_8 {
 
 /// Like [`block_8`] with positions of 16 bits, in two halves, the second first: 28 instructions of 4 bytes.
 macro_rules! block_16 {
+    (bytes) => {
+        "112"
+    };
+    (round) => {
+        concat!(block_16!("vmladava"), block_16!("vmladava"), block_16!("vmladava"), block_16!("vmladava"))
+    };
+    (blocks) => {
+        "4"
+    };
+    (log) => {
+        "2"
+    };
     ($first:literal) => {
         concat!(
             "vldrh.u16 q0, [r3, #16]\n",
@@ -141,14 +174,15 @@ macro_rules! block_16 {
 }
 
 /// The kernel `$name`: for each four outputs, for each pair of positions from `output` to `end`, the sums over all segments, requantised and stored.
-/// `$block` is a block of `$block_bytes` bytes of code, `$store` stores the low part of each lane, `$four` are the bytes of four outputs. `$prepare` makes the left
-/// shift of four outputs, `$left`, `$away` and `$offset` are the steps that `_relu` kernels leave out.
+/// `$entry` prepares loops over blocks, `$tile` sums up two positions, with `$segment` out of line. `$store` stores the low part of each lane, `$four` are the bytes of
+/// four outputs. `$prepare` makes the left shift of four outputs, `$left`, `$away` and `$offset` are the steps that `_relu` kernels leave out.
 ///
-/// Registers: r1 weights, r3 and r5 inputs of both positions, r7 output, r9 segments that are left, r11 rounds; q5 bias, q6 multiplier, q7 shift; the
-/// predicate has the outputs that exist.
+/// Registers: r1 weights, r3 and r5 inputs of both positions, r7 output, r9 segments that are left, r11 rounds that are left; q5 bias, q6 multiplier, q7 shift;
+/// the predicate has the outputs that exist.
 macro_rules! kernel {
     (
-        $(#[$doc:meta])* $name:ident, $block:ident, $block_bytes:literal, $store:literal, $four:literal,
+        $(#[$doc:meta])* $name:ident, $store:literal, $four:literal,
+        [$($entry:expr),*], [$($tile:expr),*], [$($segment:expr),*],
         [$($prepare:literal),*], [$($left:literal),*], [$($away:literal),*], [$($offset:literal),*]
     ) => {
         $(#[$doc])*
@@ -167,27 +201,7 @@ macro_rules! kernel {
                 "add r12, sp, #44",
                 "ldm r0, {{r1-r11}}",
                 "stm r12, {{r1-r11}}",
-                // Rounds of four blocks, and the entry that makes the first of them short.
-                "ldr r0, [sp, #76]",
-                "adr.w r1, 3f",
-                "adr.w r3, 4f",
-                "adds r2, r0, #3",
-                "lsrs r2, r2, #2",
-                "str r2, [sp, #24]",
-                "lsls r4, r2, #2",
-                "subs r4, r4, r0",
-                concat!("movs r5, #", $block_bytes),
-                "mla r1, r4, r5, r1",
-                "ldr r9, [sp, #28]",
-                "cmp r9, #1",
-                "it ne",
-                "adrne.w r3, 5f",
-                "orr r1, r1, #1",
-                "orr r3, r3, #1",
-                "cmp r0, #0",
-                "it eq",
-                "moveq r1, r3",
-                "strd r1, r3, [sp, #32]",
+                $($entry,)*
                 // Four outputs.
                 "1:",
                 "ldr r0, [sp, #56]",
@@ -205,25 +219,9 @@ macro_rules! kernel {
                 "add r5, r3",
                 "ldr r7, [sp, #52]",
                 "ldr r1, [sp, #16]",
-                // Two positions.
-                "2:",
-                $block!("vmladav"),
-                "ldr r11, [sp, #24]",
-                "ldr pc, [sp, #32]",
-                "3:",
-                $block!("vmladava"),
-                $block!("vmladava"),
-                $block!("vmladava"),
-                $block!("vmladava"),
-                "subs r11, #1",
-                "bne.w 3b",
-                "ldr pc, [sp, #36]",
-                // The end of one of several segments.
-                "5:",
-                "subs r9, #1",
-                "bne 6f",
-                "ldr r9, [sp, #28]",
-                // The end of the last one.
+                // Two positions, at label 2.
+                $($tile,)*
+                // Their sums are whole.
                 "4:",
                 "vmov q0[2], q0[0], r0, r8",
                 "vmov q0[3], q0[1], r4, r12",
@@ -252,14 +250,14 @@ macro_rules! kernel {
                 "adds r7, r0, r4",
                 "add r3, r6",
                 "add r5, r6",
-                "ldrd r1, r11, [sp, #16]",
-                "cmp r7, r11",
+                "ldrd r1, r0, [sp, #16]",
+                "cmp r7, r0",
                 "bne.w 2b",
                 // The next four outputs.
-                "ldr r0, [sp, #72]",
-                "add r1, r0",
-                concat!("add r11, #", $four),
-                "strd r1, r11, [sp, #16]",
+                "ldr r2, [sp, #72]",
+                "add r1, r2",
+                concat!("adds r0, #", $four),
+                "strd r1, r0, [sp, #16]",
                 "ldr r0, [sp, #52]",
                 concat!("adds r0, #", $four),
                 "ldr r2, [sp, #56]",
@@ -269,25 +267,86 @@ macro_rules! kernel {
                 "add sp, #108",
                 "vpop {{d8-d15}}",
                 "pop {{r4-r11, pc}}",
-                // The next segment.
-                "6:",
-                "ldr r11, [sp, #80]",
-                "ldr r11, [r11, r9, lsl #2]",
-                "add r3, r11",
-                "add r5, r11",
-                $block!("vmladava"),
-                "ldr r11, [sp, #24]",
-                "ldr pc, [sp, #32]",
+                $($segment,)*
                 ".cpu cortex-m33",
             )
         }
     };
 }
 
-macro_rules! any_kernel {
-    ($(#[$doc:meta])* $name:ident, $block:ident, $block_bytes:literal, $store:literal, $four:literal) => {
+/// A [`kernel`] for any number of blocks and segments: the rounds of `$block`.
+macro_rules! blocks_kernel {
+    ($(#[$doc:meta])* $name:ident, $block:ident, $store:literal, $four:literal, $($steps:tt)*) => {
         kernel!(
-            $(#[$doc])* $name, $block, $block_bytes, $store, $four,
+            $(#[$doc])* $name, $store, $four,
+            [
+                // Rounds of blocks, and the entry that makes the first of them short.
+                "ldr r0, [sp, #76]",
+                "adr.w r1, 3f",
+                "adr.w r3, 4f",
+                concat!("adds r2, r0, #", $block!(blocks), " - 1"),
+                concat!("lsrs r2, r2, #", $block!(log)),
+                "str r2, [sp, #24]",
+                concat!("lsls r4, r2, #", $block!(log)),
+                "subs r4, r4, r0",
+                concat!("movs r5, #", $block!(bytes)),
+                "mla r1, r4, r5, r1",
+                "ldr r9, [sp, #28]",
+                "cmp r9, #1",
+                "it ne",
+                "adrne.w r3, 5f",
+                "orr r1, r1, #1",
+                "orr r3, r3, #1",
+                "str r3, [sp, #84]",
+                "cmp r0, #0",
+                "it eq",
+                "moveq r1, r3",
+                "cmp r2, #1",
+                "itt hi",
+                "adrhi.w r3, 7f",
+                "orrhi r3, r3, #1",
+                "strd r1, r3, [sp, #32]",
+                "mov r11, r2"
+            ],
+            [
+                "2:",
+                $block!("vmladav"),
+                "ldr pc, [sp, #32]",
+                "3:",
+                $block!(round),
+                "ldr pc, [sp, #36]",
+                // The end of one of several rounds.
+                "7:",
+                "subs r11, #1",
+                "bne.w 3b",
+                "ldr r11, [sp, #24]",
+                "ldr pc, [sp, #84]",
+                // The end of one of several segments.
+                "5:",
+                "subs r9, #1",
+                "bne 6f",
+                "ldr r9, [sp, #28]"
+            ],
+            [
+                // The next segment.
+                "6:",
+                "ldr r11, [sp, #80]",
+                "ldr r11, [r11, r9, lsl #2]",
+                "add r3, r11",
+                "add r5, r11",
+                "ldr r11, [sp, #24]",
+                $block!("vmladava"),
+                "ldr pc, [sp, #32]"
+            ],
+            $($steps)*
+        );
+    };
+}
+
+macro_rules! any_kernel {
+    ($(#[$doc:meta])* $name:ident, $block:ident, $store:literal, $four:literal) => {
+        blocks_kernel!(
+            $(#[$doc])* $name, $block, $store, $four,
             [
                 "vmov.i32 q0, #0",
                 "vmax.s32 q1, q7, q0",
@@ -308,25 +367,49 @@ macro_rules! any_kernel {
     };
 }
 
-kernel!(
+blocks_kernel!(
     /// From 8 to 8 bits, of layers whose least output is the zero point and whose shifts are not positive.
-    product_8_8_relu, block_8, "56", "vstrb", "4", [], [], [], []
+    product_8_8_relu, block_8, "vstrb", "4", [], [], [], []
+);
+kernel!(
+    /// Like [`product_8_8_relu`], for a single block, three quarters of whose weights stay in q2 to q4.
+    product_8_8_relu_short, "vstrb", "4",
+    [],
+    [
+        "vldrb.u8 q2, [r1]",
+        "vldrb.u8 q3, [r1, #16]",
+        "vldrb.u8 q4, [r1, #32]",
+        "2:",
+        "vldrb.u8 q0, [r3], #16",
+        "vmladav.s8 r0, q0, q2",
+        "vldrb.u8 q1, [r1, #48]",
+        "vmladav.s8 r4, q0, q3",
+        "vmladav.s8 r8, q0, q4",
+        "vmladav.s8 r12, q0, q1",
+        "vldrb.u8 q0, [r5], #16",
+        "vmladav.s8 r2, q0, q2",
+        "vmladav.s8 r6, q0, q3",
+        "vmladav.s8 r10, q0, q4",
+        "vmladav.s8 r14, q0, q1"
+    ],
+    [],
+    [], [], [], []
 );
 any_kernel!(
     /// From 8 to 8 bits.
-    product_8_8, block_8, "56", "vstrb", "4"
+    product_8_8, block_8, "vstrb", "4"
 );
 any_kernel!(
     /// From 8 to 16 bits.
-    product_8_16, block_8, "56", "vstrh", "8"
+    product_8_16, block_8, "vstrh", "8"
 );
 any_kernel!(
     /// From 16 to 8 bits.
-    product_16_8, block_16, "112", "vstrb", "4"
+    product_16_8, block_16, "vstrb", "4"
 );
 any_kernel!(
     /// From 16 to 16 bits.
-    product_16_16, block_16, "112", "vstrh", "8"
+    product_16_16, block_16, "vstrh", "8"
 );
 
 /// Widths of a layer's elements.
@@ -396,6 +479,7 @@ impl<'a> Product<'a> {
             return None;
         }
         let kernel = match width {
+            Width::Narrow if is_relu(linear) && segments == 1 && blocks == 1 => product_8_8_relu_short,
             Width::Narrow if is_relu(linear) => product_8_8_relu,
             Width::Narrow => product_8_8,
             Width::Widening => product_8_16,
@@ -461,7 +545,7 @@ impl<'a> Product<'a> {
             weight_step: self.weight_step as u32,
             blocks: self.blocks.wrapping_sub(1) as u32,
             gaps: gaps.as_ptr(),
-            unused: 0,
+            finish: 0,
         };
         let pairs = count & !1;
         if pairs > 0 {

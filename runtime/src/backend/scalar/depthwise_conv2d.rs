@@ -18,11 +18,17 @@ pub fn depthwise_conv2d_i8(
     scratch: &mut [u8],
 ) -> Option<()> {
     match input {
-        Some(input) => integer(window, linear, input, output),
+        Some(input) => apart(window, linear, input, output),
         None => rows_in_place(window, output, scratch, |window, input, output| {
-            integer(window, linear, input, output)
+            apart(window, linear, input, output)
         }),
     }
+}
+
+/// One copy of the code for outputs apart from the input and in its place.
+#[inline(never)]
+fn apart(window: &Window, linear: &Integer<'_>, input: &[i8], output: &mut [i8]) -> Option<()> {
+    integer(window, linear, input, output)
 }
 
 #[inline(never)]

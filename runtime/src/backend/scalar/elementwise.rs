@@ -123,10 +123,21 @@ impl Finish {
         }
     }
 
+    /// Whether the bounds are those of an `i8`.
+    #[inline]
+    pub(in crate::backend) fn has_whole_range(&self) -> bool {
+        self.low <= i8::MIN.into() && self.high >= i8::MAX.into()
+    }
+
     /// With bounds of a network that has no sum of its own range; short rather than fast.
     #[cold]
     #[inline(never)]
-    fn add_within<E: Entry>(&self, tables: &[[E; 256]; 2], values: &mut [i8], second: &[i8]) {
+    pub(in crate::backend) fn add_within<E: Entry>(
+        &self,
+        tables: &[[E; 256]; 2],
+        values: &mut [i8],
+        second: &[i8],
+    ) {
         self.add(tables, values, second, |y| y.max(self.low).min(self.high));
     }
 }
@@ -155,7 +166,7 @@ fn add_with<E: Entry>(
         add_each(parameters, zero_points, values, second);
         return Some(());
     };
-    if finish.low <= i8::MIN.into() && finish.high >= i8::MAX.into() {
+    if finish.has_whole_range() {
         finish.add(tables, values, second, |y| y.max(i8::MIN.into()).min(i8::MAX.into()));
     } else {
         finish.add_within(tables, values, second);
@@ -186,7 +197,12 @@ pub(in crate::backend) fn prepare<'a, E: Entry>(
 /// A sum by its definition.
 #[cold]
 #[inline(never)]
-fn add_each(p: &add::IntegerParameters, [zero_1, zero_2, zero]: [i32; 3], values: &mut [i8], second: &[i8]) {
+pub(in crate::backend) fn add_each(
+    p: &add::IntegerParameters,
+    [zero_1, zero_2, zero]: [i32; 3],
+    values: &mut [i8],
+    second: &[i8],
+) {
     let raise = |x: i8, zero: i32| i32::from(x).wrapping_sub(zero).wrapping_shl(p.left_shift as u32);
     for (value, &x) in values.iter_mut().zip(second) {
         let first = requantize(raise(*value, zero_1), p.multiplier_1, p.shift_1);

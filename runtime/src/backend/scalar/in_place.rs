@@ -1,5 +1,7 @@
 //! Windows of stride 1 over an image that the output replaces: the rows that later windows still need are kept in scratch.
 
+use core::cell::Cell;
+
 use crate::ops::window::{Axis, Window};
 
 /// Runs `row_of` for each output row: on a window over the kept rows alone, these rows, and the place of the output row. `None` where the
@@ -26,12 +28,10 @@ pub fn rows_in_place(
             let count = next.wrapping_sub(from);
             let dropped = from.wrapping_sub(first).wrapping_mul(row_bytes);
             let end = next.wrapping_sub(first).wrapping_mul(row_bytes);
-            // `copy_within` could panic.
             if dropped > 0 {
-                for at in dropped..end {
-                    let x = *kept.get(at)?;
-                    *kept.get_mut(at.wrapping_sub(dropped))? = x;
-                }
+                // `copy_within` links a panic.
+                let live = Cell::from_mut(kept.get_mut(..end)?).as_slice_of_cells();
+                live.iter().zip(live.get(dropped..)?).for_each(|(slot, x)| slot.set(x.get()));
             }
             let to = row.wrapping_add(reach).saturating_sub(rows.pad).min(rows.input);
             let fresh = image.get(next.wrapping_mul(row_bytes)..to.wrapping_mul(row_bytes)).unwrap_or(&[]);

@@ -23,7 +23,7 @@ fn output<X: Element, Y: Element>(
 }
 
 /// Convolution in one group.
-#[inline(always)]
+#[inline(never)]
 pub fn conv2d<X: Element, Y: Element>(
     window: &Window,
     linear: &Integer<'_>,
@@ -59,7 +59,7 @@ pub fn conv2d<X: Element, Y: Element>(
 }
 
 /// Dense layer over rows of `inputs` elements.
-#[inline(always)]
+#[inline(never)]
 pub fn dense<X: Element, Y: Element>(
     inputs: usize,
     linear: &Integer<'_>,

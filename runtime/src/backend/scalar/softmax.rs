@@ -3,10 +3,13 @@
 
 use crate::math;
 use crate::ops::softmax::Parameters;
-use crate::quant::{doubling_high_multiply, requantize, rounding_shift_right};
+use crate::quant::{requantize, rounded_product, rounding_shift_right};
 
 /// Bits of the sum before the binary point; the operator's check keeps rows short enough.
 const SUM_INTEGER_BITS: u32 = 12;
+
+/// Elements of a row whose exponentials are kept from the sum to the shares.
+const KEPT: usize = 16;
 
 #[inline(never)]
 pub fn softmax_i8(parameters: &Parameters, row: usize, values: &mut [i8]) -> Option<()> {
@@ -14,9 +17,9 @@ pub fn softmax_i8(parameters: &Parameters, row: usize, values: &mut [i8]) -> Opt
     while !left.is_empty() {
         let (row, rest) = left.split_at_mut_checked(row.max(1))?;
         left = rest;
-        let row_sum = RowSum::of(parameters, row);
-        for x in row {
-            let scaled = row_sum.probability::<8>(parameters, *x);
+        let sum = RowSum::of(parameters, row);
+        for (k, x) in row.iter_mut().enumerate() {
+            let scaled = sum.share(sum.exponential(parameters, k, *x), 8);
             *x = scaled.wrapping_add(i8::MIN.into()).max(i8::MIN.into()).min(i8::MAX.into()) as i8;
         }
     }
@@ -30,9 +33,9 @@ pub fn softmax_i16(parameters: &Parameters, row: usize, input: &[i8], output: &m
         let (row, rest) = left.split_at_checked(row.max(1))?;
         let (results, others) = free.split_at_mut_checked(row.len())?;
         (left, free) = (rest, others);
-        let row_sum = RowSum::of(parameters, row);
-        for (result, x) in results.iter_mut().zip(row) {
-            let scaled = row_sum.probability::<16>(parameters, *x);
+        let sum = RowSum::of(parameters, row);
+        for (k, (result, x)) in results.iter_mut().zip(row).enumerate() {
+            let scaled = sum.share(sum.exponential(parameters, k, *x), 16);
             *result = scaled.wrapping_add(i16::MIN.into()).max(i16::MIN.into()).min(i16::MAX.into()) as i16;
         }
     }
@@ -47,40 +50,54 @@ struct RowSum {
     reciprocal: i32,
     /// Leading zero bits of the sum.
     zeros: u32,
+    /// Exponentials of the first elements.
+    kept: [i32; KEPT],
 }
 
 impl RowSum {
+    #[inline(never)]
     fn of(parameters: &Parameters, row: &[i8]) -> Self {
         let most = row.iter().fold(i8::MIN, |most, &x| most.max(x));
+        let mut kept = [0; KEPT];
         let mut sum = 0i32;
-        for &x in row {
-            if let Some(e) = exponential(parameters, x, most) {
-                sum = sum.wrapping_add(rounding_shift_right(e, SUM_INTEGER_BITS));
+        for (k, &x) in row.iter().enumerate() {
+            let e = exponential(parameters, x, most);
+            if let Some(slot) = kept.get_mut(k) {
+                *slot = e;
             }
+            sum = sum.wrapping_add(rounding_shift_right(e, SUM_INTEGER_BITS));
         }
         let zeros = (sum as u32).leading_zeros();
         let fraction = ((sum as u32).wrapping_shl(zeros)).wrapping_sub(1 << 31) as i32;
-        Self { most, reciprocal: one_over_one_plus(fraction), zeros }
+        Self { most, reciprocal: one_over_one_plus(fraction), zeros, kept }
     }
 
-    /// The share of `x` in `BITS` bits, from 0.
-    fn probability<const BITS: u32>(&self, parameters: &Parameters, x: i8) -> i32 {
+    /// The exponential of element `k`, which is `x`.
+    #[inline]
+    fn exponential(&self, parameters: &Parameters, k: usize, x: i8) -> i32 {
+        self.kept.get(k).copied().unwrap_or_else(|| exponential(parameters, x, self.most))
+    }
+
+    /// The share of an element with this exponential in `bits` bits, from 0.
+    #[inline(never)]
+    fn share(&self, exponential: i32, bits: u32) -> i32 {
         // From an exponent of 32 on all of the result is rounded away.
-        let exponent = SUM_INTEGER_BITS.wrapping_sub(self.zeros).wrapping_add(31).wrapping_sub(BITS);
-        match exponential(parameters, x, self.most) {
-            Some(e) if exponent < 32 => {
-                rounding_shift_right(doubling_high_multiply(self.reciprocal, e), exponent)
-            }
-            _ => 0,
+        let exponent = SUM_INTEGER_BITS.wrapping_sub(self.zeros).wrapping_add(31).wrapping_sub(bits);
+        if exponent >= 32 {
+            return 0;
         }
+        rounding_shift_right(rounded_product(self.reciprocal, exponential), exponent)
     }
 }
 
-/// `e^((x - most) * scale)` in Q0, or `None` where it counts as 0.
-fn exponential(parameters: &Parameters, x: i8, most: i8) -> Option<i32> {
+/// `e^((x - most) * scale)` in Q0; 0 where it counts as 0.
+#[inline(never)]
+fn exponential(parameters: &Parameters, x: i8, most: i8) -> i32 {
     let difference = i32::from(x).wrapping_sub(most.into());
-    (difference >= parameters.diff_min)
-        .then(|| exp_q5(requantize(difference, parameters.multiplier, parameters.left_shift)))
+    if difference < parameters.diff_min {
+        return 0;
+    }
+    exp_q5(requantize(difference, parameters.multiplier, parameters.left_shift))
 }
 
 /// `e^x` in Q0 of `x <= 0` in Q5: a polynomial within a quarter, times `e` to the quarters and wholes, bit by bit.
@@ -97,7 +114,7 @@ fn exp_q5(x: i32) -> i32 {
     let mut quarters = within.wrapping_sub(x) >> 24;
     for factor in FACTORS {
         if quarters & 1 != 0 {
-            result = doubling_high_multiply(result, factor);
+            result = rounded_product(result, factor);
         }
         quarters >>= 1;
     }
@@ -109,12 +126,12 @@ fn exp_within_quarter(x: i32) -> i32 {
     const EXP_OF_CENTRE: i32 = 1_895_147_668;
     const THIRD: i32 = 715_827_883;
     let x = x.wrapping_add(1 << 28);
-    let x2 = doubling_high_multiply(x, x);
-    let x3 = doubling_high_multiply(x2, x);
-    let x4_over_4 = rounding_shift_right(doubling_high_multiply(x2, x2), 2);
-    let tail = doubling_high_multiply(x4_over_4.wrapping_add(x3), THIRD).wrapping_add(x2);
+    let x2 = rounded_product(x, x);
+    let x3 = rounded_product(x2, x);
+    let x4_over_4 = rounding_shift_right(rounded_product(x2, x2), 2);
+    let tail = rounded_product(x4_over_4.wrapping_add(x3), THIRD).wrapping_add(x2);
     let tail = rounding_shift_right(tail, 1);
-    EXP_OF_CENTRE.wrapping_add(doubling_high_multiply(EXP_OF_CENTRE, x.wrapping_add(tail)))
+    EXP_OF_CENTRE.wrapping_add(rounded_product(EXP_OF_CENTRE, x.wrapping_add(tail)))
 }
 
 /// `1 / (1 + x)` in Q0 of `x` in Q0, 0 <= x < 1: three Newton steps in Q2 on half the denominator.
@@ -124,10 +141,10 @@ fn one_over_one_plus(x: i32) -> i32 {
     const ONE: i32 = 1 << 29;
     // (x + 1) / 2, halves upwards; 1 in Q0 is i32::MAX.
     let half = ((i64::from(x).wrapping_add(i64::from(i32::MAX)).wrapping_add(1)) >> 1) as i32;
-    let mut y = A.wrapping_add(doubling_high_multiply(half, B));
+    let mut y = A.wrapping_add(rounded_product(half, B));
     for _ in 0..3 {
-        let error = ONE.wrapping_sub(doubling_high_multiply(half, y));
-        y = y.wrapping_add(shift_left_saturating(doubling_high_multiply(y, error), 2));
+        let error = ONE.wrapping_sub(rounded_product(half, y));
+        y = y.wrapping_add(shift_left_saturating(rounded_product(y, error), 2));
     }
     // The quotient is y/2: Q2 read as Q1, then brought to Q0.
     shift_left_saturating(y, 1)
@@ -167,7 +184,30 @@ pub fn softmax_f32(row: usize, values: &mut [f32]) -> Option<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::reference;
     use super::*;
+
+    #[test]
+    fn rows_equal_their_definition() {
+        let mut state = 5u64;
+        let mut random = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as u32
+        };
+        for case in 0..2000 {
+            let scale = 1 + random() % (1 << (10 + case % 21));
+            let shift = 32 - scale.leading_zeros();
+            let multiplier = (u64::from(scale) << 31 >> shift) as u32;
+            let words = [multiplier, shift, -((31i64 << 26 >> shift) as i32) as u32];
+            let parameters = Parameters::parse(&words).unwrap();
+            let row: Vec<i8> = (0..1 + random() % 40).map(|_| random() as i8).collect();
+            let (mut bytes, mut halves) = (row.clone(), vec![0i16; row.len()]);
+            softmax_i8(&parameters, row.len(), &mut bytes).unwrap();
+            softmax_i16(&parameters, row.len(), &row, &mut halves).unwrap();
+            reference::softmax(&words, false, &row, |at, share| assert_eq!(i32::from(bytes[at]), share));
+            reference::softmax(&words, true, &row, |at, share| assert_eq!(i32::from(halves[at]), share));
+        }
+    }
 
     const Q0: f64 = 2147483648.0;
 

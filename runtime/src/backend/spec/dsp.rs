@@ -1,5 +1,6 @@
 //! What the kernels for cores with the DSP extension (Cortex-M4, M7, M33) take.
 
+pub mod depthwise;
 pub mod gemm;
 
 use super::select::{Linear, Request, Selection};
@@ -9,7 +10,7 @@ use crate::blob::Packing;
 pub fn select(request: &Request) -> Option<Selection> {
     match request.linear {
         Linear::Conv2d { .. } | Linear::Dense { .. } => gemm::select(request),
-        Linear::DepthwiseConv2d { .. } => None,
+        Linear::DepthwiseConv2d { .. } => depthwise::select(request),
     }
 }
 

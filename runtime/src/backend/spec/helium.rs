@@ -14,7 +14,7 @@ pub const BLOCK: usize = 16;
 /// Most kernel rows that a convolution takes.
 pub const MOST_TAPS: usize = 16;
 /// Bytes of copies that one round of a convolution aims at.
-const ROUND_BYTES: usize = 3072;
+const ROUND_BYTES: usize = 4096;
 /// Bytes of strips that one round of a depthwise convolution aims at.
 const STRIP_BYTES: usize = 3600;
 /// Most positions of a round.
@@ -134,7 +134,7 @@ pub fn conv2d_scratch(window: &Window, input: DType, conv: &Conv) -> usize {
 
 /// Scratch of a dense layer: a row, if its last block would read behind the input.
 pub fn dense_scratch(inputs: usize, input: DType) -> usize {
-    if inputs % BLOCK == 0 { 0 } else { whole(inputs, BLOCK).saturating_mul(input.bytes()) }
+    if inputs.is_multiple_of(BLOCK) { 0 } else { whole(inputs, BLOCK).saturating_mul(input.bytes()) }
 }
 
 /// Memory of a depthwise convolution of 3 x 3. Sizes are bytes.
@@ -145,15 +145,17 @@ pub struct Depthwise3 {
     /// Of a strip: four input rows of 16 channels, or of all if they are fewer, and what is written too much.
     pub strip: usize,
     /// Strips for one group of output rows: of two groups of four rows for stride 1, else of one row.
-    strips_of_group: usize,
+    pub strips_of_group: usize,
     /// Groups of output rows that are made at once.
     pub groups: usize,
+    /// Groups of an image.
+    pub all_groups: usize,
     /// Tiles of a group: two columns for stride 1, else four.
     pub tiles: usize,
     /// Of a row that is kept in place.
     pub kept_row: usize,
     /// Rows that are kept.
-    kept_rows: usize,
+    pub kept_rows: usize,
 }
 
 impl Depthwise3 {
@@ -186,17 +188,28 @@ impl Depthwise3 {
         let strip = whole(extent.checked_mul(slice)?.checked_mul(4)?, VECTOR).checked_add(excess)?;
         let strips_of_group = if single { 2 } else { 1 };
         let group = strip.checked_mul(strips_of_group)?;
-        let most = if single { rows.output.div_ceil(4) } else { rows.output };
-        let groups = STRIP_BYTES.checked_div(group)?.clamp(1, most.max(1));
+        let all_groups = if single { rows.output.div_ceil(4) } else { rows.output };
+        let groups = STRIP_BYTES.checked_div(group)?.clamp(1, all_groups.max(1));
         let tiles = columns.output.div_ceil(if single { 2 } else { 4 });
         let kept_row = whole(columns.input.checked_mul(slice)?, VECTOR);
-        let kept_rows = if in_place { rows.pad.wrapping_add(1) } else { 0 };
-        Some(Self { columns: extent, strip, strips_of_group, groups, tiles, kept_row, kept_rows })
+        // Rows of windows above those that a round overwrites, and above a last group that is alone and overlaps them.
+        let alone = all_groups.checked_rem(groups)? == 1 || groups == 1;
+        let overlap = if alone { rows.output.wrapping_neg() & 3 } else { 0 };
+        let kept_rows = match in_place && groups < all_groups {
+            true => rows.pad.wrapping_add(overlap),
+            false => 0,
+        };
+        Some(Self { columns: extent, strip, strips_of_group, groups, all_groups, tiles, kept_row, kept_rows })
+    }
+
+    /// Of a group's strips.
+    pub fn group(&self) -> usize {
+        self.strip.saturating_mul(self.strips_of_group)
     }
 
     /// Of all strips.
     pub fn strips(&self) -> usize {
-        self.strip.saturating_mul(self.strips_of_group).saturating_mul(self.groups)
+        self.group().saturating_mul(self.groups)
     }
 
     /// Of all rows that are kept.
@@ -204,14 +217,16 @@ impl Depthwise3 {
         self.kept_row.saturating_mul(self.kept_rows)
     }
 
-    /// Of the moves from tile to tile.
+    /// Of the moves from tile to tile in one round.
     pub fn moves(&self) -> usize {
         self.tiles.saturating_mul(self.groups).saturating_mul(8)
     }
 
-    /// Strips, weights of 16 channels behind a vector of zeros, a vector of padding, kept rows and moves.
+    /// Strips, weights of 16 channels behind a vector of zeros, a vector of padding, kept rows, and moves of the last round and of others.
     pub fn scratch(&self) -> usize {
-        self.strips().saturating_add(18 * VECTOR).saturating_add(self.kept()).saturating_add(self.moves())
+        let fixed = 18 * VECTOR;
+        let rest = self.kept().saturating_add(self.moves().saturating_mul(2));
+        self.strips().saturating_add(fixed).saturating_add(rest)
     }
 }
 

@@ -40,10 +40,21 @@ fn narrow(request: &Request) -> bool {
     request.input == DType::I8 && request.output == DType::I8
 }
 
-/// The scratch of a convolution with `channel_bytes` of constants for each output; `None`: scalar code.
-pub fn convolution(request: &Request, channel_bytes: usize) -> Option<Convolution> {
+/// What differs between cores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Core {
+    /// Bytes of an output channel's constants.
+    pub channel_bytes: usize,
+    /// Order of a convolution's weights.
+    pub convolution: Packing,
+    /// Order of a dense layer's weights.
+    pub dense: Packing,
+}
+
+/// The scratch of a convolution; `None`: scalar code.
+pub fn convolution(request: &Request, core: &Core) -> Option<Convolution> {
     let Linear::Conv2d { window, groups: 1 } = &request.linear else { return None };
-    if !narrow(request) || request.packing != Packing::Columns8 {
+    if !narrow(request) || request.packing != core.convolution {
         return None;
     }
     let Window { rows, columns, inputs, outputs, .. } = window;
@@ -51,7 +62,7 @@ pub fn convolution(request: &Request, channel_bytes: usize) -> Option<Convolutio
     let depth = rows.kernel.saturating_mul(run).checked_next_multiple_of(2)?;
     let pointwise = rows.kernel == 1 && columns.kernel == 1;
     Some(Convolution {
-        channels: outputs.saturating_mul(channel_bytes),
+        channels: outputs.saturating_mul(core.channel_bytes),
         pairs: depth.saturating_mul(2 * PAIR_BYTES),
         padding: run,
         edges: if columns.kernel == 1 { 0 } else { run.saturating_mul(4) },
@@ -95,8 +106,8 @@ impl Depthwise {
     }
 }
 
-/// How a depthwise convolution runs with `channel_bytes` of constants for each output; `None`: by scalar code.
-pub fn depthwise(request: &Request, channel_bytes: usize) -> Option<Depthwise> {
+/// How a depthwise convolution runs; `None`: by scalar code.
+pub fn depthwise(request: &Request, core: &Core) -> Option<Depthwise> {
     let Linear::DepthwiseConv2d { window } = &request.linear else { return None };
     if !narrow(request) || request.packing != Packing::Rows {
         return None;
@@ -114,7 +125,7 @@ pub fn depthwise(request: &Request, channel_bytes: usize) -> Option<Depthwise> {
         rows: plane_rows,
         columns: plane_columns,
         taps,
-        channel: channel_bytes,
+        channel: core.channel_bytes,
         table: taps.saturating_mul(8),
         plane,
         padding: columns.input.saturating_mul(*inputs),
@@ -140,38 +151,31 @@ impl Dense {
     }
 }
 
-/// The scratch of a dense layer whose weights are in the order that a core wants; `None`: scalar code.
-pub fn dense(request: &Request, wanted: Packing) -> Option<Dense> {
+/// The scratch of a dense layer; `None`: scalar code.
+pub fn dense(request: &Request, core: &Core) -> Option<Dense> {
     let Linear::Dense { inputs, outputs } = request.linear else { return None };
-    (narrow(request) && request.packing == wanted && inputs > 0).then(|| Dense {
+    (narrow(request) && request.packing == core.dense && inputs > 0).then(|| Dense {
         sums: outputs.next_multiple_of(4).saturating_mul(4),
         chunk: inputs.next_multiple_of(8).min(DENSE_CHUNK).saturating_mul(4),
     })
 }
 
-/// The kernel for a request on a core with `channel_bytes` of constants for each output, which wants dense weights in an order of its own.
-pub fn select(request: &Request, channel_bytes: usize, wanted: Packing) -> Option<Selection> {
-    match &request.linear {
-        Linear::Conv2d { .. } => {
-            let layout = convolution(request, channel_bytes)?;
-            Some(Selection { name: "swar-columns", scratch_bytes: layout.bytes() })
-        }
-        Linear::DepthwiseConv2d { .. } => {
-            let layout = depthwise(request, channel_bytes)?;
-            Some(Selection { name: "swar-plane", scratch_bytes: layout.bytes() })
-        }
-        Linear::Dense { .. } => {
-            let layout = dense(request, wanted)?;
-            Some(Selection { name: "dense-words", scratch_bytes: layout.bytes() })
-        }
-    }
+/// The kernel for a request; `None`: scalar code.
+pub fn select(request: &Request, core: &Core) -> Option<Selection> {
+    let (name, scratch_bytes) = match &request.linear {
+        Linear::Conv2d { .. } => ("swar-columns", convolution(request, core)?.bytes()),
+        Linear::DepthwiseConv2d { .. } => ("swar-plane", depthwise(request, core)?.bytes()),
+        Linear::Dense { .. } => ("dense-words", dense(request, core)?.bytes()),
+    };
+    Some(Selection { name, scratch_bytes })
 }
 
-/// The order of weights that [`select`] wants; `dense` is that of dense layers.
-pub fn packing(request: &Request, dense: Packing) -> Packing {
+/// The order of weights that [`select`] wants.
+pub fn packing(request: &Request, core: &Core) -> Packing {
     match &request.linear {
-        Linear::Dense { .. } if narrow(request) => dense,
-        Linear::Conv2d { groups: 1, .. } if narrow(request) => Packing::Columns8,
+        _ if !narrow(request) => Packing::Rows,
+        Linear::Conv2d { groups: 1, .. } => core.convolution,
+        Linear::Dense { .. } => core.dense,
         _ => Packing::Rows,
     }
 }

@@ -1,22 +1,19 @@
 //! What the kernels for Cortex-M0 and M0+ take.
 
 use super::select::{Request, Selection};
-use super::swar;
+use super::swar::{self, Core};
 use crate::blob::Packing;
 
-/// Bytes of an output channel's constants.
-pub const CHANNEL_BYTES: usize = 32;
-
-/// Order of a dense layer's weights.
-pub const DENSE: Packing = Packing::Offset4;
+/// What differs from other cores.
+pub const CORE: Core = Core { channel_bytes: 32, convolution: Packing::Columns8, dense: Packing::Offset4 };
 
 /// The kernel for a request; `None`: scalar code.
 pub fn select(request: &Request) -> Option<Selection> {
-    swar::select(request, CHANNEL_BYTES, DENSE)
+    swar::select(request, &CORE)
 }
 
 /// The order of weights that [`select`] wants; `narrow` as in [`super::select::packing`].
 pub fn packing(request: &Request, narrow: bool) -> Packing {
     let _ = narrow;
-    swar::packing(request, DENSE)
+    swar::packing(request, &CORE)
 }

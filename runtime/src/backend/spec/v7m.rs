@@ -1,22 +1,20 @@
 //! What the kernels for Cortex-M3 take.
 
 use super::select::{Request, Selection};
-use super::swar;
+use super::swar::{self, Core};
 use crate::blob::Packing;
 
-/// Bytes of an output channel's constants.
-pub const CHANNEL_BYTES: usize = 20;
-
-/// Order of a dense layer's weights.
-pub const DENSE: Packing = Packing::HalfOffset4;
+/// What differs from other cores.
+pub const CORE: Core =
+    Core { channel_bytes: 28, convolution: Packing::EvenRows, dense: Packing::HalfOffset4 };
 
 /// The kernel for a request; `None`: scalar code.
 pub fn select(request: &Request) -> Option<Selection> {
-    swar::select(request, CHANNEL_BYTES, DENSE)
+    swar::select(request, &CORE)
 }
 
 /// The order of weights that [`select`] wants; `narrow` as in [`super::select::packing`].
 pub fn packing(request: &Request, narrow: bool) -> Packing {
     let _ = narrow;
-    swar::packing(request, DENSE)
+    swar::packing(request, &CORE)
 }

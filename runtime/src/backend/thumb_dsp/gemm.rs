@@ -5,11 +5,10 @@ pub mod dense;
 mod gather;
 mod tile;
 
-use constants::Form;
+use constants::{Form, narrow_start};
 use tile::{BLOCK, GROUP, GROUP_COLUMNS, Part, Run};
 
 use crate::backend::spec::dsp::gemm::{self, Gather, Tile};
-use crate::backend::spec::select::{Linear, Request};
 use crate::backend::{Integers, IntegersMut};
 use crate::blob::DType;
 use crate::ops::linear::Integer;
@@ -23,21 +22,53 @@ pub struct Tensors<'a> {
     pub output: &'a mut [u8],
     /// Their types.
     pub types: [DType; 2],
+    /// The code that fills columns with such inputs.
+    pub fill: Part,
+    /// The code that stores such outputs.
+    pub store: Part,
 }
 
 impl<'a> Tensors<'a> {
-    /// Of two buffers.
-    pub fn of(input: Integers<'a>, output: &'a mut IntegersMut<'_>) -> Self {
-        let (input, from): (&[u8], _) = match input {
-            Integers::I8(input) => (bytemuck::cast_slice(input), DType::I8),
-            Integers::I16(input) => (bytemuck::cast_slice(input), DType::I16),
-        };
-        let (output, to): (&mut [u8], _) = match output {
-            IntegersMut::I8(output) => (bytemuck::cast_slice_mut(output), DType::I8),
-            IntegersMut::I16(output) => (bytemuck::cast_slice_mut(output), DType::I16),
-        };
-        Self { input: Some(input), output, types: [from, to] }
+    /// Of bytes.
+    pub fn bytes(input: Option<&'a [i8]>, output: &'a mut [i8]) -> Self {
+        Self {
+            input: input.map(bytemuck::cast_slice),
+            output: bytemuck::cast_slice_mut(output),
+            types: [DType::I8; 2],
+            fill: tile::fill_i8,
+            store: tile::store_i8,
+        }
     }
+
+    /// Of any integers.
+    pub fn of(input: Integers<'a>, output: &'a mut IntegersMut<'_>) -> Self {
+        let (input, from, fill): (&[u8], _, Part) = match input {
+            Integers::I8(input) => (bytemuck::cast_slice(input), DType::I8, tile::fill_i8),
+            Integers::I16(input) => (bytemuck::cast_slice(input), DType::I16, tile::fill_i16),
+        };
+        let (output, to, store): (&mut [u8], _, Part) = match output {
+            IntegersMut::I8(output) => (bytemuck::cast_slice_mut(output), DType::I8, tile::store_i8),
+            IntegersMut::I16(output) => (bytemuck::cast_slice_mut(output), DType::I16, tile::store_i16),
+        };
+        Self { input: Some(input), output, types: [from, to], fill, store }
+    }
+}
+
+/// Makes the output of channel `channel` of a sum, and stores it at `place`, which has `bytes` bytes.
+///
+/// # Safety
+/// One or two bytes, as `bytes` says, are writable at `place`.
+unsafe fn finish(linear: &Integer<'_>, channel: usize, sum: i32, place: *mut u8, bytes: usize) -> Option<()> {
+    let value = linear.finish(channel, sum)?;
+    // SAFETY: the caller's promise.
+    unsafe {
+        if bytes == 1 {
+            place.cast::<i8>().write(value as i8);
+        } else {
+            place.cast::<i16>().write_unaligned(value as i16);
+        }
+    }
+    Some(())
 }
 
 /// Convolution. `None`: it is not for these kernels, nothing was done.
@@ -49,54 +80,113 @@ pub fn conv2d<'a>(
     tensors: Tensors<'a>,
     scratch: &'a mut [u8],
 ) -> Option<()> {
-    let [input, output] = tensors.types;
-    let request = Request {
-        linear: Linear::Conv2d { window: *window, groups },
-        input,
-        output,
-        packing: linear.packing,
-        in_place: tensors.input.is_none(),
+    if groups != 1 {
+        return None;
+    }
+    let tile = gemm::tile_of(window, tensors.types[0], linear.packing)?;
+    // From here on `None` means that a buffer is shorter than the shapes say, or weights or scratch are not aligned for words.
+    let scratch = scratch.get_mut(..tile.scratch_bytes)?;
+    let (constants, rest) = scratch.split_at_mut_checked(tile.constants)?;
+    let (columns, rest) = rest.split_at_mut_checked(tile.columns)?;
+    let (gathered, rest) = rest.split_at_mut_checked(tile.gathered.wrapping_mul(BLOCK))?;
+    let (table, rows_kept) = rest.split_at_mut_checked(tile.segments.wrapping_mul(4))?;
+    let constants: &mut [i32] = bytemuck::try_cast_slice_mut(constants).ok()?;
+    let table = bytemuck::try_cast_slice_mut(table).ok()?;
+
+    let Window { batch, rows, columns: across, outputs, .. } = *window;
+    let [x_bytes, y_bytes] = tensors.types.map(|dtype| if dtype == DType::I16 { 2 } else { 1 });
+    let pixel = window.inputs.wrapping_mul(x_bytes);
+    let out_pixel = outputs.wrapping_mul(y_bytes);
+    let positions = batch.checked_mul(rows.output)?.checked_mul(across.output)?;
+    let image = batch.checked_mul(rows.input)?.checked_mul(across.input)?.checked_mul(pixel)?;
+    let given = tensors.input.unwrap_or(tensors.output).len();
+    if given < image
+        || tensors.output.len() < positions.checked_mul(out_pixel)?
+        || linear.weights.len() < linear.packing.bytes(outputs, tile.depth)?
+        || linear.weights.as_ptr().align_offset(4) != 0
+        || linear.bias.len() != outputs
+        || linear.multiplier.len() != outputs
+        || linear.shift.len() != outputs
+    {
+        return None;
+    }
+    let form = Form::of(linear, &tile, [x_bytes, y_bytes], tensors.store, constants);
+    let finished = if form.is_some() { outputs & !1 } else { 0 };
+    let form = form.unwrap_or(Form::SUMS);
+    let columns = columns.as_mut_ptr();
+    let (entry, passes) = tile::passes(tile.groups, tile.narrow);
+    let mut layer = Layer {
+        window,
+        linear,
+        tile: &tile,
+        gathered,
+        table,
+        rows: rows_kept,
+        run: Run {
+            columns,
+            mask: tile::LOW_BYTES,
+            columns_end: columns.wrapping_add(tile.columns),
+            weights: linear.weights.as_ptr(),
+            passes,
+            entry,
+            fill: tensors.fill,
+            filled: 0,
+            scale: form.scale,
+            store: form.store,
+            next: 0,
+            zero: form.zero,
+            constants: constants.as_ptr(),
+            top: form.top,
+            back: form.back,
+            out: core::ptr::null_mut(),
+            out_steps: [0; 2],
+            out_advance: out_pixel.wrapping_mul(BLOCK),
+            x: core::ptr::null(),
+            x_steps: steps(pixel, BLOCK),
+            x_advance: pixel.wrapping_mul(BLOCK),
+            table: &raw const NOWHERE,
+            segments: 1,
+            gathered: core::ptr::null_mut(),
+            gathered_step: tile.gathered,
+            segment: tile.segment,
+            groups: tile.groups,
+            blocks: 1,
+            looped: 0,
+        },
+        tensors,
+        code: if tile.narrow { tile::narrow } else { tile::wide },
+        finished,
+        pixel,
+        y_bytes,
+        out_pixel,
+        positions,
     };
-    let tile = gemm::tile(&request)?;
-    let places = Places::cut(&tile, scratch)?;
-    let mut layer = Layer::new(window, linear, &tile, tensors, places)?;
     match tile.gather {
         Gather::Pointwise => layer.pointwise(),
         Gather::Words | Gather::Bytes => layer.windows(linear.input_zero),
     }
 }
 
-/// What the scratch holds.
-struct Places<'a> {
-    constants: &'a mut [i32],
-    columns: &'a mut [u8],
-    gathered: &'a mut [u8],
-    table: &'a mut [u32],
-    rows: &'a mut [u8],
-}
-
-impl<'a> Places<'a> {
-    /// `None` if the scratch is too short, or not aligned for words.
-    fn cut(tile: &Tile, scratch: &'a mut [u8]) -> Option<Self> {
-        if scratch.len() < tile.scratch_bytes {
-            return None;
-        }
-        let (constants, rest) = scratch.split_at_mut_checked(tile.constants)?;
-        let (columns, rest) = rest.split_at_mut_checked(tile.columns)?;
-        let (gathered, rest) = rest.split_at_mut_checked(tile.gathered.wrapping_mul(BLOCK))?;
-        let (table, rows) = rest.split_at_mut_checked(tile.segments.wrapping_mul(4))?;
-        Some(Self {
-            constants: bytemuck::try_cast_slice_mut(constants).ok()?,
-            columns,
-            gathered,
-            table: bytemuck::try_cast_slice_mut(table).ok()?,
-            rows,
-        })
+/// Distances of the second and third window of a block with `count` windows, `step` apart; the last one stands for missing ones.
+fn steps(step: usize, count: usize) -> [usize; 2] {
+    match count {
+        0 | 1 => [0, 0],
+        2 => [step, step],
+        _ => [step, step.wrapping_mul(2)],
     }
 }
 
 /// The table of windows that are one segment.
 static NOWHERE: u32 = 0;
+
+/// Where a block's activations are.
+#[derive(Clone, Copy)]
+enum From {
+    /// From a byte of the input on.
+    Input(usize),
+    /// Where [`Layer::run`] says.
+    Run,
+}
 
 /// A layer on its way through the tiles.
 struct Layer<'a> {
@@ -104,15 +194,16 @@ struct Layer<'a> {
     linear: &'a Integer<'a>,
     tile: &'a Tile,
     tensors: Tensors<'a>,
-    places: Places<'a>,
+    /// Side by side activations of three windows.
+    gathered: &'a mut [u8],
+    /// The segments of windows in `rows`.
+    table: &'a mut [u32],
+    /// The kept rows of the input.
+    rows: &'a mut [u8],
     run: Run,
     code: unsafe extern "C" fn(*const Run),
-    /// The code that fills columns.
-    fill: Part,
     /// Outputs whose pairs the assembly code finishes.
     finished: usize,
-    /// Bytes of an input element.
-    x_bytes: usize,
     /// Bytes of the activations at a position.
     pixel: usize,
     /// Bytes of an output.
@@ -123,111 +214,27 @@ struct Layer<'a> {
     positions: usize,
 }
 
-impl<'a> Layer<'a> {
-    /// `None` if a buffer is shorter than the shapes say, or the weights are not aligned for words.
-    fn new(
-        window: &'a Window,
-        linear: &'a Integer<'a>,
-        tile: &'a Tile,
-        tensors: Tensors<'a>,
-        places: Places<'a>,
-    ) -> Option<Self> {
-        let Window { batch, rows, columns, inputs, outputs } = *window;
-        let [x_bytes, y_bytes] = tensors.types.map(DType::bytes);
-        let pixel = inputs.checked_mul(x_bytes)?;
-        let out_pixel = outputs.checked_mul(y_bytes)?;
-        let positions = batch.checked_mul(rows.output)?.checked_mul(columns.output)?;
-        let image = batch.checked_mul(rows.input)?.checked_mul(columns.input)?.checked_mul(pixel)?;
-        let given = tensors.input.unwrap_or(tensors.output).len();
-        if given < image
-            || tensors.output.len() < positions.checked_mul(out_pixel)?
-            || linear.weights.len() < linear.packing.bytes(outputs, tile.depth)?
-            || linear.weights.as_ptr().align_offset(4) != 0
-            || linear.bias.len() != outputs
-            || linear.multiplier.len() != outputs
-            || linear.shift.len() != outputs
-        {
-            return None;
-        }
-        let wide = [x_bytes, y_bytes].map(|bytes| bytes == 2);
-        let form = Form::of(linear, tile.narrow, tile.depth, wide, places.constants);
-        let finished = if form.is_some() { outputs & !1 } else { 0 };
-        let form = form.unwrap_or(Form::SUMS);
-        let columns = places.columns.as_mut_ptr();
-        let (entry, passes) = tile::passes(tile.groups, tile.narrow);
-        let run = Run {
-            columns,
-            mask: tile::LOW_BYTES,
-            columns_end: columns.wrapping_add(tile.columns),
-            weights: linear.weights.as_ptr(),
-            passes,
-            entry,
-            fill: tile::fill_nothing,
-            filled: 0,
-            scale: form.scale,
-            store: form.store,
-            next: 0,
-            zero: form.zero,
-            constants: places.constants.as_ptr(),
-            top: form.top,
-            back: form.back,
-            out: core::ptr::null_mut(),
-            out_steps: [0; 2],
-            out_advance: out_pixel.wrapping_mul(BLOCK),
-            x: core::ptr::null(),
-            x_steps: [pixel, pixel.wrapping_mul(2)],
-            x_advance: pixel.wrapping_mul(BLOCK),
-            table: &raw const NOWHERE,
-            segments: 1,
-            gathered: core::ptr::null_mut(),
-            gathered_step: tile.gathered,
-            segment: tile.segment,
-            groups: tile.groups,
-            blocks: 1,
-            looped: 0,
-        };
-        Some(Self {
-            window,
-            linear,
-            tile,
-            tensors,
-            places,
-            run,
-            code: if tile.narrow { tile::narrow } else { tile::wide },
-            fill: if x_bytes == 1 { tile::fill_i8 } else { tile::fill_i16 },
-            finished,
-            x_bytes,
-            pixel,
-            y_bytes,
-            out_pixel,
-            positions,
-        })
-    }
-
-    /// Distances of the second and third window of a block with `count` windows, `step` apart; the last one stands for missing ones.
-    fn steps(step: usize, count: usize) -> [usize; 2] {
-        match count {
-            0 | 1 => [0, 0],
-            2 => [step, step],
-            _ => [step, step.wrapping_mul(2)],
-        }
-    }
-
+impl Layer<'_> {
     /// Runs `blocks` blocks of windows from `first` on, the last one with `count` windows; more than one block only if all are full. The
-    /// caller has set where activations are, and knows that they are readable to the end of their groups.
+    /// caller knows that activations are readable to the end of their groups.
     #[inline(never)]
-    fn blocks(&mut self, first: usize, blocks: usize, count: usize) -> Option<()> {
+    fn blocks(&mut self, from: From, first: usize, blocks: usize, count: usize) -> Option<()> {
         let windows = blocks.wrapping_sub(1).wrapping_mul(BLOCK).wrapping_add(count);
         if blocks == 0 || first.checked_add(windows)? > self.positions {
             return None;
         }
-        // `Layer::new` has measured the output: it holds that many positions.
-        let out = self.tensors.output.as_mut_ptr().wrapping_add(first.wrapping_mul(self.out_pixel));
-        self.run.out_steps = Self::steps(self.out_pixel, count);
+        // `conv2d` has measured the output: it holds that many positions.
+        let output = self.tensors.output.as_mut_ptr();
+        let out = output.wrapping_add(first.wrapping_mul(self.out_pixel));
+        if let From::Input(at) = from {
+            let input = self.tensors.input.map_or(output.cast_const(), <[u8]>::as_ptr);
+            self.run.x = input.wrapping_add(at);
+        }
+        self.run.out_steps = steps(self.out_pixel, count);
         self.run.out = out;
         self.run.blocks = blocks;
         if self.finished == self.window.outputs {
-            // SAFETY: the constants, columns, weights and outputs that `run` names were cut and measured by `Places::cut` and `Layer::new`; the
+            // SAFETY: the constants, columns, weights and outputs that `run` names were cut and measured by `conv2d`; the
             // windows lie within the positions, as was checked above, and their activations are readable, as the caller knows.
             unsafe { (self.code)(&raw const self.run) };
             return Some(());
@@ -238,7 +245,7 @@ impl<'a> Layer<'a> {
     /// As [`Layer::blocks`], where some pairs of outputs are finished here: the last one of an odd number, or all where no form takes them.
     #[inline(never)]
     fn blocks_with_sums(&mut self, out: *mut u8, blocks: usize, count: usize) -> Option<()> {
-        let kept = self.run;
+        let Run { weights: all_weights, constants, scale, fill, x, .. } = self.run;
         let mut out = out;
         for _ in 0..blocks {
             self.run.blocks = 1;
@@ -252,14 +259,10 @@ impl<'a> Layer<'a> {
             while channel < self.window.outputs {
                 let [even, odd] = [channel, channel.wrapping_add(1)]
                     .map(|channel| self.linear.bias.get(channel).copied().unwrap_or(0));
-                let first = if self.tile.narrow {
-                    [even.wrapping_shl(8).wrapping_add(odd), odd.wrapping_shl(8)]
-                } else {
-                    [even, odd]
-                };
+                let first = if self.tile.narrow { narrow_start(even, odd) } else { [even, odd] };
                 let mut sums = [0i32; 2 * BLOCK];
                 let weights = channel.wrapping_mul(self.tile.groups).wrapping_mul(GROUP);
-                self.run.weights = kept.weights.wrapping_add(weights);
+                self.run.weights = all_weights.wrapping_add(weights);
                 self.run.constants = first.as_ptr();
                 self.run.scale = Some(tile::keep_sums);
                 self.run.out = sums.as_mut_ptr().cast();
@@ -275,70 +278,60 @@ impl<'a> Layer<'a> {
                         [even, odd]
                     };
                     for (channel, sum) in (channel..self.window.outputs).zip(pair) {
-                        let value = self.linear.finish(channel, sum)?;
                         let at = window.wrapping_mul(self.out_pixel);
                         let place = out.wrapping_add(at).wrapping_add(channel.wrapping_mul(self.y_bytes));
-                        // SAFETY: an output of the block's windows, which `blocks` has checked; 16-bit outputs are aligned as their slice is.
-                        unsafe {
-                            if self.y_bytes == 1 {
-                                place.cast::<i8>().write(value as i8);
-                            } else {
-                                place.cast::<i16>().write_unaligned(value as i16);
-                            }
-                        }
+                        // SAFETY: an output of the block's windows, which `blocks` has checked.
+                        unsafe { finish(self.linear, channel, sum, place, self.y_bytes)? };
                     }
                 }
                 channel = channel.wrapping_add(2);
             }
-            self.run.weights = kept.weights;
-            self.run.constants = kept.constants;
-            self.run.scale = kept.scale;
-            self.run.fill = kept.fill;
+            (self.run.weights, self.run.constants) = (all_weights, constants);
+            (self.run.scale, self.run.fill) = (scale, fill);
             self.run.x = self.run.x.wrapping_add(self.run.x_advance);
             out = out.wrapping_add(self.run.out_advance);
         }
-        self.run.x = kept.x;
+        self.run.x = x;
         Some(())
-    }
-
-    /// The first byte of the activations.
-    fn source(&self) -> *const u8 {
-        match self.tensors.input {
-            Some(input) => input.as_ptr(),
-            None => self.tensors.output.as_ptr(),
-        }
     }
 
     /// Windows of one position each.
     #[inline(never)]
     fn pointwise(&mut self) -> Option<()> {
-        let inputs = self.window.inputs;
-        // Groups reach past the last positions if they are not filled: these are gathered.
-        let beside = if inputs.is_multiple_of(GROUP) { 0 } else { (GROUP - 1).div_ceil(inputs.max(1)) };
+        // Groups that are not filled reach past the last positions: these are gathered.
+        let beside = match self.window.inputs {
+            inputs if inputs.is_multiple_of(GROUP) => 0,
+            1 => 3,
+            2 => 2,
+            _ => 1,
+        };
         let blocks = self.positions.saturating_sub(beside) / BLOCK;
-        self.run.fill = self.fill;
         if blocks > 0 {
-            self.run.x = self.source();
-            self.blocks(0, blocks, BLOCK)?;
+            self.blocks(From::Input(0), 0, blocks, BLOCK)?;
         }
         let mut first = blocks.wrapping_mul(BLOCK);
         while first < self.positions {
             let count = self.positions.wrapping_sub(first).min(BLOCK);
             let at = first.wrapping_mul(self.pixel);
-            if beside == 0 {
-                self.run.x = self.source().wrapping_add(at);
-                self.run.x_steps = Self::steps(self.pixel, count);
-            } else {
-                let source = self.tensors.input.unwrap_or(self.tensors.output);
-                let x = source.get(at..)?.get(..count.wrapping_mul(self.pixel))?;
-                let rows = self.places.gathered.chunks_exact_mut(self.tile.gathered.max(1));
-                for (row, x) in rows.zip(x.chunks_exact(self.pixel.max(1))) {
-                    row.get_mut(..x.len())?.copy_from_slice(x);
+            let mut from = From::Input(at);
+            let mut step = self.pixel;
+            if beside > 0 {
+                let mut source = self.tensors.input.unwrap_or(self.tensors.output).get(at..)?;
+                step = self.tile.gathered;
+                let mut rows = &mut *self.gathered;
+                for _ in 0..count {
+                    let (x, rest) = source.split_at_checked(self.pixel)?;
+                    let (row, others) = rows.split_at_mut_checked(step)?;
+                    let row = row.get_mut(..x.len())?;
+                    // SAFETY: both are slices of as many bytes, the source of a tensor, the destination of the scratch.
+                    unsafe { gather::copy(row.as_mut_ptr(), x.as_ptr(), x.len()) };
+                    (source, rows) = (rest, others);
                 }
-                self.run.x = self.places.gathered.as_ptr();
-                self.run.x_steps = Self::steps(self.tile.gathered, count);
+                self.run.x = self.gathered.as_ptr();
+                from = From::Run;
             }
-            self.blocks(first, 1, count)?;
+            self.run.x_steps = steps(step, count);
+            self.blocks(from, first, 1, count)?;
             first = first.wrapping_add(count);
         }
         Some(())
@@ -348,15 +341,19 @@ impl<'a> Layer<'a> {
     #[inline(never)]
     fn windows(&mut self, input_zero: i16) -> Option<()> {
         let Window { batch, rows, columns, .. } = *self.window;
-        let image_bytes = self.window.image().checked_mul(self.x_bytes)?;
-        let row_bytes = columns.input.checked_mul(self.pixel)?;
-        let left = columns.pad.checked_mul(self.pixel)?;
-        let column_step = columns.stride.checked_mul(self.pixel)?;
-        let tap_step = columns.dilation.checked_mul(self.pixel)?;
+        let row_bytes = columns.input.wrapping_mul(self.pixel);
+        let image_bytes = rows.input.wrapping_mul(row_bytes);
+        // Of the kept rows this is the input; windows may end before it does, or lie before it.
+        let row_kept = self.tile.row;
+        let left = columns.pad.checked_mul(self.pixel)?.min(row_kept);
+        let bytes = row_kept.wrapping_sub(left).min(row_bytes);
+        let input = self.tensors.input;
+        let column_step = columns.stride.wrapping_mul(self.pixel);
+        let tap_step = columns.dilation.wrapping_mul(self.pixel);
         let reach = self.tile.rows;
         // 16-bit activations have the zero point 0.
         let zero = input_zero as u8;
-        self.places.rows.fill(zero);
+        self.rows.fill(zero);
         self.run.x_advance = column_step.wrapping_mul(BLOCK);
         let (mut first, mut lanes) = (0usize, 0usize);
         for image in 0..batch {
@@ -367,20 +364,20 @@ impl<'a> Layer<'a> {
                 let top = row.wrapping_mul(rows.stride);
                 let end = top.wrapping_add(reach);
                 next = next.max(top);
+                let mut slot = next.checked_rem(reach)?;
                 while next < end {
-                    let slot = next.checked_rem(reach)?.wrapping_mul(self.tile.row);
-                    let kept = self.places.rows.get_mut(slot..)?.get_mut(..self.tile.row)?;
+                    let kept = slot.wrapping_mul(row_kept).wrapping_add(left);
+                    let kept = self.rows.get_mut(kept..kept.wrapping_add(bytes))?;
                     let y = next.wrapping_sub(rows.pad);
                     next = next.wrapping_add(1);
-                    let Some(middle) = kept.get_mut(left..) else { continue };
-                    let bytes = middle.len().min(row_bytes);
-                    let middle = middle.get_mut(..bytes)?;
+                    slot = if slot.wrapping_add(1) == reach { 0 } else { slot.wrapping_add(1) };
                     if y < rows.input {
                         let at = image.wrapping_add(y.wrapping_mul(row_bytes));
-                        let source = self.tensors.input.unwrap_or(self.tensors.output);
-                        middle.copy_from_slice(source.get(at..)?.get(..bytes)?);
+                        let source = input.unwrap_or(self.tensors.output).get(at..at.wrapping_add(bytes))?;
+                        // SAFETY: both are slices of `bytes` bytes, the source of a tensor, the destination of the scratch.
+                        unsafe { gather::copy(kept.as_mut_ptr(), source.as_ptr(), bytes) };
                     } else {
-                        middle.fill(zero);
+                        kept.fill(zero);
                     }
                 }
                 self.point(top, tap_step)?;
@@ -390,7 +387,7 @@ impl<'a> Layer<'a> {
                     if lanes == 0 && blocks > 0 {
                         let windows = blocks.wrapping_mul(BLOCK);
                         self.side_by_side(column.wrapping_mul(column_step), column_step);
-                        self.blocks(first, blocks, BLOCK)?;
+                        self.blocks(From::Run, first, blocks, BLOCK)?;
                         first = first.wrapping_add(windows);
                         column = column.wrapping_add(windows);
                         continue;
@@ -400,7 +397,7 @@ impl<'a> Layer<'a> {
                     lanes = lanes.wrapping_add(1);
                     if lanes == BLOCK {
                         self.one_by_one();
-                        self.blocks(first, 1, BLOCK)?;
+                        self.blocks(From::Run, first, 1, BLOCK)?;
                         first = first.wrapping_add(BLOCK);
                         lanes = 0;
                     }
@@ -413,22 +410,22 @@ impl<'a> Layer<'a> {
                 self.gather(column, lane);
             }
             self.one_by_one();
-            self.blocks(first, 1, lanes)?;
+            self.blocks(From::Run, first, 1, lanes)?;
         }
         Some(())
     }
 
     /// The next blocks take windows of one row, from byte `column` of the kept rows on.
     fn side_by_side(&mut self, column: usize, step: usize) {
-        self.run.fill = self.fill;
-        self.run.x = self.places.rows.as_ptr().wrapping_add(column);
-        self.run.x_steps = Self::steps(step, BLOCK);
-        self.run.table = self.places.table.as_ptr();
+        self.run.fill = self.tensors.fill;
+        self.run.x = self.rows.as_ptr().wrapping_add(column);
+        self.run.x_steps = steps(step, BLOCK);
+        self.run.table = self.table.as_ptr();
         self.run.segments = self.tile.segments;
         if self.tile.gather == Gather::Words {
             self.run.groups = self.tile.segment / GROUP;
         } else {
-            self.run.gathered = self.places.gathered.as_mut_ptr();
+            self.run.gathered = self.gathered.as_mut_ptr();
         }
     }
 
@@ -438,9 +435,9 @@ impl<'a> Layer<'a> {
             self.run.fill = tile::fill_nothing;
             return;
         }
-        self.run.fill = self.fill;
-        self.run.x = self.places.gathered.as_ptr();
-        self.run.x_steps = Self::steps(self.tile.gathered, BLOCK);
+        self.run.fill = self.tensors.fill;
+        self.run.x = self.gathered.as_ptr();
+        self.run.x_steps = steps(self.tile.gathered, BLOCK);
         self.run.table = &raw const NOWHERE;
         self.run.segments = 1;
         self.run.gathered = core::ptr::null_mut();
@@ -455,16 +452,17 @@ impl<'a> Layer<'a> {
         // A window's rows are fewer than those that are kept: one turn back is enough.
         let step = if rows.kernel == 1 { 0 } else { rows.dilation.wrapping_mul(self.tile.row) };
         let mut row = top.checked_rem(reach)?.wrapping_mul(self.tile.row);
-        let mut entries = self.places.table.iter_mut();
-        for _ in 0..rows.kernel {
-            let mut at = row;
-            for _ in 0..across {
-                *entries.next()? = at as u32;
-                at = at.wrapping_add(tap_step);
-            }
-            row = row.wrapping_add(step);
-            if row >= end {
-                row = row.wrapping_sub(end);
+        let (mut at, mut left) = (row, across);
+        for entry in self.table.iter_mut() {
+            *entry = at as u32;
+            at = at.wrapping_add(tap_step);
+            left = left.wrapping_sub(1);
+            if left == 0 {
+                row = row.wrapping_add(step);
+                if row >= end {
+                    row = row.wrapping_sub(end);
+                }
+                (at, left) = (row, across);
             }
         }
         Some(())
@@ -472,16 +470,16 @@ impl<'a> Layer<'a> {
 
     /// Gets the activations of the window at byte `column` of the kept rows into a lane.
     fn gather(&mut self, column: usize, lane: usize) {
-        let base = self.places.rows.as_ptr().wrapping_add(column);
-        let table = self.places.table.as_ptr();
+        let base = self.rows.as_ptr().wrapping_add(column);
+        let table = self.table.as_ptr();
         let Tile { segment, segments, gathered, .. } = *self.tile;
         if self.tile.gather == Gather::Words {
-            let columns = self.places.columns.as_mut_ptr().wrapping_add(lane.wrapping_mul(4));
+            let columns = self.run.columns.wrapping_add(lane.wrapping_mul(4));
             // SAFETY: `Tile` makes a kept row as long as the last window of a row reaches, and the columns as long as all segments of
             // a window are; the table was filled with rows that are kept.
             unsafe { gather::words(columns, base, table, segments, segment / GROUP) };
         } else {
-            let place = self.places.gathered.as_mut_ptr().wrapping_add(lane.wrapping_mul(gathered));
+            let place = self.gathered.as_mut_ptr().wrapping_add(lane.wrapping_mul(gathered));
             // SAFETY: as above; behind the kept rows and behind a gathered row is a word more.
             unsafe { gather::bytes(place, base, table, segments, segment) };
         }

@@ -1,13 +1,16 @@
 //! Cortex-M4, M7 and M33: the DSP extension.
 #![allow(unsafe_code)]
 
+mod depthwise;
 mod detect;
+mod elementwise;
 mod gemm;
 mod isa;
 
 use super::spec::select::Isa;
 use super::{Backend, Integers, IntegersMut, scalar};
-use crate::blob::{DType, Packing};
+use crate::blob::Packing;
+use crate::ops::add;
 use crate::ops::linear::Integer;
 use crate::ops::window::Window;
 
@@ -36,11 +39,7 @@ impl Backend for ThumbDsp {
         output: &mut [i8],
         scratch: &mut [u8],
     ) -> Option<()> {
-        let tensors = gemm::Tensors {
-            input: input.map(bytemuck::cast_slice),
-            output: bytemuck::cast_slice_mut(output),
-            types: [DType::I8; 2],
-        };
+        let tensors = gemm::Tensors::bytes(input, output);
         gemm::conv2d(window, groups, linear, tensors, scratch)
             .or_else(|| scalar::conv2d::conv2d_i8(window, groups, linear, input, output, scratch))
     }
@@ -71,12 +70,9 @@ impl Backend for ThumbDsp {
             return gemm::dense::dense_i8(inputs, linear, input, output, scratch)
                 .or_else(|| scalar::dense::dense_i8(inputs, linear, input, output));
         }
-        let tensors = gemm::Tensors {
-            input: Some(bytemuck::cast_slice(input)),
-            output: bytemuck::cast_slice_mut(output),
-            types: [DType::I8; 2],
-        };
-        gemm::dense::dense_plain(inputs, linear, tensors)
+        let tensors = gemm::Tensors::bytes(Some(input), output);
+        let pair = gemm::dense::pair_i8;
+        gemm::dense::dense_plain(inputs, linear, tensors, pair)
             .or_else(|| scalar::dense::dense_i8(inputs, linear, input, output))
     }
 
@@ -89,7 +85,34 @@ impl Backend for ThumbDsp {
         scratch: &mut [u8],
     ) -> Option<()> {
         let _ = scratch;
-        gemm::dense::dense_plain(inputs, linear, gemm::Tensors::of(input, &mut output))
+        let pair = match input {
+            Integers::I8(_) => gemm::dense::pair_i8,
+            Integers::I16(_) => gemm::dense::pair_i16 as gemm::dense::Pair,
+        };
+        gemm::dense::dense_plain(inputs, linear, gemm::Tensors::of(input, &mut output), pair)
             .or_else(|| scalar::dense::dense_i16(inputs, linear, input, output))
+    }
+
+    fn depthwise_conv2d_i8(
+        self,
+        window: &Window,
+        linear: &Integer<'_>,
+        input: Option<&[i8]>,
+        output: &mut [i8],
+        scratch: &mut [u8],
+    ) -> Option<()> {
+        depthwise::depthwise_conv2d_i8(window, linear, input, output, scratch)
+            .or_else(|| scalar::depthwise_conv2d::depthwise_conv2d_i8(window, linear, input, output, scratch))
+    }
+
+    fn add_i8(
+        self,
+        parameters: &add::IntegerParameters,
+        zero_points: [i32; 3],
+        values: &mut [i8],
+        second: &[i8],
+        scratch: &mut [u8],
+    ) -> Option<()> {
+        elementwise::add_i8(parameters, zero_points, values, second, scratch)
     }
 }

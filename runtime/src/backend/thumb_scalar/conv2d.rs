@@ -40,7 +40,7 @@ pub fn conv2d_i8(
         packing: linear.packing,
         in_place: input.is_none(),
     };
-    match swar::convolution(&request, core::CHANNEL_WORDS * 4) {
+    match swar::convolution(&request, &core::CORE) {
         Some(layout) if layout.bytes() <= scratch.len() => {
             packed(window, linear, input, output, scratch, &layout)
         }
@@ -74,7 +74,7 @@ fn packed(
     // The last pair is no input where the depth is odd.
     pairs.fill(0);
     for (channel, slot) in channels.iter_mut().enumerate() {
-        *slot = constants(linear, channel, *linear.bias.get(channel)?, depth.div_ceil(2))?;
+        constants(slot, linear, channel, *linear.bias.get(channel)?, depth.div_ceil(2))?;
     }
     let range = pairs.as_ptr_range();
     let frame = Frame {
@@ -211,11 +211,11 @@ impl Layer<'_> {
     /// Brings up to four windows into pairs, wherever they lie, and says how many they are. Lanes without a window repeat the last.
     #[inline(never)]
     fn anywhere(&self, window: &Window, next: &mut Place, left: usize, lanes: &mut [usize; 3]) -> usize {
-        let Window { rows, columns, outputs, .. } = *window;
-        let mut places = [*next; 4];
+        let Window { rows, columns, inputs, outputs, .. } = *window;
         let mut last = *next;
         let mut count = 0usize;
-        for (lane, place) in places.iter_mut().enumerate() {
+        let mut edge = self.edges;
+        let mut sources = [0usize, 1, 2, 3].map(|lane| {
             if lane < left {
                 if next.column == columns.output {
                     next.step_row(window);
@@ -224,55 +224,103 @@ impl Layer<'_> {
                 next.column = next.column.wrapping_add(1);
                 count = count.wrapping_add(1);
             }
-            *place = last;
             if let Some(slot) = lane.checked_sub(1).and_then(|slot| lanes.get_mut(slot)) {
                 *slot = count.wrapping_sub(1).wrapping_mul(outputs);
             }
-        }
+            let source = self.source(window, &last, edge);
+            if columns.kernel > 1 {
+                edge = edge.wrapping_add(self.padding.len());
+            }
+            source
+        });
+        let pitch = columns.input.wrapping_mul(inputs).wrapping_mul(rows.dilation);
         let mut pairs = self.pairs;
-        for tap in 0..rows.kernel {
-            let mut sources = [self.padding.as_ptr(); 4];
-            for (lane, (source, place)) in sources.iter_mut().zip(&places).enumerate() {
-                *source = self.source(window, place, tap, lane);
+        for _ in 0..rows.kernel {
+            let mut from = [self.padding.as_ptr(); 4];
+            for (from, source) in from.iter_mut().zip(&mut sources) {
+                if source.row < rows.input {
+                    *from = source.row_of(window);
+                }
+                source.row = source.row.wrapping_add(rows.dilation);
+                source.first = source.first.wrapping_add(pitch);
             }
             // SAFETY: each source has a row of a window, `padding.len()` bytes; the pairs have room for `rows.kernel` of them.
-            unsafe { core::widen(pairs, &sources, &self.row) };
+            unsafe { core::widen(pairs, &from, &self.row) };
             pairs = pairs.wrapping_add(self.padding.len().wrapping_mul(2));
         }
         count
     }
 
-    /// What lies under row `tap` of a window, as long as `padding`.
-    #[inline(always)]
-    fn source(&self, window: &Window, place: &Place, tap: usize, lane: usize) -> *const i8 {
-        let Window { rows, columns, .. } = *window;
-        let Some(row) = rows.position(place.row, tap) else { return self.padding.as_ptr() };
+    /// Where a window's rows are read; `edge` is a lane's part of `edges`, not read if windows have one column.
+    fn source(&self, window: &Window, place: &Place, edge: *mut i8) -> Source {
+        let Window { rows, columns, inputs, .. } = *window;
+        let row = place.row.wrapping_mul(rows.stride).wrapping_sub(rows.pad);
         let start = place.column.wrapping_mul(columns.stride).wrapping_sub(columns.pad);
-        let inside = start < columns.input && start.wrapping_add(columns.kernel) <= columns.input;
+        let first = place.image.wrapping_add(window.at(row, start));
+        let mut source = Source { row, first, edge, to: edge, pieces: 0, bytes: inputs };
+        let inside = start < columns.input && start.wrapping_add(columns.reach()) <= columns.input;
         if inside && (columns.dilation == 1 || columns.kernel == 1) {
-            return place.image.wrapping_add(window.at(row, start));
+            return source;
         }
-        if columns.kernel == 1 {
-            return self.padding.as_ptr();
+        // The first tap on the image, and how many there are.
+        let mut tap = 0usize;
+        while tap < columns.kernel && columns.position(place.column, tap).is_none() {
+            tap = tap.wrapping_add(1);
         }
-        self.edge(window, place, row, lane)
+        let mut taps = 0usize;
+        while tap.wrapping_add(taps) < columns.kernel
+            && columns.position(place.column, tap.wrapping_add(taps)).is_some()
+        {
+            taps = taps.wrapping_add(1);
+        }
+        if taps == 0 {
+            // All rows are padding.
+            source.row = rows.input;
+            return source;
+        }
+        // SAFETY: windows of several columns have a part of `edges` as long as `padding`; one column is inside, or has no tap on the image.
+        unsafe { ::core::ptr::copy_nonoverlapping(self.padding.as_ptr(), edge, self.padding.len()) };
+        source.first = first.wrapping_add(tap.wrapping_mul(columns.dilation).wrapping_mul(inputs));
+        source.to = edge.wrapping_add(tap.wrapping_mul(inputs));
+        if columns.dilation == 1 {
+            source.bytes = taps.wrapping_mul(inputs);
+            taps = 1;
+        }
+        source.pieces = taps;
+        source
     }
+}
 
-    /// Collects a row of a window that lies in part in the padding, or has gaps.
-    #[inline(never)]
-    fn edge(&self, window: &Window, place: &Place, row: usize, lane: usize) -> *const i8 {
-        let Window { columns, inputs, .. } = *window;
-        let edge = self.edges.wrapping_add(lane.wrapping_mul(self.padding.len()));
-        let mut to = edge;
-        for tap in 0..columns.kernel {
-            let from = match columns.position(place.column, tap) {
-                Some(column) => place.image.wrapping_add(window.at(row, column)),
-                None => self.padding.as_ptr(),
-            };
-            // SAFETY: `from` is a position of the image or padding, both with `inputs` bytes; `edges` has `kernel` times as many for each lane.
-            unsafe { ::core::ptr::copy_nonoverlapping(from, to, inputs) };
-            to = to.wrapping_add(inputs);
+/// A window's rows, from the first to the last.
+struct Source {
+    /// Row of the image.
+    row: usize,
+    /// Its first position under a tap.
+    first: *const i8,
+    /// Where a row with padding or gaps is collected.
+    edge: *const i8,
+    /// What is under the first tap there.
+    to: *mut i8,
+    /// Pieces to collect, `bytes` each; 0: a row is read where it is.
+    pieces: usize,
+    bytes: usize,
+}
+
+impl Source {
+    /// The row under a window, which is one of the image.
+    #[inline(always)]
+    fn row_of(&self, window: &Window) -> *const i8 {
+        if self.pieces == 0 {
+            return self.first;
         }
-        edge
+        let step = window.columns.dilation.wrapping_mul(window.inputs);
+        let (mut from, mut to) = (self.first, self.to);
+        for _ in 0..self.pieces {
+            // SAFETY: the piece is under taps on the image; `edge` has a place for each tap.
+            unsafe { ::core::ptr::copy_nonoverlapping(from, to, self.bytes) };
+            from = from.wrapping_add(step);
+            to = to.wrapping_add(self.bytes);
+        }
+        self.edge
     }
 }

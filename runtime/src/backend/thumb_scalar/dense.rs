@@ -23,8 +23,9 @@ pub fn dense_i8(
         packing: linear.packing,
         in_place: false,
     };
-    match swar::dense(&request, core::DENSE) {
-        Some(layout) if layout.bytes() <= scratch.len() => {
+    match swar::dense(&request, &core::CORE) {
+        // Some cores read four weights at once.
+        Some(layout) if layout.bytes() <= scratch.len() && linear.weights.as_ptr().addr() & 3 == 0 => {
             packed(inputs, linear, input, output, scratch, &layout)
         }
         _ => scalar::dense::dense_i8(inputs, linear, input, output),

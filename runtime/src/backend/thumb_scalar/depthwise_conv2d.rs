@@ -25,7 +25,7 @@ pub fn depthwise_conv2d_i8(
         packing: Packing::Rows,
         in_place: input.is_none(),
     };
-    match swar::depthwise(&request, core::CHANNEL_WORDS * 4) {
+    match swar::depthwise(&request, &core::CORE) {
         Some(layout) if layout.bytes() <= scratch.len() => {
             let place = output.as_mut_ptr();
             let (source, elements) = match input {
@@ -55,7 +55,8 @@ fn planes(
     let (table, rest) = rest.split_at_mut_checked(layout.table)?;
     let (plane, rest) = rest.split_at_mut_checked(layout.plane)?;
     let padding: &mut [i8] = bytemuck::cast_slice_mut(rest.get_mut(..layout.padding)?);
-    let channel: &mut [i32] = bytemuck::try_cast_slice_mut(channel).ok()?;
+    let channel: &mut [[i32; core::CHANNEL_WORDS]] = bytemuck::try_cast_slice_mut(channel).ok()?;
+    let channel = channel.first_mut()?;
     let table: &mut [i32] = bytemuck::try_cast_slice_mut(table).ok()?;
     let plane: &mut [i32] = bytemuck::try_cast_slice_mut(plane).ok()?;
 
@@ -147,8 +148,7 @@ fn planes(
             }
             for output in first..first.wrapping_add(multiple) {
                 let bias = weights(linear, outputs, output, table, tap_words)?;
-                let constants = constants(linear, output, bias, layout.taps / 2)?;
-                channel.iter_mut().zip(constants).for_each(|(slot, constant)| *slot = constant);
+                constants(channel, linear, output, bias, layout.taps / 2)?;
                 operands.frame.output = place.wrapping_add(output);
                 // SAFETY: windows of `band` rows and `columns.output` columns, `stride` apart, lie in the plane by its size; outputs of all lanes lie in the
                 // output image, checked above.

@@ -10,28 +10,28 @@ pub const ODD: i32 = 128;
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Frame {
-    /// 0: where lanes 1 to 3 put their outputs, in bytes behind lane 0.
-    pub lanes: [usize; 3],
-    /// 12: least output.
-    pub low: i32,
-    /// 16: greatest output.
-    pub high: i32,
-    /// 20: zero point of the output.
-    pub zero: i32,
-    /// 24: inputs in pairs.
-    pub pairs: *const i32,
-    /// 28: their end.
-    pub pairs_end: *const i32,
-    /// 32: weights.
-    pub weights: *const i8,
-    /// 36: constants of the first channel.
+    /// 0: constants of the first channel.
     pub channels: *const i32,
-    /// 40: first output of lane 0.
+    /// 4: first output of lane 0.
     pub output: *mut i8,
+    /// 8: where lanes 1 to 3 put their outputs, in bytes behind lane 0.
+    pub lanes: [usize; 3],
+    /// 20: least output.
+    pub low: i32,
+    /// 24: greatest output.
+    pub high: i32,
+    /// 28: zero point of the output.
+    pub zero: i32,
+    /// 32: inputs in pairs.
+    pub pairs: *const i32,
+    /// 36: their end.
+    pub pairs_end: *const i32,
+    /// 40: weights.
+    pub weights: *const i8,
     /// 44: number of outputs of each lane.
     pub outputs: usize,
-    /// 48: 1 where outputs reach from the zero point to the greatest of the type.
-    pub relu: usize,
+    /// 48: how outputs are bounded, as [`core::bounding`] has it.
+    pub bounding: i32,
 }
 
 impl Frame {
@@ -48,7 +48,7 @@ impl Frame {
             channels: ::core::ptr::null(),
             output: ::core::ptr::null_mut(),
             outputs: 0,
-            relu: (linear.low == linear.output_zero && linear.high == i8::MAX.into()).into(),
+            bounding: core::bounding(linear),
         }
     }
 }
@@ -123,19 +123,21 @@ impl Extent {
     }
 }
 
-/// The constants of output channel `channel`. `bias` is that of packed weights, `drains` how often halves of sums move.
+/// Makes the constants of output channel `channel`. `bias` is that of packed weights, `drains` how often halves of sums move.
 #[inline(never)]
 pub fn constants(
+    slot: &mut [i32; core::CHANNEL_WORDS],
     linear: &Integer<'_>,
     channel: usize,
     bias: i32,
     drains: usize,
-) -> Option<[i32; core::CHANNEL_WORDS]> {
+) -> Option<()> {
     let (multiplier, shift) = (*linear.multiplier.get(channel)?, *linear.shift.get(channel)?);
     let both = bias.wrapping_add(bias.wrapping_shl(16));
     let rounded = both.wrapping_sub((drains as i32).wrapping_shl(15));
     // Above the zero point a kernel clamps from above alone.
     let closed = linear.low <= linear.output_zero && core::EXPONENTS.contains(&shift.wrapping_neg());
     let code = if closed { None } else { Some(ODD.wrapping_add(shift)) };
-    Some(core::channel(bias, both, rounded, [multiplier, shift, linear.output_zero], code))
+    *slot = core::channel(bias, both, rounded, [multiplier, shift, linear.output_zero], code);
+    Some(())
 }

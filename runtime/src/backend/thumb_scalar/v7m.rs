@@ -1,18 +1,18 @@
 //! Armv7-M: multiplication with accumulation, of 32 and of 64 bits.
 
 use super::frame::{Dense, Extent, Frame, ODD, Plane};
-pub use crate::backend::spec::v7m::DENSE;
+pub use crate::backend::spec::v7m::CORE;
 use crate::ops::linear::Integer;
 use crate::quant;
 use ::core::arch::naked_asm;
 use ::core::ops::RangeInclusive;
 
 /// Words of an output channel's constants.
-pub const CHANNEL_WORDS: usize = 5;
+pub const CHANNEL_WORDS: usize = CORE.channel_bytes / 4;
 /// Right shifts of channels that the closed form takes.
 pub const EXPONENTS: RangeInclusive<i32> = 2..=24;
 
-/// A channel's constants: sum of a word of two lanes and of its high lane before anything is added; then the upper word of the constant,
+/// A channel's constants: sum of each word of two lanes and of its high lane before anything is added; then the upper word of the constant,
 /// multiplier and shift. `code` replaces the shift of a channel that the closed form does not take.
 pub fn channel(
     bias: i32,
@@ -24,7 +24,13 @@ pub fn channel(
     let right = (-1i32).wrapping_sub(shift);
     let constant =
         1i32.wrapping_shl(right.wrapping_sub(1) as u32).wrapping_add(zero.wrapping_shl(right as u32));
-    [rounded, bias, constant, multiplier, code.unwrap_or(right)]
+    [rounded, bias, rounded, bias, constant, multiplier, code.unwrap_or(right)]
+}
+
+/// 1 where outputs reach from the zero point to 127 and the closed form takes all channels, else 0.
+pub fn bounding(linear: &Integer<'_>) -> i32 {
+    let relu = linear.low == linear.output_zero && linear.high == i8::MAX.into();
+    (relu && linear.shift.iter().all(|shift| EXPONENTS.contains(&shift.wrapping_neg()))).into()
 }
 
 /// Moves the halves of r8 and r9 to the sums.
@@ -34,12 +40,48 @@ macro_rules! drain {
     };
 }
 
+/// One lane of [`relu`].
+macro_rules! relu_lane {
+    ($sum:literal, $place:literal) => {
+        concat!(
+            "bic ",
+            $sum,
+            ", ",
+            $sum,
+            ", ",
+            $sum,
+            ", asr #31\n mov r0, #0x40000000\n mov r2, r8\n",
+            "smlal r0, r2, ",
+            $sum,
+            ", r9\n asr r2, r2, r10\n ssat r2, #8, r2\n strb r2, [r3",
+            $place,
+            "]\n",
+        )
+    };
+}
+
+/// Requantises and stores as [`finish`] does, where outputs reach from the zero point to 127 and all channels have the closed form. Leaves r1 as it is, and
+/// in r3 the place of lane 0.
+///
+/// What is below the zero point becomes the zero point, so a negative sum counts as none, and no rounding term of negative sums is needed.
+macro_rules! relu {
+    () => {
+        concat!(
+            "ldm sp, {{r0, r3, r11, r12, r14}}\n ldm r0!, {{r8, r9, r10}}\n str r0, [sp]\n",
+            relu_lane!("r4", ""),
+            relu_lane!("r5", ", r11"),
+            relu_lane!("r6", ", r12"),
+            relu_lane!("r7", ", r14"),
+        )
+    };
+}
+
 /// Sums up all output channels over the pairs of four lanes.
 ///
 /// For each output channel and each two positions, with a word `X` of lanes 0 and 1 and one of lanes 2 and 3: `t = w0 * X0 + w1 * X1 + 2^15`;
 /// the word's sum takes `t`, the high lane's sum takes `t >> 16`. In the end the low lane's sum is the word's without the high lane's.
 ///
-/// Reads the frame, the pairs, the weights in blocks of eight outputs and the channels' constants; writes the outputs of four lanes. Roles in the
+/// Reads the frame, the pairs, the weights output by output and the channels' constants; writes the outputs of four lanes. Roles in the
 /// loop: r0 pairs; r1 weights; r2, r3 weight; r4, r5 sums of lanes 0 and 1, of lane 1; r6, r7 of lanes 2 and 3, of lane 3; r8 to r11 words
 /// of pairs; r12 2^15; r14 end of the pairs.
 ///
@@ -49,53 +91,50 @@ macro_rules! drain {
 pub unsafe extern "C" fn columns(frame: &Frame) {
     naked_asm!(
         "push {{r4-r11, lr}}",
-        // Stack: 0 to 48 the frame, 52 where the loop is entered, 56 outputs left in the block.
+        // Stack: 0 to 48 the frame, 44 the end of lane 0, 52 where the loop is entered, 56 where sums are requantised.
         "sub sp, #60",
         "mov r8, sp",
         "ldm r0!, {{r1-r7}}",
         "stm r8!, {{r1-r7}}",
         "ldm r0, {{r1-r6}}",
         "stm r8, {{r1-r6}}",
-        // The loop takes eight units at a time; the first time it starts at one of them.
-        "ldr r0, [sp, #24]",
-        "ldr r1, [sp, #28]",
+        "ldr r2, [sp, #4]",
+        "add r5, r2",
+        "str r5, [sp, #44]",
+        "adr r2, 4f",
+        "cbnz r6, 2f",
+        "adr r2, 5f",
+        "2:",
+        "orr r2, r2, #1",
+        "str r2, [sp, #56]",
+        // The loop takes sixteen units at a time; the first time it starts at one of them.
+        "ldr r0, [sp, #32]",
+        "ldr r1, [sp, #36]",
         "subs r1, r1, r0",
         "lsrs r1, r1, #4",
         "rsbs r1, r1, #0",
-        "and r1, r1, #7",
+        "and r1, r1, #15",
         "movs r2, #44",
         "adr r3, 3f",
         "mla r3, r1, r2, r3",
         "orr r3, r3, #1",
         "str r3, [sp, #52]",
-        "ldr r1, [sp, #32]",
-        // Blocks of eight outputs.
-        "2:",
-        "ldr r2, [sp, #44]",
-        "cmp r2, #8",
-        "ite hi",
-        "movhi r3, #8",
-        "movls r3, r2",
-        "subs r2, r2, r3",
-        "str r2, [sp, #44]",
-        "str r3, [sp, #56]",
+        "ldr r1, [sp, #40]",
         // Outputs.
-        "6:",
-        "ldr r3, [sp, #36]",
-        "ldm r3!, {{r4, r5}}",
-        "str r3, [sp, #36]",
-        "mov r6, r4",
-        "mov r7, r5",
-        "ldr r0, [sp, #24]",
-        "ldr r14, [sp, #28]",
+        "2:",
+        "ldr r3, [sp]",
+        "ldm r3!, {{r4-r7}}",
+        "str r3, [sp]",
+        "ldr r0, [sp, #32]",
+        "ldr r14, [sp, #36]",
         "mov r12, #0x8000",
         "ldr pc, [sp, #52]",
         ".p2align 2",
         "3:",
-        ".rept 8",
+        ".rept 16",
         "ldm.w r0!, {{r8-r11}}",
-        "ldrsb r2, [r1], #8",
-        "ldrsb r3, [r1], #8",
+        "ldrsb r2, [r1], #1",
+        "ldrsb r3, [r1], #1",
         "mla r8, r8, r2, r12",
         "mla r9, r9, r2, r12",
         "mla r8, r10, r3, r8",
@@ -106,27 +145,20 @@ pub unsafe extern "C" fn columns(frame: &Frame) {
         "bne 3b",
         "sub r4, r4, r5, lsl #16",
         "sub r6, r6, r7, lsl #16",
-        // Back to the weights of the first position, of the next output.
-        "ldr r2, [sp, #24]",
-        "subs r0, r0, r2",
-        "subs r1, r1, r0",
-        "adds r1, #1",
+        "ldr pc, [sp, #56]",
+        ".p2align 2",
+        "5:",
         "bl {finish}",
-        "ldr r3, [sp, #40]",
+        "ldr r3, [sp, #4]",
+        "b 6f",
+        ".p2align 2",
+        "4:",
+        relu!(),
+        "6:",
         "adds r3, #1",
-        "str r3, [sp, #40]",
-        "ldr r2, [sp, #56]",
-        "subs r2, #1",
-        "str r2, [sp, #56]",
-        "bne.w 6b",
-        // Eight bytes further are the weights of the next position.
-        "ldr r0, [sp, #24]",
-        "ldr r2, [sp, #28]",
-        "subs r2, r2, r0",
-        "subs r2, #8",
-        "add r1, r2",
+        "str r3, [sp, #4]",
         "ldr r2, [sp, #44]",
-        "cmp r2, #0",
+        "cmp r3, r2",
         "bne.w 2b",
         "add sp, #60",
         "pop {{r4-r11, pc}}",
@@ -166,18 +198,16 @@ pub unsafe extern "C" fn plane(operands: &Plane) {
         ".endr",
         "ldm r0, {{r1-r6}}",
         "stm r8, {{r1-r6}}",
-        "ldr r2, [sp, #36]",
+        "ldr r2, [sp, #0]",
         "str r2, [sp, #80]",
         "7:",
         "ldr r2, [sp, #44]",
         "str r2, [sp, #84]",
-        "6:",
+        "2:",
         "ldr r3, [sp, #80]",
-        "ldm r3!, {{r4, r5}}",
-        "str r3, [sp, #36]",
-        "mov r6, r4",
-        "mov r7, r5",
-        "ldr r0, [sp, #24]",
+        "ldm r3!, {{r4-r7}}",
+        "str r3, [sp, #0]",
+        "ldr r0, [sp, #32]",
         "ldr r1, [sp, #68]",
         "ldr r14, [sp, #72]",
         "mov r12, #0x8000",
@@ -211,22 +241,28 @@ pub unsafe extern "C" fn plane(operands: &Plane) {
         "5:",
         "sub r4, r4, r5, lsl #16",
         "sub r6, r6, r7, lsl #16",
+        "ldr r2, [sp, #48]",
+        "cbnz r2, 6f",
         "bl {finish}",
-        "ldr r4, [sp, #24]",
+        "ldr r3, [sp, #4]",
+        "b 8f",
+        "6:",
+        relu!(),
+        "8:",
+        "ldr r4, [sp, #32]",
         "ldr r5, [sp, #56]",
         "add r4, r5",
-        "str r4, [sp, #24]",
-        "ldr r2, [sp, #40]",
+        "str r4, [sp, #32]",
         "ldr r5, [sp, #64]",
-        "add r2, r5",
-        "str r2, [sp, #40]",
+        "add r3, r5",
+        "str r3, [sp, #4]",
         "ldr r5, [sp, #84]",
         "subs r5, #1",
         "str r5, [sp, #84]",
-        "bne.w 6b",
+        "bne.w 2b",
         "ldr r5, [sp, #60]",
         "add r4, r5",
-        "str r4, [sp, #24]",
+        "str r4, [sp, #32]",
         "ldr r5, [sp, #52]",
         "subs r5, #1",
         "str r5, [sp, #52]",
@@ -235,26 +271,6 @@ pub unsafe extern "C" fn plane(operands: &Plane) {
         "pop {{r4-r11, pc}}",
         finish = sym finish,
     )
-}
-
-/// One lane of [`finish`] for outputs from the zero point to 127.
-macro_rules! relu {
-    ($sum:literal, $store:literal) => {
-        concat!(
-            "bic ",
-            $sum,
-            ", ",
-            $sum,
-            ", ",
-            $sum,
-            ", asr #31\n mov r0, #0x40000000\n mov r2, r8\n",
-            "smlal r0, r2, ",
-            $sum,
-            ", r9\n asr r2, r2, r10\n ssat r2, #8, r2\n strb r2, [r3",
-            $store,
-            "]",
-        )
-    };
 }
 
 /// One lane of [`finish`] for all bounds.
@@ -286,45 +302,35 @@ macro_rules! defined {
 ///
 /// Called with a frame at the stack pointer. Reads the second part of the channel's constants, to which the frame points, and lets the frame
 /// point behind them; writes four outputs; changes r0, r2 to r12, r14. Roles: r0, r2 product; r3 outputs; r8 upper word of the constant; r9
-/// multiplier; r10 shift; r11, r12, r14 places of lanes, or bounds.
+/// multiplier; r10 shift; r11, r12 bounds.
 ///
 /// Closed form: `sum * multiplier + 2^30 + 2^(30 + e) - (sum < 0) * 2^31 + zero * 2^(31 + e)`, shifted by `31 + e`. Without the lower word,
-/// 2^30 for `e` from 2 on, the constant is a word. Where all that is below the zero point becomes the zero point, negative sums count as none.
+/// 2^30 for `e` from 2 on, the constant is a word.
 #[unsafe(naked)]
 unsafe extern "C" fn finish() {
     naked_asm!(
         "push {{r3, lr}}",
-        "ldr r3, [sp, #44]",
-        "ldm r3!, {{r8, r9, r10}}",
-        "str r3, [sp, #44]",
-        "ldr r3, [sp, #48]",
+        "ldr r2, [sp, #8]",
+        "ldm r2!, {{r8, r9, r10}}",
+        "str r2, [sp, #8]",
+        "ldr r3, [sp, #12]",
         "cmp r10, #23",
         "bhi 3f",
-        "ldr r0, [sp, #56]",
-        "cbz r0, 2f",
-        "add r0, sp, #8",
-        "ldm r0, {{r11, r12, r14}}",
-        relu!("r4", ""),
-        relu!("r5", ", r11"),
-        relu!("r6", ", r12"),
-        relu!("r7", ", r14"),
-        "pop {{r3, pc}}",
-        "2:",
-        "ldr r11, [sp, #20]",
-        "ldr r12, [sp, #24]",
+        "ldr r11, [sp, #28]",
+        "ldr r12, [sp, #32]",
         bounded!("r4", "strb r2, [r3]"),
-        bounded!("r5", "ldr r0, [sp, #8]\n strb r2, [r3, r0]"),
-        bounded!("r6", "ldr r0, [sp, #12]\n strb r2, [r3, r0]"),
-        bounded!("r7", "ldr r0, [sp, #16]\n strb r2, [r3, r0]"),
+        bounded!("r5", "ldr r0, [sp, #16]\n strb r2, [r3, r0]"),
+        bounded!("r6", "ldr r0, [sp, #20]\n strb r2, [r3, r0]"),
+        bounded!("r7", "ldr r0, [sp, #24]\n strb r2, [r3, r0]"),
         "pop {{r3, pc}}",
         // A channel that the closed form does not take.
         "3:",
         "mov r11, r3",
         "mov r8, r1",
         defined!("r4", "strb r0, [r11]"),
-        defined!("r5", "ldr r1, [sp, #8]\n strb r0, [r11, r1]"),
-        defined!("r6", "ldr r1, [sp, #12]\n strb r0, [r11, r1]"),
-        defined!("r7", "ldr r1, [sp, #16]\n strb r0, [r11, r1]"),
+        defined!("r5", "ldr r1, [sp, #16]\n strb r0, [r11, r1]"),
+        defined!("r6", "ldr r1, [sp, #20]\n strb r0, [r11, r1]"),
+        defined!("r7", "ldr r1, [sp, #24]\n strb r0, [r11, r1]"),
         "mov r1, r8",
         "pop {{r3, pc}}",
         "4:",

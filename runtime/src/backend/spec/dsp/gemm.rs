@@ -2,12 +2,15 @@
 
 use crate::backend::spec::select::{Linear, Request, Selection};
 use crate::blob::{DType, Packing};
-use crate::ops::window::Window;
+use crate::ops::window::{Axis, Window};
 
 /// Positions of the inner product that a group of packed weights holds.
 const GROUP: usize = 4;
 /// Windows that kernels take at once.
 const BLOCK: usize = 3;
+
+/// No kernel takes more groups or outputs; products of them with small numbers do not overflow.
+const LIMIT: usize = 1 << 22;
 
 /// The kernel for a request; `None`: scalar code.
 pub fn select(request: &Request) -> Option<Selection> {
@@ -53,19 +56,29 @@ pub struct Dense {
 
 /// The dense layer for a request.
 pub fn dense(request: &Request) -> Option<Dense> {
-    /// Groups of a chunk: 256 bytes.
-    const STEP: usize = 32;
     let Linear::Dense { inputs, outputs } = request.linear else { return None };
     if (request.packing, request.input, request.output) != (Packing::PairQuads, DType::I8, DType::I8) {
         return None;
     }
+    dense_of(inputs, outputs)
+}
+
+/// A dense layer of bytes with [`Packing::PairQuads`].
+pub fn dense_of(inputs: usize, outputs: usize) -> Option<Dense> {
+    /// Groups of a chunk: 256 bytes.
+    const STEP: usize = 32;
+    let quads = outputs.div_ceil(4);
     let groups = inputs.div_ceil(GROUP);
-    let whole = groups.checked_mul(2 * GROUP)?;
-    let sums = outputs.checked_next_multiple_of(4)?.checked_mul(4)?.checked_add(STEP * 2 * GROUP)?;
-    Some(if whole <= sums {
+    if quads > LIMIT || groups > LIMIT {
+        return None;
+    }
+    // With one chunk a quad that is not whole needs sums, else all do.
+    let whole = groups.wrapping_mul(2 * GROUP).wrapping_add(16);
+    let parts = quads.wrapping_mul(16).wrapping_add(STEP * 2 * GROUP);
+    Some(if whole <= parts {
         Dense { groups, step: groups, scratch_bytes: whole }
     } else {
-        Dense { groups, step: STEP, scratch_bytes: sums }
+        Dense { groups, step: STEP, scratch_bytes: parts }
     })
 }
 
@@ -111,24 +124,34 @@ pub struct Tile {
 
 /// The tiles for a request.
 pub fn tile(request: &Request) -> Option<Tile> {
-    let Linear::Conv2d { window, groups: 1 } = &request.linear else { return None };
-    let narrow = match (request.packing, request.input) {
+    match &request.linear {
+        Linear::Conv2d { window, groups: 1 } => tile_of(window, request.input, request.packing),
+        _ => None,
+    }
+}
+
+/// The tiles for a convolution in one group.
+pub fn tile_of(window: &Window, input: DType, packing: Packing) -> Option<Tile> {
+    let narrow = match (packing, input) {
         (Packing::Pairs, DType::I8) => true,
         (Packing::Blocks2x4, DType::I8 | DType::I16) => false,
         _ => return None,
     };
     let Window { rows, columns, inputs, outputs, .. } = *window;
-    let size = request.input.bytes();
+    let size = if input == DType::I16 { 2 } else { 1 };
     let depth = rows.kernel.checked_mul(columns.kernel)?.checked_mul(inputs)?;
+    if depth == 0 || depth > LIMIT || outputs == 0 || outputs > LIMIT {
+        return None;
+    }
     let groups = depth.div_ceil(GROUP);
-    let padded = groups.checked_mul(GROUP)?.checked_mul(size)?;
+    let padded = groups.wrapping_mul(GROUP).wrapping_mul(size);
     let mut tile = Tile {
         narrow,
         gather: Gather::Pointwise,
         depth,
         groups,
-        constants: outputs.div_ceil(2).checked_mul(32)?,
-        columns: groups.checked_mul(2 * GROUP * BLOCK)?,
+        constants: outputs.div_ceil(2).wrapping_mul(32),
+        columns: groups.wrapping_mul(2 * GROUP * BLOCK),
         gathered: 0,
         segment: 0,
         segments: 0,
@@ -136,37 +159,104 @@ pub fn tile(request: &Request) -> Option<Tile> {
         rows: 0,
         scratch_bytes: 0,
     };
-    let whole = |axis: &crate::ops::window::Axis| {
-        axis.kernel == 1 && axis.stride == 1 && axis.pad == 0 && axis.input == axis.output
-    };
+    let whole =
+        |axis: &Axis| axis.kernel == 1 && axis.stride == 1 && axis.pad == 0 && axis.input == axis.output;
+    let mut kept = 0;
     if whole(&rows) && whole(&columns) {
         if !inputs.is_multiple_of(GROUP) {
             tile.gathered = padded;
         }
     } else {
         let apart = columns.dilation != 1 && columns.kernel != 1;
-        let side_by_side = if apart { 1 } else { columns.kernel };
-        tile.segment = side_by_side.checked_mul(inputs)?.checked_mul(size)?;
-        tile.segments = if apart { rows.kernel.checked_mul(columns.kernel)? } else { rows.kernel };
+        let (beside, segments) =
+            if apart { (1, columns.kernel.wrapping_mul(rows.kernel)) } else { (columns.kernel, rows.kernel) };
+        tile.segment = beside.wrapping_mul(inputs).wrapping_mul(size);
+        tile.segments = segments;
         if size == 1 && tile.segment.is_multiple_of(GROUP) {
             tile.gather = Gather::Words;
         } else {
             tile.gather = Gather::Bytes;
             // Copies go to the end of a word.
-            tile.gathered = padded.checked_add(4)?;
+            tile.gathered = padded.wrapping_add(4);
         }
-        let reach =
-            columns.output.checked_sub(1)?.checked_mul(columns.stride)?.checked_add(columns.reach())?;
-        tile.row = reach.checked_mul(inputs)?.checked_mul(size)?.checked_next_multiple_of(4)?;
+        let last = columns.output.wrapping_sub(1).checked_mul(columns.stride)?;
+        let reach = last.checked_add(columns.reach())?;
+        tile.row = reach.checked_mul(inputs.wrapping_mul(size))?.checked_next_multiple_of(4)?;
         tile.rows = rows.reach();
+        // Reads go to the end of a word.
+        kept = tile.row.checked_mul(tile.rows)?.checked_add(4)?;
     }
-    // One word behind the rows: reads go to the end of a word.
-    let kept = tile.row.checked_mul(tile.rows)?.checked_add(4)?;
-    tile.scratch_bytes = tile
-        .constants
-        .checked_add(tile.columns)?
-        .checked_add(tile.gathered.checked_mul(BLOCK)?)?
-        .checked_add(tile.segments.checked_mul(4)?)?
-        .checked_add(if tile.rows == 0 { 0 } else { kept })?;
+    let rest = tile.constants.wrapping_add(tile.columns).wrapping_add(tile.gathered.wrapping_mul(BLOCK));
+    tile.scratch_bytes = kept.checked_add(rest.wrapping_add(tile.segments.wrapping_mul(4)))?;
     Some(tile)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn axis(input: usize, kernel: usize, stride: usize, pad: usize, output: usize) -> Axis {
+        Axis { input, output, kernel, stride, dilation: 1, pad }
+    }
+
+    fn conv(rows: Axis, columns: Axis, inputs: usize, outputs: usize) -> Request {
+        let window = Window { batch: 1, rows, columns, inputs, outputs };
+        Request {
+            linear: Linear::Conv2d { window, groups: 1 },
+            input: DType::I8,
+            output: DType::I8,
+            packing: Packing::Rows,
+            in_place: false,
+        }
+    }
+
+    fn packed(request: &Request) -> Request {
+        Request { packing: packing(request, true), ..*request }
+    }
+
+    #[test]
+    fn scratch_of_known_layers() {
+        let point = |h, w, inputs, outputs| conv(axis(h, 1, 1, 0, h), axis(w, 1, 1, 0, w), inputs, outputs);
+        let side = axis(32, 3, 1, 1, 32);
+        let last = axis(8, 3, 1, 1, 8);
+        for (request, gather, bytes) in [
+            (point(25, 5, 64, 64), Gather::Pointwise, 1024 + 384),
+            (point(48, 48, 8, 16), Gather::Pointwise, 256 + 48),
+            (point(4, 4, 6, 2), Gather::Pointwise, 32 + 48 + 3 * 8),
+            (conv(side, side, 16, 16), Gather::Words, 256 + 864 + 12 + 3 * 34 * 16 + 4),
+            (conv(last, last, 64, 64), Gather::Words, 1024 + 3456 + 12 + 3 * 10 * 64 + 4),
+            (conv(side, side, 3, 16), Gather::Bytes, 256 + 168 + 3 * 32 + 12 + 3 * 104 + 4),
+        ] {
+            let tile = tile(&packed(&request)).unwrap();
+            assert_eq!((tile.gather, tile.scratch_bytes), (gather, bytes), "{request:?}");
+        }
+    }
+
+    #[test]
+    fn scratch_of_dense_layers_is_bounded() {
+        for (inputs, outputs, bytes) in
+            [(640, 128, 768), (128, 640, 272), (64, 12, 144), (4096, 10, 256 + 48)]
+        {
+            assert_eq!(dense_of(inputs, outputs).unwrap().scratch_bytes, bytes);
+        }
+    }
+
+    #[test]
+    fn what_no_kernel_takes() {
+        let side = axis(32, 3, 1, 1, 32);
+        let request = conv(side, side, 16, 16);
+        assert_eq!(select(&request), None, "plain order");
+        let Linear::Conv2d { window, .. } = request.linear else { panic!() };
+        let grouped = Request { linear: Linear::Conv2d { window, groups: 2 }, ..request };
+        assert_eq!((packing(&grouped, true), select(&grouped)), (Packing::Rows, None));
+        let pairs_of_i16 = Request { input: DType::I16, packing: Packing::Pairs, ..request };
+        assert_eq!(select(&pairs_of_i16), None);
+        let huge = Window { inputs: usize::MAX, ..window };
+        let huge = Request {
+            linear: Linear::Conv2d { window: huge, groups: 1 },
+            packing: Packing::Pairs,
+            ..request
+        };
+        assert_eq!(select(&huge), None);
+    }
 }

@@ -10,10 +10,8 @@
 //! The zero point, less the lower bound, enters the addend too, or is added last, so that the lower bound is 0 and an unsigned saturation clamps to it.
 
 use super::tile::{self, PAIR_WORDS, Part};
+use crate::backend::spec::dsp::gemm::Tile;
 use crate::ops::linear::Integer;
-
-/// A channel's factor, addend and shift.
-type Scale = [i32; 3];
 
 /// How sums become outputs.
 pub struct Form {
@@ -43,22 +41,22 @@ impl Form {
         signed: false,
     };
 
-    /// The form that takes all channels of a layer, if there is one, and its constants, eight words for each pair of outputs. `depth`: inputs
-    /// of an output; `wide_x`: they have 16 bits; `wide_y`: so have outputs.
+    /// The form that takes all channels of a layer, if there is one, and its constants, eight words for each pair of outputs. `store` stores bounded
+    /// outputs.
     #[inline(never)]
     pub fn of(
         linear: &Integer<'_>,
-        narrow: bool,
-        depth: usize,
-        [wide_x, wide_y]: [bool; 2],
+        tile: &Tile,
+        [x_bytes, y_bytes]: [usize; 2],
+        store: Part,
         constants: &mut [i32],
     ) -> Option<Self> {
+        let narrow = tile.narrow;
+        let wide_y = y_bytes == 2;
         if !narrow {
-            // Twice a sum has to fit 32 bits.
-            let most = if wide_x { 1u64 << 15 } else { 1 << 7 };
-            let products = (depth as u64).saturating_mul(most.wrapping_mul(128));
-            let bias = linear.bias.iter().map(|bias| bias.unsigned_abs()).max()?;
-            if products.saturating_add(bias.into()) >= 1 << 30 {
+            // Twice a sum has to fit 32 bits: |w| <= 2^7, |x| <= 2^15 or 2^7, and a bias takes less than a quarter.
+            let depth = (3 << 28) >> if x_bytes == 2 { 22 } else { 14 };
+            if tile.depth > depth || linear.bias.iter().any(|bias| bias.unsigned_abs() >= 1 << 28) {
                 return None;
             }
         }
@@ -68,7 +66,7 @@ impl Form {
         let back = high.wrapping_add(1) & limit;
         let mut form = Self {
             scale: if narrow { None } else { Some(tile::wide_unsigned) },
-            store: if wide_y { tile::store_i16 } else { tile::store_i8 },
+            store,
             top: (top as u32).wrapping_mul(lanes),
             back: (back as u32).wrapping_mul(lanes),
             zero: output_zero.wrapping_sub(low),
@@ -91,49 +89,53 @@ impl Form {
         Some(form)
     }
 
-    /// The constants of a channel; `None` where this form cannot take it.
-    fn scale(&self, multiplier: i32, shift: i32) -> Option<Scale> {
-        let e = shift.wrapping_neg();
-        // Sums come times 2^(1 + spare).
-        let (spare, least) = if self.narrow { (7, -6) } else { (0, 1) };
-        // Of sums below 2^23 nothing is left by a shift of 24.
-        let nothing = multiplier == 0 || self.narrow && e >= 24;
-        let (factor, e) = if nothing { (0, 1) } else { (multiplier, e) };
-        let unit = e.wrapping_add(spare) as u32;
-        let zero = if self.signed { 0 } else { self.zero };
-        // The product is below 2^30; the addend is not above it, so that they fit together.
-        if e < least || unit > 30 || zero.unsigned_abs() >= 1 << 30 >> unit {
-            return None;
-        }
-        // Halves of both roundings. A rounding product brings that of the first.
-        let first = if e >= 1 { 1 << spare >> 1 } else { 0 };
-        let half = 1i32.wrapping_shl(unit) >> 1;
-        let addend = zero.wrapping_shl(unit).wrapping_add(half).wrapping_add(first);
-        let negative = if self.signed && self.narrow && e >= 1 { -(1 << 7 << tile::SIGN) } else { 0 };
-        Some([factor, addend, unit as i32 | negative])
-    }
-
-    /// Writes the constants of all pairs of outputs; `None` if there is a channel that this form cannot take.
+    /// Writes the constants of all whole pairs of outputs; `None` if there is a channel that this form cannot take.
+    #[inline(never)]
     fn write(&self, linear: &Integer<'_>, constants: &mut [i32]) -> Option<()> {
-        let mut channels = linear.bias.iter().zip(linear.multiplier).zip(linear.shift);
-        let mut next = || {
-            let Some(((&bias, &multiplier), &shift)) = channels.next() else { return Some((0, [0; 3])) };
-            Some((bias, self.scale(multiplier, shift)?))
+        // Sums come times 2^(1 + spare); a channel's unit is 2^(e + spare).
+        let (spare, least) = if self.narrow { (7, 1) } else { (0, 1) };
+        let zero = if self.signed { 0 } else { self.zero };
+        // The product is below 2^30, and so is the zero point; together they fit.
+        let most = 30u32.wrapping_sub(32u32.wrapping_sub(zero.unsigned_abs().leading_zeros()));
+        let negative = if self.signed && self.narrow { -(1 << 7 << tile::SIGN) } else { 0 };
+        let scale = |multiplier: i32, shift: i32| {
+            let mut e = shift.wrapping_neg();
+            let mut factor = multiplier;
+            // Of sums below 2^23 nothing is left by a shift of 24.
+            if multiplier == 0 || self.narrow && e >= 24 {
+                (factor, e) = (0, 1);
+            }
+            let unit = e.wrapping_add(spare) as u32;
+            if unit.wrapping_sub(least) > most.wrapping_sub(least) {
+                return None;
+            }
+            let half = (1i32.wrapping_shl(unit) >> 1).wrapping_add(zero.wrapping_shl(unit));
+            // Halves of both roundings, if there are two. A rounding product brings that of the first.
+            let (first, negative) = if e >= 1 { (1 << spare >> 1, negative) } else { (0, 0) };
+            Some([factor, half.wrapping_add(first), unit as i32 | negative])
         };
-        let whole = linear.bias.len() / 2;
-        for (number, pair) in constants.as_chunks_mut::<PAIR_WORDS>().0.iter_mut().enumerate() {
-            let (even, [even_factor, even_addend, even_shift]) = next()?;
-            let (odd, [odd_factor, odd_addend, odd_shift]) = next()?;
-            let (first, odd) = if self.narrow {
-                (even.wrapping_shl(8).wrapping_add(odd), odd.wrapping_shl(8))
-            } else {
-                (even, odd)
-            };
-            // An odd last output has a run of its own.
-            let end = if number.wrapping_add(1) >= whole { tile::LAST } else { 0 };
-            let odd_shift = odd_shift | end;
-            *pair = [first, odd, even_factor, even_addend, even_shift, odd_factor, odd_addend, odd_shift];
+        let bias = linear.bias.as_chunks::<2>().0;
+        let multiplier = linear.multiplier.as_chunks::<2>().0;
+        let shift = linear.shift.as_chunks::<2>().0;
+        let pairs = constants.as_chunks_mut::<PAIR_WORDS>().0;
+        let mut last = None;
+        for (((pair, &[even, odd]), factors), shifts) in pairs.iter_mut().zip(bias).zip(multiplier).zip(shift)
+        {
+            let [even_factor, even_addend, even_shift] = scale(factors[0], shifts[0])?;
+            let [odd_factor, odd_addend, odd_shift] = scale(factors[1], shifts[1])?;
+            let first = if self.narrow { narrow_start(even, odd) } else { [even, odd] };
+            let [first, second] = first;
+            *pair = [first, second, even_factor, even_addend, even_shift, odd_factor, odd_addend, odd_shift];
+            last = Some(pair);
+        }
+        if let Some([.., shift]) = last {
+            *shift |= tile::LAST;
         }
         Some(())
     }
+}
+
+/// What the sums of [`tile::narrow`] start from.
+pub fn narrow_start(even: i32, odd: i32) -> [i32; 2] {
+    [even.wrapping_shl(8).wrapping_add(odd), odd.wrapping_shl(8)]
 }

@@ -6,9 +6,8 @@
 use core::arch::naked_asm;
 use core::mem::offset_of;
 
-use super::Tensors;
+use super::{Tensors, finish};
 use crate::backend::spec::dsp::gemm::{self, Dense};
-use crate::backend::spec::select::{Linear, Request};
 use crate::backend::thumb_dsp::isa::{dsp_off, dsp_on};
 use crate::blob::{DType, Packing};
 use crate::ops::linear::Integer;
@@ -32,6 +31,8 @@ struct Run {
     unfinished: usize,
     /// Sums that wait, four words for each quad.
     sums: *mut i32,
+    /// Behind them.
+    sums_end: *mut i32,
     /// Stored bias of the first output.
     bias: *const i32,
     /// Factors.
@@ -66,8 +67,8 @@ struct Run {
 const COPY: usize = size_of::<Run>();
 const BEGIN: usize = COPY;
 const AFTER: usize = COPY + 4;
-const FRAME: usize = COPY + 12;
-const _: () = assert!(COPY == 17 * 4);
+const FRAME: usize = COPY + 8;
+const _: () = assert!(COPY == 18 * 4);
 
 macro_rules! at {
     ($field:ident) => {
@@ -106,8 +107,9 @@ macro_rules! scale {
 /// [`super::constants`] has it, an output is `(2 * sum * factor, rounded to the high word, + 2^(e - 1) - [sum < 0]) >> e`, plus the zero point.
 ///
 /// # Safety
-/// All that `run` points to: `out_end - out`, a multiple of four, outputs, writable if they are made; as many biases, factors, shifts and sums,
-/// where they are used; activations from `x` to `x_end`, and weights for them. Shifts are negative if outputs are made.
+/// All that `run` points to: if outputs are made, those from `out` to `out_end`, a multiple of four and not none, else sums from `sums` to
+/// `sums_end`; biases or sums, factors and shifts for them, where they are used; activations from `x` to `x_end`, and weights for them.
+/// Shifts are negative if outputs are made.
 #[unsafe(naked)]
 unsafe extern "C" fn chunk(run: *const Run) {
     naked_asm!(
@@ -118,9 +120,9 @@ unsafe extern "C" fn chunk(run: *const Run) {
         mov     r12, sp
         ldm     r0!, {{r1-r8}}
         stm     r12!, {{r1-r8}}
-        ldm     r0!, {{r1-r9}}
-        stm     r12!, {{r1-r9}}
-        mov     r1, r9
+        ldm     r0!, {{r1-r10}}
+        stm     r12!, {{r1-r10}}
+        mov     r1, r10
         ldr     r0, [sp, #{entry}]
         adr.w   r2, 5f
         add     r0, r2
@@ -245,12 +247,9 @@ unsafe extern "C" fn chunk(run: *const Run) {
         beq     9f
         ldr     pc, [sp, #{begin}]
     7:
-        ldr     r8, [sp, #{sums}]
-        ldrd    r6, r7, [sp, #{out}]
+        ldrd    r8, r9, [sp, #{sums}]
         stmdb   r8, {{r2, r3, r4, r5}}
-        adds    r6, #4
-        str     r6, [sp, #{out}]
-        cmp     r6, r7
+        cmp     r8, r9
         beq     9f
         ldr     pc, [sp, #{begin}]
     9:
@@ -325,37 +324,37 @@ pub fn dense_i8(
     scratch: &mut [u8],
 ) -> Option<()> {
     let outputs = linear.bias.len();
-    let request = Request {
-        linear: Linear::Dense { inputs, outputs },
-        input: DType::I8,
-        output: DType::I8,
-        packing: linear.packing,
-        in_place: false,
-    };
-    let dense = gemm::dense(&request)?;
-    let Dense { groups, step, .. } = dense;
-    let scratch = scratch.get_mut(..dense.scratch_bytes)?;
-    let scratch: &mut [i32] = bytemuck::try_cast_slice_mut(scratch).ok()?;
+    if linear.packing != Packing::PairQuads {
+        return None;
+    }
+    let Dense { groups, step, scratch_bytes } = gemm::dense_of(inputs, outputs)?;
+    let scratch: &mut [i32] = bytemuck::try_cast_slice_mut(scratch.get_mut(..scratch_bytes)?).ok()?;
     let (columns, sums) = scratch.split_at_mut_checked(step.wrapping_mul(2))?;
     if linear.weights.len() < linear.packing.bytes(outputs, inputs)?
         || linear.weights.as_ptr().align_offset(4) != 0
         || linear.multiplier.len() != outputs
         || linear.shift.len() != outputs
         || outputs == 0
-        || !inputs_fit(inputs, outputs, input, output)
     {
         return None;
     }
     let Integer { output_zero, low, high, .. } = *linear;
     let top = high.wrapping_sub(low) as u32 & 0xFF ^ 0xFF;
+    let back = high.wrapping_add(1) as u32 & 0xFF;
+    // The kernel shifts to the right, and by one bit at least.
+    let regular = linear.shift.iter().fold(0, |all, shift| all | !shift) as u32 <= 31;
+    let whole = if regular { outputs & !(QUAD - 1) } else { 0 };
+    // Sums wait in scratch, unless one chunk takes all inputs.
+    let chunked = step < groups;
     let mut run = Run {
-        resumed: 0,
+        resumed: chunked.into(),
         unfinished: 0,
-        sums: core::ptr::null_mut(),
-        bias: core::ptr::null(),
-        multiplier: core::ptr::null(),
-        shift: core::ptr::null(),
-        out: core::ptr::null_mut(),
+        sums: sums.as_mut_ptr(),
+        sums_end: sums.as_mut_ptr(),
+        bias: linear.bias.as_ptr(),
+        multiplier: linear.multiplier.as_ptr(),
+        shift: linear.shift.as_ptr(),
+        out: output.as_mut_ptr(),
         out_end: core::ptr::null_mut(),
         x: columns.as_ptr(),
         x_end: core::ptr::null(),
@@ -364,130 +363,124 @@ pub fn dense_i8(
         weights_advance: 0,
         zero: output_zero.wrapping_sub(low).wrapping_mul(2),
         top: top.wrapping_mul(0x101_0101),
-        back: (high.wrapping_add(1) as u32 & 0xFF).wrapping_mul(0x101_0101),
-        weights: core::ptr::null(),
+        back: back.wrapping_mul(0x101_0101),
+        weights: linear.weights.as_ptr(),
     };
-    // The kernel shifts to the right, and by one bit at least.
-    let regular = linear.shift.iter().fold(0, |all, shift| all | !shift) as u32 <= 31;
-    let whole = if regular { outputs & !(QUAD - 1) } else { 0 };
     let (mut x_left, mut y_left) = (input, output);
     while !y_left.is_empty() {
         let (x, rest) = x_left.split_at_checked(inputs)?;
         x_left = rest;
         let (y, rest) = y_left.split_at_mut_checked(outputs)?;
         y_left = rest;
-        // Sums wait in scratch, unless one chunk takes all inputs.
-        let chunked = step < groups;
-        if chunked {
-            for (pair, bias) in sums.chunks_exact_mut(2).zip(linear.bias.chunks(2)) {
-                start(pair, bias);
-            }
-        }
-        let mut first = 0usize;
-        while first < groups {
-            let now = step.min(groups.wrapping_sub(first));
-            let at = first.wrapping_mul(GROUP);
-            fill(columns, x.get(at..)?.get(..now.wrapping_mul(GROUP)).unwrap_or(x.get(at..)?), now)?;
-            first = first.wrapping_add(now);
-            let last = first >= groups;
-            run.enter(columns, now);
-            // From the chunk's weights of one quad to those of the next.
-            let between = groups.wrapping_sub(now).wrapping_mul(QUAD * GROUP);
-            let weights = linear.weights.as_ptr().wrapping_add(at.wrapping_mul(QUAD));
-            run.weights_advance = between;
-            run.resumed = chunked.into();
-            run.unfinished = (!last).into();
-            let outputs_now = if last { whole } else { outputs.next_multiple_of(QUAD) };
-            if outputs_now > 0 {
-                run.weights = if chunked { weights.wrapping_sub(between) } else { weights };
-                run.sums = sums.as_mut_ptr();
-                run.bias = linear.bias.as_ptr();
-                run.multiplier = linear.multiplier.as_ptr();
-                run.shift = linear.shift.as_ptr();
-                run.out = y.as_mut_ptr();
-                run.out_end = run.out.wrapping_add(outputs_now);
-                // SAFETY: the buffers were measured above: constants, weights and outputs of whole quads, and sums of all of them; sums alone are
-                // touched for the quad that is not whole.
-                unsafe { chunk(&raw const run) };
-            }
-            if !last {
-                continue;
-            }
-            // What the kernel does not finish: a quad that is not whole, or shifts that are none to the right.
-            let mut channel = whole;
-            while channel < outputs {
-                let mut own = [0i32; QUAD];
-                let sums = match sums.get_mut(channel..channel.wrapping_add(QUAD)) {
-                    Some(sums) if chunked => sums,
-                    _ => {
-                        for (pair, bias) in own.chunks_exact_mut(2).zip(linear.bias.get(channel..)?.chunks(2))
-                        {
-                            start(pair, bias);
-                        }
-                        &mut own
-                    }
-                };
-                run.resumed = 1;
-                run.unfinished = 1;
-                run.sums = sums.as_mut_ptr();
-                // No output is written.
-                run.out = y.as_mut_ptr();
-                run.out_end = run.out.wrapping_add(QUAD);
-                let quad = channel.wrapping_mul(groups).wrapping_mul(GROUP);
-                run.weights = weights.wrapping_add(quad).wrapping_sub(between);
-                // SAFETY: as above; four sums are there.
-                unsafe { chunk(&raw const run) };
-                for pair in sums.chunks_exact(2) {
-                    let &[both, odd] = pair else { return None };
-                    let even = both.wrapping_sub(odd) >> 8;
-                    for sum in [even, odd] {
-                        if let Some(y) = y.get_mut(channel) {
-                            *y = linear.finish(channel, sum)? as i8;
-                        }
-                        channel = channel.wrapping_add(1);
-                    }
-                }
-            }
-        }
+        row(linear, x, y, columns, sums, &mut run, [groups, step, whole])?;
     }
     Some(())
 }
 
-/// Whether there is an input row for each output row.
-fn inputs_fit(inputs: usize, outputs: usize, input: &[i8], output: &[i8]) -> bool {
-    let rows = output.len().checked_div(outputs);
-    let needed = rows.and_then(|rows| (rows.wrapping_mul(outputs) == output.len()).then_some(rows));
-    needed.and_then(|rows| rows.checked_mul(inputs)).is_some_and(|elements| elements <= input.len())
+/// One row of a dense layer.
+fn row(
+    linear: &Integer<'_>,
+    x: &[i8],
+    y: &mut [i8],
+    columns: &mut [i32],
+    sums: &mut [i32],
+    run: &mut Run,
+    [groups, step, whole]: [usize; 3],
+) -> Option<()> {
+    let chunked = step < groups;
+    if chunked {
+        start(sums, linear.bias);
+    }
+    let mut x_left = x;
+    let mut first = 0usize;
+    loop {
+        let now = step.min(groups.wrapping_sub(first));
+        let inputs = now.wrapping_mul(GROUP).min(x_left.len());
+        let (x, rest) = x_left.split_at_checked(inputs)?;
+        x_left = rest;
+        fill(columns, x, now)?;
+        // From the chunk's weights of one quad to those of the next.
+        let between = groups.wrapping_sub(now).wrapping_mul(QUAD * GROUP);
+        let weights = linear.weights.as_ptr().wrapping_add(first.wrapping_mul(QUAD * GROUP));
+        first = first.wrapping_add(now);
+        let last = first >= groups;
+        let mut own = *run;
+        own.enter(columns, now);
+        own.weights_advance = between;
+        own.weights = if chunked { weights.wrapping_sub(between) } else { weights };
+        let waiting = sums.as_mut_ptr_range();
+        (own.sums, own.sums_end) = (waiting.start, waiting.end);
+        own.unfinished = (!last).into();
+        own.out = y.as_mut_ptr();
+        own.out_end = own.out.wrapping_add(whole);
+        if !last || whole > 0 {
+            // SAFETY: the weights and constants were measured by `dense_i8`; outputs of whole quads are made, or none, and there are sums of
+            // all quads where they are read or written.
+            unsafe { chunk(&raw const own) };
+        }
+        if !last {
+            continue;
+        }
+        // What the kernel does not finish: a quad that is not whole, or shifts that are none to the right.
+        own.resumed = 1;
+        own.unfinished = 1;
+        let mut channel = whole;
+        while channel < y.len() {
+            let at = if chunked { channel } else { 0 };
+            let sums = sums.get_mut(at..)?.get_mut(..QUAD)?;
+            if !chunked {
+                start(sums, linear.bias.get(channel..)?);
+            }
+            let quad = sums.as_mut_ptr_range();
+            (own.sums, own.sums_end) = (quad.start, quad.end);
+            own.weights =
+                weights.wrapping_add(channel.wrapping_mul(groups).wrapping_mul(GROUP)).wrapping_sub(between);
+            // SAFETY: as above, for one quad; its outputs are not written.
+            unsafe { chunk(&raw const own) };
+            for pair in sums.as_chunks::<2>().0 {
+                let &[both, odd] = pair;
+                for sum in [both.wrapping_sub(odd) >> 8, odd] {
+                    if let Some(y) = y.get_mut(channel) {
+                        *y = linear.finish(channel, sum)? as i8;
+                    }
+                    channel = channel.wrapping_add(1);
+                }
+            }
+        }
+        return Some(());
+    }
 }
 
-/// The first sums of a pair of outputs.
-fn start(pair: &mut [i32], bias: &[i32]) {
-    let [both, odd] = pair else { return };
-    let (even, second) = match *bias {
-        [even, odd] => (even, odd),
-        [even] => (even, 0),
-        _ => (0, 0),
-    };
-    (*both, *odd) = (even.wrapping_shl(8).wrapping_add(second), second);
+/// The first sums of pairs of outputs: `256 * even + odd`, `odd`.
+#[inline(never)]
+fn start(sums: &mut [i32], bias: &[i32]) {
+    let mut bias = bias.iter();
+    for [both, odd] in sums.as_chunks_mut::<2>().0 {
+        let even = bias.next().copied().unwrap_or(0);
+        *odd = bias.next().copied().unwrap_or(0);
+        *both = even.wrapping_shl(8).wrapping_add(*odd);
+    }
 }
 
 /// Widens up to `groups` groups of inputs; the last one may lack some.
+#[inline(never)]
 fn fill(columns: &mut [i32], x: &[i8], groups: usize) -> Option<()> {
-    let (whole, rest) = x.as_chunks::<GROUP>();
-    let columns = columns.get_mut(..groups.wrapping_mul(2))?;
-    let (filled, last) = columns.split_at_mut_checked(whole.len().wrapping_mul(2))?;
-    if !whole.is_empty() {
-        // SAFETY: both slices have as many groups.
-        unsafe { widen(filled.as_mut_ptr(), x.as_ptr(), whole.len()) };
+    let whole = x.len() / GROUP;
+    if whole > groups || groups.wrapping_mul(2) > columns.len() {
+        return None;
     }
-    if let [first, second] = last {
+    if whole > 0 {
+        // SAFETY: the columns have as many groups, as was checked above.
+        unsafe { widen(columns.as_mut_ptr(), x.as_ptr(), whole) };
+    }
+    if whole < groups {
         let mut padded = [0i8; GROUP];
-        for (slot, &x) in padded.iter_mut().zip(rest) {
+        for (slot, &x) in padded.iter_mut().zip(x.get(whole.wrapping_mul(GROUP)..)?) {
             *slot = x;
         }
-        let [a, b, c, d] = padded.map(i32::from);
-        *first = a & 0xFFFF | c << 16;
-        *second = b & 0xFFFF | d << 16;
+        let (_, left) = columns.split_at_mut_checked(whole.wrapping_mul(2))?;
+        // SAFETY: one group of each.
+        unsafe { widen(left.as_mut_ptr(), padded.as_ptr(), 1) };
     }
     Some(())
 }
@@ -497,7 +490,8 @@ impl Run {
     fn enter(&mut self, columns: &[i32], groups: usize) {
         let pairs = groups / 2;
         let passes = pairs.div_ceil(UNROLL).max(1);
-        self.x_end = columns.as_ptr().wrapping_add(groups.wrapping_mul(2));
+        self.x = columns.as_ptr();
+        self.x_end = self.x.wrapping_add(groups.wrapping_mul(2));
         self.single = groups & 1;
         self.entry = passes.wrapping_mul(UNROLL).wrapping_sub(pairs).wrapping_mul(STEP);
     }
@@ -510,7 +504,7 @@ impl Run {
 /// # Safety
 /// `groups`, at least one, groups of inputs and of weights are readable, the weights at a multiple of 4; `sums` is two words.
 #[unsafe(naked)]
-unsafe extern "C" fn pair_i8(x: *const u8, weights: *const i8, groups: usize, sums: *mut i32) {
+pub unsafe extern "C" fn pair_i8(x: *const u8, weights: *const i8, groups: usize, sums: *mut i32) {
     naked_asm!(
         dsp_on!(),
         "
@@ -544,7 +538,7 @@ unsafe extern "C" fn pair_i8(x: *const u8, weights: *const i8, groups: usize, su
 /// # Safety
 /// As [`pair_i8`].
 #[unsafe(naked)]
-unsafe extern "C" fn pair_i16(x: *const u8, weights: *const i8, groups: usize, sums: *mut i32) {
+pub unsafe extern "C" fn pair_i16(x: *const u8, weights: *const i8, groups: usize, sums: *mut i32) {
     naked_asm!(
         dsp_on!(),
         "
@@ -574,60 +568,61 @@ unsafe extern "C" fn pair_i16(x: *const u8, weights: *const i8, groups: usize, s
     )
 }
 
-/// A dense layer of any integers, by pairs of outputs. `None`: it is not for this kernel, nothing was done.
+/// Code for two outputs.
+pub type Pair = unsafe extern "C" fn(*const u8, *const i8, usize, *mut i32);
+
+/// A dense layer of any integers, by pairs of outputs; `pair` is for its inputs. `None`: it is not for this kernel, nothing was done.
 #[inline(never)]
-pub fn dense_plain(inputs: usize, linear: &Integer<'_>, tensors: Tensors<'_>) -> Option<()> {
+pub fn dense_plain(inputs: usize, linear: &Integer<'_>, tensors: Tensors<'_>, pair: Pair) -> Option<()> {
     let outputs = linear.bias.len();
-    let [from, to] = tensors.types;
-    let [x_bytes, y_bytes] = tensors.types.map(DType::bytes);
-    let groups = inputs.div_ceil(GROUP);
+    let [x_bytes, y_bytes] = tensors.types.map(|dtype| if dtype == DType::I16 { 2 } else { 1 });
+    let groups = inputs / GROUP;
+    let whole = groups.wrapping_mul(GROUP).wrapping_mul(x_bytes);
     let row = inputs.checked_mul(x_bytes)?;
-    let whole = (inputs / GROUP).wrapping_mul(GROUP * x_bytes);
+    let out_row = outputs.checked_mul(y_bytes)?;
     let fits = linear.weights.len() >= linear.packing.bytes(outputs, inputs)?;
     if linear.packing != Packing::Blocks2x4
         || !fits
         || linear.weights.as_ptr().align_offset(4) != 0
-        || row == 0
+        || out_row == 0
     {
         return None;
     }
-    let pair = if from == DType::I16 { pair_i16 } else { pair_i8 };
     let mut x_left = tensors.input?;
-    let mut y_left = tensors.output.chunks_exact_mut(y_bytes);
-    while y_left.len() > 0 {
+    let mut y_left = tensors.output;
+    while !y_left.is_empty() {
         let (x, rest) = x_left.split_at_checked(row)?;
         x_left = rest;
+        let (y, rest) = y_left.split_at_mut_checked(out_row)?;
+        y_left = rest;
         let (x, x_rest) = x.split_at_checked(whole)?;
         let mut last = [0u8; 2 * GROUP];
         for (slot, &x) in last.iter_mut().zip(x_rest) {
             *slot = x;
         }
-        let mut weights = linear.weights.chunks_exact(groups.wrapping_mul(2 * GROUP));
+        let mut weights = linear.weights.as_ptr();
+        let mut place = y.as_mut_ptr();
         let mut channel = 0usize;
         for bias in linear.bias.chunks(2) {
-            let weights = weights.next()?;
             let mut sums = [0i32; 2];
             for (sum, &bias) in sums.iter_mut().zip(bias) {
                 *sum = bias;
             }
-            if !x.is_empty() {
-                // SAFETY: these are all whole groups of an input row, and the weights of a pair of outputs.
-                unsafe { pair(x.as_ptr(), weights.as_ptr(), inputs / GROUP, sums.as_mut_ptr()) };
+            if groups > 0 {
+                // SAFETY: these are all whole groups of an input row, and the weights of a pair of outputs, measured above.
+                unsafe { pair(x.as_ptr(), weights, groups, sums.as_mut_ptr()) };
+                weights = weights.wrapping_add(groups.wrapping_mul(2 * GROUP));
             }
             if !x_rest.is_empty() {
-                let (_, weights) = weights.split_last_chunk::<{ 2 * GROUP }>()?;
                 // SAFETY: one group of each.
-                unsafe { pair(last.as_ptr(), weights.as_ptr(), 1, sums.as_mut_ptr()) };
+                unsafe { pair(last.as_ptr(), weights, 1, sums.as_mut_ptr()) };
+                weights = weights.wrapping_add(2 * GROUP);
             }
             for &sum in sums.iter().take(bias.len()) {
-                let value = linear.finish(channel, sum)?;
+                // SAFETY: an output of this row, which is as long as there are biases.
+                unsafe { finish(linear, channel, sum, place, y_bytes)? };
+                place = place.wrapping_add(y_bytes);
                 channel = channel.wrapping_add(1);
-                let slot = y_left.next()?;
-                match (to, slot) {
-                    (DType::I8, [byte]) => *byte = value as u8,
-                    (_, [low, high]) => [*low, *high] = (value as i16).to_le_bytes(),
-                    _ => return None,
-                }
             }
         }
     }

@@ -110,3 +110,50 @@ pub unsafe extern "C" fn bytes(
         "
     )
 }
+
+/// Copies bytes, at any addresses.
+///
+/// r0: destination, r1: source, r2: bytes left, less what the loop ahead takes.
+///
+/// # Safety
+/// `bytes` bytes are readable at `source` and writable at `destination`; they do not overlap.
+#[unsafe(naked)]
+pub unsafe extern "C" fn copy(destination: *mut u8, source: *const u8, bytes: usize) {
+    naked_asm!(
+        "
+        push    {{r4-r6}}
+        subs    r2, #16
+        blo     2f
+    1:
+        ldr     r3, [r1], #4
+        ldr     r4, [r1], #4
+        ldr     r5, [r1], #4
+        ldr     r6, [r1], #4
+        str     r3, [r0], #4
+        str     r4, [r0], #4
+        str     r5, [r0], #4
+        str     r6, [r0], #4
+        subs    r2, #16
+        bhs     1b
+    2:
+        adds    r2, #12
+        bmi     4f
+    3:
+        ldr     r3, [r1], #4
+        str     r3, [r0], #4
+        subs    r2, #4
+        bpl     3b
+    4:
+        adds    r2, #4
+        beq     6f
+    5:
+        ldrb    r3, [r1], #1
+        strb    r3, [r0], #1
+        subs    r2, #1
+        bne     5b
+    6:
+        pop     {{r4-r6}}
+        bx      lr
+        "
+    )
+}

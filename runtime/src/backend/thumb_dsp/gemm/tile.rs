@@ -545,6 +545,27 @@ pub unsafe extern "C" fn fill_i8() {
         b       5f
     4:
         ldr     r0, [sp, #{columns}]
+        ldr     r12, [sp, #{groups}]
+        cmp     r12, #1
+        bne     3f
+        ldr     r14, [sp, #{x}]
+        ldrd    r2, r3, [sp, #{x_steps}]
+    8:
+        ldr     r1, [r4], #4
+        add     r1, r14
+        ldr     r6, [r1]
+        ldr     r7, [r1, r2]
+        ldr     r8, [r1, r3]
+        sxtb16  r9, r6, ror #8
+        sxtb16  r10, r7, ror #8
+        sxtb16  r11, r8, ror #8
+        sxtb16  r6, r6
+        sxtb16  r7, r7
+        sxtb16  r8, r8
+        stm     r0!, {{r6-r11}}
+        subs    r5, #1
+        bne     8b
+        ldr     pc, [sp, #{filled}]
     3:
         ",
         segment!(),

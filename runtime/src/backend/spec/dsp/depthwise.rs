@@ -1,0 +1,110 @@
+//! Depthwise convolutions.
+
+use crate::backend::spec::select::{Linear, Request, Selection, least_scratch};
+use crate::blob::{DType, Packing};
+use crate::ops::window::Window;
+
+/// Channels that are calculated at once.
+const QUAD: usize = 4;
+/// Scratch that smaller blocks of channels are taken for.
+const ROOM: usize = 2048;
+/// Scratch that no kernel passes.
+const LIMIT: usize = 4096;
+/// Taps up to which sums stay far within 32 bits.
+const MOST_TAPS: usize = 63;
+
+/// The kernel for a request; `None`: scalar code.
+pub fn select(request: &Request) -> Option<Selection> {
+    let quads = quads(request);
+    if let Some(strips) = strips(request) {
+        // Constants that strips do not take go to quads.
+        let other = quads.map_or(0, |quads| quads.scratch_bytes);
+        let scratch_bytes = strips.scratch_bytes.max(other).max(least_scratch(request));
+        return Some(Selection { name: "strips", scratch_bytes });
+    }
+    Some(Selection { name: "quads", scratch_bytes: quads?.scratch_bytes.max(least_scratch(request)) })
+}
+
+/// Windows of 3x3 with stride 1 (two rows of outputs at a time) or 2. Scratch holds a block of channels' constants, a pixel of padding, and for each
+/// channel and padded column two pairs of values of neighbouring rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Strips {
+    /// Channels of a block, a multiple of 4.
+    pub channels: usize,
+    /// Padded columns that windows reach.
+    pub columns: usize,
+    /// Bytes of a channel's columns.
+    pub plane: usize,
+    /// All bytes.
+    pub scratch_bytes: usize,
+}
+
+/// Words of a channel's constants in [`Strips`].
+pub const STRIP_WORDS: usize = 10;
+
+/// The plan for a request.
+pub fn strips(request: &Request) -> Option<Strips> {
+    let Window { rows, columns, inputs, .. } = window(request)?;
+    let stride = rows.stride;
+    let square =
+        [rows, columns].iter().all(|axis| (axis.kernel, axis.stride, axis.dilation) == (3, stride, 1));
+    if !square || stride > 2 || inputs % QUAD != 0 {
+        return None;
+    }
+    let padded = columns.output.checked_sub(1)?.checked_mul(stride)?.checked_add(3)?;
+    let plane = padded.div_ceil(2).checked_mul(16)?;
+    let quad_bytes = plane.checked_add(4 * STRIP_WORDS + 1)?.checked_mul(QUAD)?;
+    let quads = [4, 3, 2].into_iter().find(|quads| quads * quad_bytes <= ROOM).unwrap_or(1);
+    let quads = quads.min(inputs / QUAD);
+    let scratch_bytes = quads.checked_mul(quad_bytes)?;
+    let channels = QUAD * quads;
+    (scratch_bytes <= LIMIT).then_some(Strips { channels, columns: padded, plane, scratch_bytes })
+}
+
+/// Four channels at once, two taps at once, any window. Scratch holds a list of constants for each quad of a block of channels, then the rows
+/// under a window, padded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quads {
+    /// Pairs of taps.
+    pub pairs: usize,
+    /// Quads of a block.
+    pub quads: usize,
+    /// Words of a quad's list.
+    pub list_words: usize,
+    /// Padded columns that are kept of a row.
+    pub columns: usize,
+    /// Rows that are kept.
+    pub rows: usize,
+    /// All bytes.
+    pub scratch_bytes: usize,
+}
+
+fn window(request: &Request) -> Option<&Window> {
+    let Linear::DepthwiseConv2d { window } = &request.linear else { return None };
+    let narrow = [request.input, request.output] == [DType::I8; 2] && request.packing == Packing::Rows;
+    (narrow && window.inputs == window.outputs).then_some(window)
+}
+
+/// The plan for a request.
+pub fn quads(request: &Request) -> Option<Quads> {
+    let Window { rows, columns, inputs, .. } = window(request)?;
+    let taps = rows.kernel.checked_mul(columns.kernel).filter(|taps| *taps <= MOST_TAPS)?;
+    let pairs = taps.div_ceil(2);
+    // Bias, pairs with offsets, multiplier, constant, shift.
+    let list_words = pairs.wrapping_mul(6).wrapping_add(16);
+    let kept_rows = rows.reach();
+    let kept = columns.output.checked_sub(1)?.checked_mul(columns.stride)?.checked_add(columns.reach())?;
+    let pixels = kept.checked_mul(kept_rows)?;
+    let quad_bytes = pixels.checked_add(list_words)?.checked_mul(4)?;
+    let most = inputs.div_ceil(QUAD);
+    let quads = [4, 2].into_iter().find(|quads| quads * quad_bytes <= ROOM).unwrap_or(1).min(most);
+    let scratch_bytes = quads.checked_mul(quad_bytes)?;
+    (scratch_bytes <= LIMIT).then_some(Quads {
+        pairs,
+        quads,
+        list_words,
+        columns: kept,
+        rows: kept_rows,
+        scratch_bytes,
+    })
+}

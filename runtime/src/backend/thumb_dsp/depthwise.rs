@@ -1,0 +1,97 @@
+//! Depthwise convolutions.
+//!
+//! A sum `a` with multiplier `M` and shift `-e` becomes `floor((2 a M + 2^31) / 2^32 + c - [a < 0]) >> e`, with `c = (zero point << e) + (1 << e >> 1)`: for
+//! `1 <= e` that is [`crate::quant::requantize`] and the zero point. The product is one SMMLAR of `2 a`, for which weights and bias are doubled.
+//! Without the term `[a < 0]` only ties below the zero point differ, which a clamp at the zero point hides.
+
+mod quads;
+mod strips;
+
+use crate::backend::spec::dsp::depthwise as plans;
+use crate::backend::spec::select::{Linear, Request};
+use crate::blob::DType;
+use crate::ops::linear::Integer;
+use crate::ops::window::Window;
+
+/// The greatest shift to the right that kernels take as it is.
+const MOST_SHIFT: i32 = 22;
+
+/// The convolution, `None` before anything is written if no kernel takes it.
+#[inline(never)]
+pub fn depthwise_conv2d_i8(
+    window: &Window,
+    linear: &Integer<'_>,
+    input: Option<&[i8]>,
+    output: &mut [i8],
+    scratch: &mut [u8],
+) -> Option<()> {
+    let request = Request {
+        linear: Linear::DepthwiseConv2d { window: *window },
+        input: DType::I8,
+        output: DType::I8,
+        packing: linear.packing,
+        in_place: input.is_none(),
+    };
+    check(window, linear, input.map(<[i8]>::len), output.len())?;
+    match plans::strips(&request) {
+        Some(plan) if linear.low >= linear.output_zero => {
+            strips::run(&plan, window, linear, input, output, scratch)?;
+        }
+        _ => quads::run(&plans::quads(&request)?, window, linear, input, output, scratch)?,
+    }
+    if (linear.low, linear.high) != (i8::MIN.into(), i8::MAX.into()) {
+        for y in output.iter_mut() {
+            *y = (*y).max(linear.low as i8).min(linear.high as i8);
+        }
+    }
+    Some(())
+}
+
+/// Whether lengths are right and the closed form holds for all channels.
+fn check(window: &Window, linear: &Integer<'_>, input: Option<usize>, output: usize) -> Option<()> {
+    let Window { batch, rows, columns, inputs, .. } = *window;
+    let pixels = rows.output.checked_mul(columns.output)?;
+    let needed = batch.checked_mul(pixels)?.checked_mul(inputs)?;
+    let read = batch.checked_mul(window.image())?;
+    let taps = rows.kernel.checked_mul(columns.kernel)?;
+    let lengths = [linear.bias.len(), linear.multiplier.len(), linear.shift.len()];
+    let whole = output == needed
+        && input.is_none_or(|input| input >= read)
+        && (input.is_some() || window.replaces_input())
+        && linear.weights.len() >= taps.checked_mul(inputs)?
+        && lengths.iter().all(|length| *length == inputs);
+    let (mut least, mut most, mut far) = (0, i32::MIN, 0);
+    for (&shift, &bias) in linear.shift.iter().zip(linear.bias) {
+        least = shift.min(least);
+        most = shift.max(most);
+        far |= bias ^ (bias >> 31);
+    }
+    // A shift past MOST_SHIFT makes 0 of every sum below 2^22; sums are below 2^20 without the bias.
+    let near = if least < -MOST_SHIFT { 21 } else { 28 };
+    (whole && most < 0 && far >> near == 0).then_some(())
+}
+
+/// Constants of a channel.
+struct Channel {
+    /// Doubled, with the input's zero point taken away.
+    bias: i32,
+    multiplier: i32,
+    /// `c` above.
+    constant: i32,
+    /// `e` above.
+    shift: i32,
+}
+
+impl Channel {
+    /// Of channel `channel`, whose weights have the sum `total`.
+    fn new(linear: &Integer<'_>, channel: usize, total: i32) -> Option<Self> {
+        let folded = total.wrapping_mul(linear.input_zero.into());
+        let bias = linear.bias.get(channel)?.wrapping_sub(folded).wrapping_mul(2);
+        let multiplier = *linear.multiplier.get(channel)?;
+        let shift = linear.shift.get(channel)?.wrapping_neg();
+        let (multiplier, shift) = if shift > MOST_SHIFT { (0, MOST_SHIFT) } else { (multiplier, shift) };
+        let half = 1i32.wrapping_shl(shift as u32) >> 1;
+        let constant = linear.output_zero.wrapping_shl(shift as u32).wrapping_add(half);
+        Some(Self { bias, multiplier, constant, shift })
+    }
+}

@@ -1,0 +1,642 @@
+//! Windows of 3x3 with stride 1 or 2: one channel after the other.
+//!
+//! Scratch holds two slots with the values of two neighbouring rows each, as pairs of 16 bits: for each channel of a block and each two padded columns
+//! the four words slot 0 of both, slot 1 of both. A strip of outputs (two rows of stride 1, or one of stride 2) reads both slots; the next strip's
+//! upper slot is this one's lower, so each row is widened once.
+
+use core::arch::naked_asm;
+
+use super::Channel;
+use crate::backend::spec::dsp::depthwise::{STRIP_WORDS, Strips};
+use crate::backend::thumb_dsp::isa::{dsp_off, dsp_on};
+use crate::ops::linear::Integer;
+use crate::ops::window::Window;
+
+/// The convolution without its clamp, for outputs of at least the zero point. `None` only before anything is written, if the scratch is too
+/// short; lengths are checked by the caller.
+#[inline(never)]
+pub fn run(
+    plan: &Strips,
+    window: &Window,
+    linear: &Integer<'_>,
+    input: Option<&[i8]>,
+    output: &mut [i8],
+    scratch: &mut [u8],
+) -> Option<()> {
+    let Window { batch, rows, columns, inputs: channels, .. } = *window;
+    let words: &mut [u32] = bytemuck::try_cast_slice_mut(scratch.get_mut(..plan.scratch_bytes)?).ok()?;
+    let (constants, rest) = words.split_at_mut_checked(plan.channels.wrapping_mul(STRIP_WORDS))?;
+    let (padding, slots) = rest.split_at_mut_checked(plan.channels >> 2)?;
+    let zero = u32::from(linear.input_zero as u16);
+    padding.fill((zero & 0xFF).wrapping_mul(0x0101_0101));
+    slots.fill(zero.wrapping_mul(0x1_0001));
+    let padding: *const i8 = padding.as_ptr().cast();
+    let slots = slots.as_mut_ptr();
+    let stride = rows.stride;
+    // Rows of outputs in a strip.
+    let height = 3usize.wrapping_sub(stride);
+    let pixels = plan.columns.saturating_sub(columns.pad).min(columns.input);
+    let lead = columns.pad & 1;
+    let start = (columns.pad >> 1).wrapping_mul(4).wrapping_add(lead);
+    let width = columns.output.wrapping_mul(channels);
+    let output_image = rows.output.wrapping_mul(width);
+    let place = output.as_mut_ptr();
+    // In place the rows are read through the pointer that writes them.
+    let source = input.map_or(place.cast_const(), <[i8]>::as_ptr);
+    let mut first = 0usize;
+    while first < channels {
+        let taken = channels.wrapping_sub(first).min(plan.channels);
+        prepare(linear, channels, first, taken, constants)?;
+        for image in 0..batch {
+            let read = source.wrapping_add(image.wrapping_mul(window.image()).wrapping_add(first));
+            let written = place.wrapping_add(image.wrapping_mul(output_image).wrapping_add(first));
+            // Pointer and step of the row that is `y - pad`.
+            let row_of = |y: usize| {
+                let at = y.wrapping_sub(rows.pad);
+                if at < rows.input { (read.wrapping_add(window.at(at, 0)), channels) } else { (padding, 0) }
+            };
+            let widen_pair = |y: usize, slot: usize| {
+                let (upper, upper_step) = row_of(y);
+                let (lower, lower_step) = row_of(y.wrapping_add(1));
+                let behind = pixels.wrapping_sub(lead);
+                let rows = Rows {
+                    upper_step,
+                    lower_step,
+                    plane: plan.plane,
+                    quads: taken >> 2,
+                    lead,
+                    pair_bytes: (behind >> 1).wrapping_mul(16),
+                    trail: behind & 1,
+                };
+                let place = slots.wrapping_add(start).wrapping_add(slot.wrapping_mul(2));
+                if pixels > 0 {
+                    // SAFETY: `row_of` gives a row of the input or the padding; both have `4 * quads` bytes at each of the `columns.input` steps, since the caller
+                    // checked the lengths. `slots` has `plane` bytes for each channel, at least `columns.pad + pixels` columns in each.
+                    unsafe { widen(place, upper, lower, &rows) };
+                }
+            };
+            widen_pair(0, 0);
+            let mut odd = false;
+            let mut row = 0usize;
+            while row < rows.output {
+                widen_pair(row.wrapping_mul(stride).wrapping_add(2), usize::from(!odd));
+                let frame = Frame {
+                    step: channels,
+                    // A last single row is written last.
+                    below: if row.wrapping_add(1) < rows.output { width } else { 0 },
+                    end: 0,
+                    constants: constants.as_ptr(),
+                    output: written.wrapping_add(row.wrapping_mul(width)),
+                    channels: taken,
+                    pair_bytes: (columns.output >> 1).wrapping_mul(stride).wrapping_mul(16),
+                    single: columns.output & 1,
+                };
+                let strip = match (stride, odd) {
+                    (1, false) => strip_even,
+                    (1, true) => strip_odd,
+                    (_, false) => halved_even,
+                    (_, true) => halved_odd,
+                };
+                // SAFETY: `slots` has the columns under `columns.output` windows for each channel, `constants` was filled by `prepare` for each; the output has `columns.output`
+                // pixels in row `row`, and in the next one unless `below` is 0, by the caller's check.
+                unsafe { strip(slots, &frame) };
+                odd = !odd;
+                row = row.wrapping_add(height);
+            }
+        }
+        first = first.wrapping_add(plan.channels);
+    }
+    Some(())
+}
+
+/// Fills the constants of channels `first..first + taken`: three pairs (upper, middle) of doubled weights, three (middle, lower), multiplier, constant,
+/// shift, bias.
+fn prepare(
+    linear: &Integer<'_>,
+    channels: usize,
+    first: usize,
+    taken: usize,
+    constants: &mut [u32],
+) -> Option<()> {
+    let mut channel = first;
+    let places = constants.as_chunks_mut::<{ 4 * STRIP_WORDS }>().0;
+    for place in places.iter_mut().take(taken >> 2) {
+        let last = channels.wrapping_mul(8).wrapping_add(channel).wrapping_add(4);
+        let weights = linear.weights.get(channel..last)?;
+        // SAFETY: the slice holds 4 weights at each of 9 multiples of `channels`; the place has 40 words.
+        unsafe { pair_weights(place, weights.as_ptr(), channels) };
+        for words in place.as_chunks_mut::<STRIP_WORDS>().0 {
+            let [.., multiplier, constant, shift, bias] = words;
+            let of = Channel::new(linear, channel, bias.cast_signed())?;
+            (*multiplier, *constant) = (of.multiplier as u32, of.constant as u32);
+            (*shift, *bias) = (of.shift as u32, of.bias as u32);
+            channel = channel.wrapping_add(1);
+        }
+    }
+    Some(())
+}
+
+/// Stores r6 and r7, two rows of 4 weights as halfwords of neighbours, doubled, for the 4 channels.
+macro_rules! weight_pairs {
+    ($a:literal, $b:literal, $c:literal, $d:literal) => {
+        concat!(
+            "
+        sxtb16  r3, r6
+        sxtb16  r6, r6, ror #8
+        sadd16  r3, r3, r3
+        sadd16  r6, r6, r6
+        str     r3, [r0, #",
+            $a,
+            "]
+        str     r6, [r0, #",
+            $b,
+            "]
+        sxtb16  r3, r7
+        sxtb16  r7, r7, ror #8
+        sadd16  r3, r3, r3
+        sadd16  r7, r7, r7
+        str     r3, [r0, #",
+            $c,
+            "]
+        str     r7, [r0, #",
+            $d,
+            "]
+        "
+        )
+    };
+}
+
+/// The weights of 4 channels: for each, three words (upper, middle) and three (middle, lower) of doubled weights, and in the last of its words their
+/// plain sum.
+///
+/// r0: place, r1: weights, r2: from tap to tap, r12: from row to row, lr: two rows, r8: sums of channels 0 and 2, r9: of 1 and 3, r10: columns left.
+///
+/// # Safety
+/// 4 bytes are readable at each of 9 multiples of `step` from `weights` on, at any address.
+#[unsafe(naked)]
+unsafe extern "C" fn pair_weights(place: &mut [u32; 4 * STRIP_WORDS], weights: *const i8, step: usize) {
+    naked_asm!(
+        dsp_on!(),
+        "
+        push    {{r4-r10, lr}}
+        add     r12, r2, r2, lsl #1
+        lsl     lr, r12, #1
+        movs    r3, #0
+        mov     r8, r3
+        mov     r9, r3
+        mov     r10, #3
+    1:
+        ldr     r3, [r1]
+        ldr     r4, [r1, r12]
+        ldr     r5, [r1, lr]
+        add     r1, r2
+        sxtab16 r8, r8, r3
+        sxtab16 r9, r9, r3, ror #8
+        sxtab16 r8, r8, r4
+        sxtab16 r9, r9, r4, ror #8
+        sxtab16 r8, r8, r5
+        sxtab16 r9, r9, r5, ror #8
+        pkhbt   r6, r3, r4, lsl #16
+        pkhtb   r7, r4, r3, asr #16
+        ",
+        weight_pairs!("0", "40", "80", "120"),
+        "
+        pkhbt   r6, r4, r5, lsl #16
+        pkhtb   r7, r5, r4, asr #16
+        ",
+        weight_pairs!("12", "52", "92", "132"),
+        "
+        adds    r0, #4
+        subs    r10, #1
+        bne     1b
+        sxth    r3, r8
+        str     r3, [r0, #24]
+        sxth    r3, r9
+        str     r3, [r0, #64]
+        asr     r3, r8, #16
+        str     r3, [r0, #104]
+        asr     r3, r9, #16
+        str     r3, [r0, #144]
+        pop     {{r4-r10, pc}}
+        ",
+        dsp_off!(),
+    )
+}
+
+/// Operands of [`widen`].
+#[repr(C)]
+struct Rows {
+    upper_step: usize,
+    lower_step: usize,
+    /// Bytes from one channel to the next.
+    plane: usize,
+    quads: usize,
+    /// Whether the first pixel is an odd column.
+    lead: usize,
+    /// Bytes of all pairs of columns.
+    pair_bytes: usize,
+    /// Whether the last pixel is an even column.
+    trail: usize,
+}
+
+/// Operands of [`strip_even`].
+#[repr(C)]
+struct Frame {
+    /// Bytes from one output to the next.
+    step: usize,
+    /// Bytes from an output to the one below, or 0.
+    below: usize,
+    /// Of the pairs of columns; set by the kernel.
+    end: usize,
+    constants: *const u32,
+    output: *mut i8,
+    channels: usize,
+    /// Bytes of all pairs of columns.
+    pair_bytes: usize,
+    /// Whether one column is left over.
+    single: usize,
+}
+
+/// One pixel of 4 channels of both rows to the channels' places: r1, r2: rows, r8-r11: places, which go on to the next pair of columns of an odd one.
+macro_rules! widen_pixel {
+    () => {
+        "
+        ldr     r6, [r1]
+        ldr     r7, [r2]
+        pkhbt   r12, r6, r7, lsl #16
+        pkhtb   lr, r7, r6, asr #16
+        sxtb16  r6, r12
+        sxtb16  r7, r12, ror #8
+        sxtb16  r12, lr
+        sxtb16  lr, lr, ror #8
+        str     r6, [r8], #12
+        str     r7, [r9], #12
+        str     r12, [r10], #12
+        str     lr, [r11], #12
+        "
+    };
+}
+
+/// Two rows of `4 * quads` channels as pairs (upper, lower) of 16 bits, from `place` on, where the first column of channel 0 is; the columns of an even one
+/// and the next are 4 bytes apart, pairs of them 16, channels `plane`.
+///
+/// r1, r2: rows, r4, r5: their steps, r8-r11: places of 4 channels; r0, r3, r6, r7, r12, lr: values. Stack: end of the pairs, rows, place of the next quad,
+/// then plane, quads left, lead, pair bytes, trail.
+///
+/// # Safety
+/// `4 * quads` bytes are readable from each row on at `lead + pair_bytes / 8 + trail` multiples of its step, at any address; the places are writable
+/// words.
+#[unsafe(naked)]
+unsafe extern "C" fn widen(place: *mut u32, upper: *const i8, lower: *const i8, rows: &Rows) {
+    naked_asm!(
+        dsp_on!(),
+        "
+        push    {{r4-r11, lr}}
+        sub     sp, #36
+        ldm     r3, {{r4-r10}}
+        add     r3, sp, #16
+        stm     r3, {{r6-r10}}
+    1:
+        strd    r1, r2, [sp, #4]
+        ldr     r6, [sp, #16]
+        mov     r8, r0
+        add     r9, r8, r6
+        add     r10, r9, r6
+        add     r11, r10, r6
+        add     r0, r11, r6
+        str     r0, [sp, #12]
+        ldr     r3, [sp, #24]
+        cbz     r3, 2f
+        ",
+        widen_pixel!(),
+        "
+        add     r1, r4
+        add     r2, r5
+    2:
+        ldr     r3, [sp, #28]
+        cmp     r3, #0
+        beq     4f
+        add     r3, r8
+        str     r3, [sp]
+    3:
+        ldr     r6, [r1]
+        ldr     r7, [r2]
+        ldr     r0, [r1, r4]
+        ldr     lr, [r2, r5]
+        pkhbt   r12, r6, r7, lsl #16
+        pkhtb   r6, r7, r6, asr #16
+        pkhbt   r7, r0, lr, lsl #16
+        pkhtb   r0, lr, r0, asr #16
+        sxtb16  r3, r12
+        sxtb16  lr, r7
+        sxtb16  r12, r12, ror #8
+        sxtb16  r7, r7, ror #8
+        strd    r3, lr, [r8], #16
+        strd    r12, r7, [r9], #16
+        sxtb16  r3, r6
+        sxtb16  lr, r0
+        sxtb16  r6, r6, ror #8
+        sxtb16  r0, r0, ror #8
+        strd    r3, lr, [r10], #16
+        strd    r6, r0, [r11], #16
+        add     r1, r1, r4, lsl #1
+        add     r2, r2, r5, lsl #1
+        ldr     r3, [sp]
+        cmp     r8, r3
+        bne     3b
+    4:
+        ldr     r3, [sp, #32]
+        cbz     r3, 5f
+        ",
+        widen_pixel!(),
+        "
+    5:
+        ldrd    r1, r2, [sp, #4]
+        ldr     r0, [sp, #12]
+        ldr     r3, [sp, #20]
+        adds    r1, #4
+        adds    r2, #4
+        subs    r3, #1
+        str     r3, [sp, #20]
+        bne     1b
+        add     sp, #36
+        pop     {{r4-r11, pc}}
+        ",
+        dsp_off!(),
+    )
+}
+
+/// Lines of assembly.
+macro_rules! lines {
+    ($($line:expr),* $(,)?) => { concat!($($line, "\n"),*) };
+}
+
+/// The kernel of a strip of stride 1. Addresses of the upper and lower slot of two columns, of which one moves r0 to the next two, and of those.
+macro_rules! strip {
+    ($(#[$doc:meta])* $name:ident, $upper:literal, $lower:literal, $next_upper:literal, $next_lower:literal) => {
+        $(#[$doc])*
+        #[unsafe(naked)]
+        unsafe extern "C" fn $name(slots: *const u32, frame: &Frame) {
+            naked_asm!(
+                dsp_on!(),
+                "
+                push    {{r4-r11, lr}}
+                sub     sp, #52
+                ldm     r1, {{r2-r9}}
+                add     r1, sp, #16
+                stm     r1, {{r2-r9}}
+            1:
+                ldr     r1, [sp, #28]
+                ldm     r1!, {{r2-r7, r9-r12}}
+                str     r1, [sp, #28]
+                stm     sp, {{r9-r12}}
+                ldr     lr, [sp, #32]
+                ldr     r1, [sp, #40]
+                cmp     r1, #0
+                beq     3f
+                add     r1, r0
+                str     r1, [sp, #24]
+            2:
+                ldr     r12, [sp, #12]
+                ",
+                lines!(
+                    concat!("ldrd r1, r8, ", $upper),
+                    "smlad   r9, r1, r2, r12",
+                    "smlatb  r10, r1, r2, r12",
+                    "smlad   r11, r8, r2, r12",
+                    "smlatb  r12, r8, r2, r12",
+                    "smlad   r9, r8, r3, r9",
+                    "smlatb  r10, r8, r3, r10",
+                    concat!("ldrd r1, r8, ", $lower),
+                    "smlabt  r9, r1, r5, r9",
+                    "smlad   r10, r1, r5, r10",
+                    "smlabt  r11, r8, r5, r11",
+                    "smlad   r12, r8, r5, r12",
+                    "smlabt  r9, r8, r6, r9",
+                    "smlad   r10, r8, r6, r10",
+                    concat!("ldrd r1, r8, ", $next_upper),
+                    "smlad   r9, r1, r4, r9",
+                    "smlatb  r10, r1, r4, r10",
+                    "smlad   r11, r1, r3, r11",
+                    "smlatb  r12, r1, r3, r12",
+                    "smlad   r11, r8, r4, r11",
+                    "smlatb  r12, r8, r4, r12",
+                    concat!("ldrd r1, r8, ", $next_lower),
+                    "smlabt  r9, r1, r7, r9",
+                    "smlad   r10, r1, r7, r10",
+                    "smlabt  r11, r1, r6, r11",
+                    "smlad   r12, r1, r6, r12",
+                    "smlabt  r11, r8, r7, r11",
+                    "smlad   r12, r8, r7, r12",
+                ),
+                "
+                ldrd    r1, r8, [sp]
+                smmlar  r9, r9, r1, r8
+                smmlar  r10, r10, r1, r8
+                smmlar  r11, r11, r1, r8
+                smmlar  r12, r12, r1, r8
+                ldr     r1, [sp, #8]
+                asr     r9, r9, r1
+                asr     r10, r10, r1
+                asr     r11, r11, r1
+                asr     r12, r12, r1
+                ldrd    r1, r8, [sp, #16]
+                ssat    r9, #8, r9
+                ssat    r10, #8, r10
+                ssat    r11, #8, r11
+                ssat    r12, #8, r12
+                strb    r10, [lr, r8]
+                strb    r9, [lr]
+                add     lr, r1
+                strb    r12, [lr, r8]
+                strb    r11, [lr]
+                add     lr, r1
+                ldr     r1, [sp, #24]
+                cmp     r0, r1
+                bne     2b
+            3:
+                ldr     r1, [sp, #44]
+                cmp     r1, #0
+                beq     4f
+                ldr     r12, [sp, #12]
+                ",
+                lines!(
+                    concat!("ldrd r1, r8, ", $upper),
+                    "smlad   r9, r1, r2, r12",
+                    "smlatb  r10, r1, r2, r12",
+                    "smlad   r9, r8, r3, r9",
+                    "smlatb  r10, r8, r3, r10",
+                    concat!("ldrd r1, r8, ", $lower),
+                    "smlabt  r9, r1, r5, r9",
+                    "smlad   r10, r1, r5, r10",
+                    "smlabt  r9, r8, r6, r9",
+                    "smlad   r10, r8, r6, r10",
+                    concat!("ldr r1, ", $next_upper),
+                    concat!("ldr r8, ", $next_lower),
+                    "smlad   r9, r1, r4, r9",
+                    "smlatb  r10, r1, r4, r10",
+                    "smlabt  r9, r8, r7, r9",
+                    "smlad   r10, r8, r7, r10",
+                ),
+                "
+                ldrd    r1, r8, [sp]
+                smmlar  r9, r9, r1, r8
+                smmlar  r10, r10, r1, r8
+                ldr     r1, [sp, #8]
+                ldr     r8, [sp, #20]
+                asr     r9, r9, r1
+                asr     r10, r10, r1
+                ssat    r9, #8, r9
+                ssat    r10, #8, r10
+                strb    r10, [lr, r8]
+                strb    r9, [lr]
+            4:
+                ldrd    r1, r2, [sp, #32]
+                adds    r0, #16
+                adds    r1, #1
+                subs    r2, #1
+                strd    r1, r2, [sp, #32]
+                bne     1b
+                add     sp, #52
+                pop     {{r4-r11, pc}}
+                ",
+                dsp_off!(),
+            )
+        }
+    };
+}
+
+strip!(
+    /// Two rows of outputs of all channels, requantised, to [-128, 127]; the row below is written first. Slot 0 has the strip's rows 0 and 1, slot 1 its
+    /// rows 2 and 3. For each output the bias and 9 products, by SMLAD of (upper, middle) or (middle, lower) and a halfword product.
+    ///
+    /// r0: columns, r2-r4: weights (upper, middle), r5-r7: (middle, lower), r9-r12: sums of 2x2 outputs, lr: output. Stack: multiplier, constant, shift, bias,
+    /// then the frame.
+    ///
+    /// # Safety
+    /// `slots` has the columns under `outputs = pair_bytes / 8 + single` windows for each channel, in pairs of columns, one channel behind the other;
+    /// `constants` 10 words for each channel. Bytes at `output`, every `step` further, and `below` further, are writable for each output.
+    strip_even, "[r0], #16", "[r0, #-8]", "[r0]", "[r0, #8]"
+);
+strip!(
+    /// Like [`strip_even`], with the slots swapped.
+    ///
+    /// # Safety
+    /// As [`strip_even`].
+    strip_odd, "[r0, #8]", "[r0], #16", "[r0, #8]", "[r0]"
+);
+
+/// The kernel of a strip of stride 2. Registers with the upper slot of two columns, and with the lower one.
+macro_rules! halved {
+    ($(#[$doc:meta])* $name:ident, $upper0:literal, $upper1:literal, $lower0:literal, $lower1:literal) => {
+        $(#[$doc])*
+        #[unsafe(naked)]
+        unsafe extern "C" fn $name(slots: *const u32, frame: &Frame) {
+            naked_asm!(
+                dsp_on!(),
+                "
+                push    {{r4-r11, lr}}
+                sub     sp, #52
+                ldm     r1, {{r2-r9}}
+                add     r1, sp, #12
+                stm     r1, {{r2-r9}}
+            1:
+                ldr     r1, [sp, #24]
+                ldm     r1!, {{r2-r7, r9-r12}}
+                str     r1, [sp, #24]
+                stm     sp, {{r9-r11}}
+                str     r12, [sp, #16]
+                ldr     lr, [sp, #28]
+                ldr     r1, [sp, #36]
+                cmp     r1, #0
+                beq     3f
+                add     r1, r0
+                str     r1, [sp, #20]
+            2:
+                ldm     r0!, {{r1, r8-r10}}
+                ",
+                lines!(
+                    concat!("smlad  r11, ", $upper0, ", r2, r12"),
+                    concat!("smlabt r11, ", $lower0, ", r5, r11"),
+                    concat!("smlad  r11, ", $upper1, ", r3, r11"),
+                    concat!("smlabt r11, ", $lower1, ", r6, r11"),
+                    "ldm r0!, {{r1, r8-r10}}",
+                    concat!("smlad  r11, ", $upper0, ", r4, r11"),
+                    concat!("smlabt r11, ", $lower0, ", r7, r11"),
+                    concat!("smlad  r12, ", $upper0, ", r2, r12"),
+                    concat!("smlabt r12, ", $lower0, ", r5, r12"),
+                    concat!("smlad  r12, ", $upper1, ", r3, r12"),
+                    concat!("smlabt r12, ", $lower1, ", r6, r12"),
+                    "ldm r0, {{r1, r8-r10}}",
+                    concat!("smlad  r12, ", $upper0, ", r4, r12"),
+                    concat!("smlabt r12, ", $lower0, ", r7, r12"),
+                ),
+                "
+                ldm     sp, {{r1, r8-r10}}
+                smmlar  r11, r11, r1, r8
+                smmlar  r12, r12, r1, r8
+                asr     r11, r11, r9
+                asr     r12, r12, r9
+                ssat    r11, #8, r11
+                ssat    r12, #8, r12
+                strb    r12, [lr, r10]
+                strb    r11, [lr]
+                add     lr, lr, r10, lsl #1
+                ldrd    r12, r1, [sp, #16]
+                cmp     r0, r1
+                bne     2b
+            3:
+                ldr     r1, [sp, #40]
+                cmp     r1, #0
+                beq     4f
+                ldm     r0!, {{r1, r8-r10}}
+                ",
+                lines!(
+                    concat!("smlad  r11, ", $upper0, ", r2, r12"),
+                    concat!("smlabt r11, ", $lower0, ", r5, r11"),
+                    concat!("smlad  r11, ", $upper1, ", r3, r11"),
+                    concat!("smlabt r11, ", $lower1, ", r6, r11"),
+                    "ldm r0, {{r1, r8-r10}}",
+                    concat!("smlad  r11, ", $upper0, ", r4, r11"),
+                    concat!("smlabt r11, ", $lower0, ", r7, r11"),
+                ),
+                "
+                ldm     sp, {{r1, r8-r10}}
+                smmlar  r11, r11, r1, r8
+                asr     r11, r11, r9
+                ssat    r11, #8, r11
+                strb    r11, [lr]
+            4:
+                ldrd    r1, r2, [sp, #28]
+                adds    r0, #16
+                adds    r1, #1
+                subs    r2, #1
+                strd    r1, r2, [sp, #28]
+                bne     1b
+                add     sp, #52
+                pop     {{r4-r11, pc}}
+                ",
+                dsp_off!(),
+            )
+        }
+    };
+}
+
+halved!(
+    /// One row of outputs of all channels with stride 2, requantised, to [-128, 127]. Slot 0 has the rows 0 and 1 under the windows, slot 1 row 2 and one more.
+    /// For each output the bias and 9 products, by SMLAD of (upper, middle) and a halfword product.
+    ///
+    /// r0: columns, r2-r4: weights (upper, middle), r5-r7: (middle, lower), r11, r12: sums of two outputs, lr: output. Stack: multiplier, constant, shift, then
+    /// the frame with the bias in the place of `below`.
+    ///
+    /// # Safety
+    /// As [`strip_even`], without the outputs below; `pair_bytes` is 16 for each output of a pair.
+    halved_even, "r1", "r8", "r9", "r10"
+);
+halved!(
+    /// Like [`halved_even`], with the slots swapped.
+    ///
+    /// # Safety
+    /// As [`halved_even`].
+    halved_odd, "r9", "r10", "r1", "r8"
+);
