@@ -1,5 +1,5 @@
 //! `cargo bench -p tucano-benches --bench boards [-- --json FILE]`: what the MLPerf Tiny models take on every emulated core as dense
-//! int8 blobs, beside TensorFlow Lite Micro with CMSIS-NN. Where the zoo is absent, the repository's own models, without peers.
+//! int8 blobs, beside TensorFlow Lite Micro with CMSIS-NN, and the modelled cycles of a Cortex-M4. Where the zoo is absent, the repository's own models, without peers.
 //!
 //! As a test (`cargo test --benches`) it measures a small model on two boards, and holds the arenas of the MLPerf models below the peer's.
 //! Needs what boards/setup.sh installs.
@@ -12,6 +12,7 @@ use miette::{IntoDiagnostic, Result, WrapErr, ensure, miette};
 use serde_json::{Map, Value, json};
 use tucano::host::Runner;
 use tucano_benches::figures::{BENCHMARKS, FIGURES, Figure, PEER};
+use tucano_converter::boards::cycles::{self, Modelled};
 use tucano_converter::boards::firmware::OptLevel;
 use tucano_converter::boards::{self, Report};
 use tucano_converter::convert::{Converted, Options, convert};
@@ -21,6 +22,8 @@ use tucano_tests::{models, read, zoo};
 
 /// Instructions hardly depend on the data.
 const SAMPLES: usize = 2;
+/// The board whose core's cycles are modelled.
+const CYCLES: &str = "qemu-m4";
 /// Most samples that calibrate.
 const CALIBRATION: usize = 250;
 
@@ -33,6 +36,8 @@ struct Subject {
     arena_bytes: usize,
     inputs: Vec<u8>,
     peer: Option<[f64; FIGURES.len()]>,
+    /// Cycles of the first sample on [`CYCLES`], where they were wanted.
+    modelled: Option<Modelled>,
 }
 
 impl Subject {
@@ -54,7 +59,19 @@ impl Subject {
             converted,
             inputs,
             peer: None,
+            modelled: None,
         })
+    }
+
+    /// Models the cycles of the first sample.
+    fn model_cycles(&mut self) -> Result<()> {
+        eprintln!("{}: cycles of {CYCLES}", self.name);
+        let board = boards::find(CYCLES)?;
+        let blob = self.converted.blob_for(board.kernels)?;
+        let firmware = boards::build(&blob, board, OptLevel::Three)?;
+        let sample = &self.inputs[..self.inputs.len() / SAMPLES];
+        self.modelled = cycles::model(board, &firmware, &blob, sample)?;
+        Ok(())
     }
 
     /// The figures that `wanted` names, in the order of [`FIGURES`].
@@ -124,8 +141,9 @@ fn text(figure: Figure, value: f64) -> String {
 fn report(measured: &[(Subject, [Option<f64>; FIGURES.len()])]) -> Value {
     let mut header = vec!["model", ""];
     header.extend(FIGURES.map(|(title, _)| title));
+    header.extend(["M4F cycles", "a MAC"]);
     let mut table = plain_table(&header);
-    table.set_width(180);
+    table.set_width(200);
     let mut documents = Vec::new();
     for (subject, ours) in measured {
         let peer = subject.peer.map_or([None; FIGURES.len()], |peer| peer.map(Some));
@@ -140,7 +158,12 @@ fn report(measured: &[(Subject, [Option<f64>; FIGURES.len()])]) -> Value {
                 .map(|((_, figure), value)| value.map_or_else(String::new, |value| text(*figure, value)));
             [name.to_string(), who.to_string()].into_iter().chain(cells).collect::<Vec<_>>()
         };
-        table.add_row(row(&subject.name, "tucano", ours, &text));
+        let cycles = subject.modelled.map(|modelled| modelled.cycles as f64);
+        let per_mac = cycles.map(|cycles| cycles / subject.macs as f64);
+        let mut first = row(&subject.name, "tucano", ours, &text);
+        first.push(cycles.map_or_else(String::new, |cycles| format!("{:.3} M", cycles / 1e6)));
+        first.push(per_mac.map_or_else(String::new, |cycles| format!("{cycles:.2}")));
+        table.add_row(first);
         if subject.peer.is_some() {
             table.add_row(row("", "peer", &peer, &text));
             table.add_row(row("", "ratio", &ratios, &|_, value| format!("{value:.2}")));
@@ -151,6 +174,9 @@ fn report(measured: &[(Subject, [Option<f64>; FIGURES.len()])]) -> Value {
         documents.push(json!({
             "model": subject.name, "macs": subject.macs, "calibration_samples": subject.calibration,
             "blob_bytes": subject.converted.blob.len(), "tucano": named(ours), "peer": named(&peer), "ratio": named(&ratios),
+            "modelled": subject.modelled.map(|modelled| json!({
+                "board": CYCLES, "cycles": modelled.cycles, "cycles_per_mac": per_mac, "model": modelled.model,
+            })),
         }));
     }
     for column in table.column_iter_mut().skip(2) {
@@ -166,6 +192,12 @@ fn report(measured: &[(Subject, [Option<f64>; FIGURES.len()])]) -> Value {
             subject.calibration
         );
     }
+    if let Some(modelled) = measured.iter().find_map(|(subject, _)| subject.modelled) {
+        println!(
+            "\nM4F cycles: modelled, not measured, of the first sample at opt-level 3, and per multiply-add. Model: {}.",
+            modelled.model
+        );
+    }
     println!(
         "\nM0 to M55: executed instructions of one inference under emulation, not cycles, mean of {SAMPLES} samples, code at opt-level 3.\n\
          Code, arena and stack in bytes; code without the model and the harness. Ratio: tucano / peer, less is better.\nPeer: {PEER}."
@@ -175,7 +207,8 @@ fn report(measured: &[(Subject, [Option<f64>; FIGURES.len()])]) -> Value {
 
 /// The short version: one model, two boards, and the arenas.
 fn test() -> Result<()> {
-    let subject = own("phm_mlp_dense")?;
+    let mut subject = own("phm_mlp_dense")?;
+    subject.model_cycles()?;
     let short = |figure| {
         [Figure::Instructions("qemu-m0"), Figure::Instructions("qemu-m4"), Figure::Arena, Figure::Stack]
             .contains(&figure)
@@ -186,6 +219,8 @@ fn test() -> Result<()> {
         let least = if let Figure::Instructions(_) = figure { subject.macs as f64 } else { 1.0 };
         ensure!(value >= least, "{title}: {value} is no measurement");
     }
+    let cycles = subject.modelled.map_or(0, |modelled| modelled.cycles);
+    ensure!(cycles > subject.macs, "{cycles} modelled cycles are no result");
     let mut measured = vec![(subject, figures)];
     if zoo().is_some() {
         for subject in subjects()? {
@@ -225,8 +260,9 @@ fn main() -> Result<()> {
         return test();
     }
     let mut measured = Vec::new();
-    for subject in subjects()? {
+    for mut subject in subjects()? {
         let figures = subject.measure(|_| true)?;
+        subject.model_cycles()?;
         measured.push((subject, figures));
     }
     let document = report(&measured);

@@ -5,11 +5,15 @@ use tucano::blob::{BlobBuilder, DType, Packing, Space, TensorRecord};
 use tucano::host::Runner;
 use tucano::ops::{OpCode, add, conv2d, dense, permute, pool2d, softmax};
 use tucano::quant::quantize_multiplier;
+use tucano_converter::boards::cycles::{self, Modelled};
 use tucano_converter::boards::elf::Image;
 use tucano_converter::boards::firmware::{self, OptLevel, Program};
 use tucano_converter::boards::toolchain::Toolchain;
-use tucano_converter::boards::{self, BOARDS, Error};
+use tucano_converter::boards::{self, BOARDS, Board, Error};
+use tucano_converter::convert::{Options, convert};
+use tucano_converter::search::Silent;
 use tucano_tests::target::laid_out;
+use tucano_tests::{models, read};
 
 const SAMPLES: usize = 3;
 
@@ -248,6 +252,53 @@ fn every_board_gives_the_bytes_of_the_host() {
             "{} bytes of code",
             report.code_bytes
         );
+    }
+}
+
+/// Models the cycles of one inference; the trace must hold as many instructions as the board's counter says, within 1 %.
+fn modelled(blob: &[u8], board: &'static Board, input: &[u8], opt_level: OptLevel) -> Option<Modelled> {
+    let (report, _) = shown(boards::run(blob, board, input, 1, opt_level, &|_| ()));
+    assert_eq!(report.modelled_cycles, None, "a run follows no instructions");
+    let firmware = shown(boards::build(blob, board, opt_level));
+    let modelled = shown(cycles::model(board, &firmware, blob, input))?;
+    let (traced, counted) = (modelled.instructions as f64, report.instructions);
+    println!(
+        "{:10} {counted:>9.0} instructions counted, {traced:>9.0} traced, {:>9} cycles modelled, {:.2} an instruction",
+        board.name,
+        modelled.cycles,
+        modelled.cycles as f64 / traced
+    );
+    let slack = 2.0 * board.instructions_per_tick;
+    assert!((traced - counted).abs() < 0.01 * counted + slack, "{traced} traced, {counted} counted");
+    Some(modelled)
+}
+
+#[test]
+fn modelled_cycles_follow_the_counted_instructions() {
+    let data = models().join("phm_mlp_dense.npz");
+    let (graph, data) = read(&models().join("phm_mlp_dense.onnx"), &data, None).unwrap();
+    let options = Options { int8: true, ..Options::default() };
+    let converted = convert(&graph, Some(&data), &options, &Silent).unwrap();
+    let runner = Runner::new(&converted.blob).unwrap();
+    let input = runner.quantise(&data.sample(0)).unwrap().concat();
+    let of = |name| {
+        let board = shown(boards::find(name));
+        modelled(&converted.blob_for(board.kernels).unwrap(), board, &input, OptLevel::Three)
+    };
+    let m4 = of("qemu-m4").unwrap();
+    // A Cortex-M4 has no instruction that takes less than a cycle, and loads alone cannot double them all.
+    assert!(m4.cycles > m4.instructions && m4.cycles < 2 * m4.instructions, "{m4:?}");
+    assert!(m4.model.contains("DDI 0439"), "{m4:?}");
+    assert_eq!(of("qemu-m4"), Some(m4), "the model repeats itself");
+    assert_eq!(of("qemu-m7"), None, "there is no table");
+
+    // Every integer operator, on cores of each table.
+    let blob = network();
+    let runner = Runner::new(&blob).unwrap();
+    let input = Noise(0x9E37_79B9).bytes(runner.inputs()[0].elements());
+    for board in ["qemu-m0", "qemu-m3", "qemu-m4", "qemu-m55"].map(|name| shown(boards::find(name))) {
+        let blob = laid_out(&blob, board.kernels.isa());
+        assert!(modelled(&blob, board, &input, OptLevel::S).is_some());
     }
 }
 

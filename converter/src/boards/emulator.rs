@@ -45,7 +45,7 @@ pub struct Emulation {
 }
 
 /// Kills the emulator when a run is given up.
-struct Running(Child);
+pub(super) struct Running(pub(super) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -63,10 +63,9 @@ pub fn run(
     samples: usize,
     progress: &dyn Fn(usize),
 ) -> Result<Emulation, Error> {
-    let counts = [blob.len(), samples].map(|count| (count as u32).to_le_bytes());
-    let inputs = [counts.as_flattened(), inputs].concat();
+    let inputs = inputs_file(blob, inputs, samples);
     let files = [("blob", blob), ("inputs", inputs.as_slice())];
-    let loader = format!("loader,file=blob,addr={:#x},force-raw=on", firmware.blob_address);
+    let loader = loader(firmware);
     let mut report = Report::new(board);
     let outputs = execute(board, &firmware.harness, &files, &["-device", &loader], |line| {
         if let Some(sample) = report.read(line) {
@@ -75,6 +74,17 @@ pub fn run(
         report.others.join("\n")
     })?;
     report.finish(outputs, samples)
+}
+
+/// What the harness reads as `inputs`: bytes of the blob, number of samples, the samples.
+pub(super) fn inputs_file(blob: &[u8], inputs: &[u8], samples: usize) -> Vec<u8> {
+    let counts = [blob.len(), samples].map(|count| (count as u32).to_le_bytes());
+    [counts.as_flattened(), inputs].concat()
+}
+
+/// The emulator's device that puts the file `blob` where the harness expects it.
+pub(super) fn loader(firmware: &Firmware) -> String {
+    format!("loader,file=blob,addr={:#x},force-raw=on", firmware.blob_address)
 }
 
 /// Starts a program on a board in a folder with these files. `hear` is told each line of the console, and gives what went wrong so far. Gives
@@ -87,38 +97,8 @@ pub fn execute(
     mut hear: impl FnMut(&str) -> String,
 ) -> Result<Vec<u8>, Error> {
     let folder = tempfile::tempdir().map_err(|source| Error::Io { path: std::env::temp_dir(), source })?;
-    for (name, bytes) in files {
-        let path = folder.path().join(name);
-        std::fs::write(&path, bytes).map_err(|source| Error::Io { path, source })?;
-    }
-    let elf = elf.canonicalize().map_err(|source| Error::Io { path: elf.into(), source })?;
-    let mut child = Command::new(EMULATOR)
-        .args([
-            "-M",
-            board.machine,
-            "-nographic",
-            "-monitor",
-            "none",
-            "-serial",
-            "none",
-            "-icount",
-            "shift=0",
-        ])
-        .args(["-semihosting-config", "enable=on,target=native"])
-        .args(more)
-        .arg("-kernel")
-        .arg(&elf)
-        .current_dir(folder.path())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|source| match source.kind() {
-            std::io::ErrorKind::NotFound => Error::EmulatorMissing,
-            _ => Error::Io { path: EMULATOR.into(), source },
-        })?;
-    let console = child.stderr.take();
-    let mut running = Running(child);
+    let mut running = start(board, elf, folder.path(), files, more, Stdio::null())?;
+    let console = running.0.stderr.take();
     let (sender, lines) = mpsc::channel();
     std::thread::spawn(move || {
         for line in console.into_iter().flat_map(|pipe| BufReader::new(pipe).lines().map_while(Result::ok)) {
@@ -145,6 +125,48 @@ pub fn execute(
         return Err(Error::Run { board: board.name, said });
     }
     Ok(std::fs::read(folder.path().join("outputs")).unwrap_or_default())
+}
+
+/// Starts the emulator in a folder, which gets the files. The console is on its standard error.
+pub(super) fn start(
+    board: &Board,
+    elf: &Path,
+    folder: &Path,
+    files: &[(&str, &[u8])],
+    more: &[&str],
+    stdout: Stdio,
+) -> Result<Running, Error> {
+    for (name, bytes) in files {
+        let path = folder.join(name);
+        std::fs::write(&path, bytes).map_err(|source| Error::Io { path, source })?;
+    }
+    let elf = elf.canonicalize().map_err(|source| Error::Io { path: elf.into(), source })?;
+    let child = Command::new(EMULATOR)
+        .args([
+            "-M",
+            board.machine,
+            "-nographic",
+            "-monitor",
+            "none",
+            "-serial",
+            "none",
+            "-icount",
+            "shift=0",
+        ])
+        .args(["-semihosting-config", "enable=on,target=native"])
+        .args(more)
+        .arg("-kernel")
+        .arg(&elf)
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stdout(stdout)
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|source| match source.kind() {
+            std::io::ErrorKind::NotFound => Error::EmulatorMissing,
+            _ => Error::Io { path: EMULATOR.into(), source },
+        })?;
+    Ok(Running(child))
 }
 
 /// The lines so far, in ticks.

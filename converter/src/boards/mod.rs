@@ -5,6 +5,7 @@
 //!
 //! [`BOARDS`] is the only table of boards: memory map, target and clock ratio go from here to the linker and to the firmware.
 
+pub mod cycles;
 pub mod differential;
 pub mod elf;
 pub mod emulator;
@@ -199,8 +200,10 @@ pub struct Report {
     pub instructions: f64,
     /// Least and most over the samples.
     pub instructions_range: [f64; 2],
-    /// Not known yet.
+    /// Cycles of one inference by the core's table, which [`cycles::model`] counts; for the caller to fill in.
     pub modelled_cycles: Option<f64>,
+    /// How [`Self::modelled_cycles`] came about.
+    pub cycle_model: Option<&'static str>,
     /// Flash of code: [`Firmware::code_bytes`].
     pub code_bytes: u64,
     /// Bytes of all constants.
@@ -322,6 +325,7 @@ pub fn run(
             instructions.iter().copied().fold(0.0, f64::max),
         ],
         modelled_cycles: None,
+        cycle_model: None,
         code_bytes: firmware.code_bytes,
         weight_bytes: model.blob().constant_bytes(),
         blob_bytes: blob.len(),
@@ -445,6 +449,16 @@ pub enum Error {
         bytes: usize,
         /// Samples asked for.
         samples: usize,
+    },
+    /// The executed instructions could not be followed.
+    #[error("{board}: {source}; the firmware said\n{said}")]
+    Trace {
+        /// The board.
+        board: &'static str,
+        /// What happened.
+        source: cycles::trace::TraceError,
+        /// Lines of the console.
+        said: String,
     },
     /// The firmware failed.
     #[error("{board}: the firmware did not finish; it said\n{said}")]

@@ -6,7 +6,7 @@
 use super::blob::refused;
 use super::data::Selection;
 use crate::boards::firmware::OptLevel;
-use crate::boards::{self, BOARDS, Board, Report};
+use crate::boards::{self, BOARDS, Board, Report, cycles};
 use crate::evaluate::metrics;
 use crate::report;
 use clap::builder::PossibleValuesParser;
@@ -56,6 +56,10 @@ pub struct RunArgs {
     /// How many samples.
     #[arg(long, value_name = "N", default_value_t = 1)]
     samples: usize,
+    /// Model the cycles of one inference by the core's published instruction timings. Follows each executed instruction: some seconds
+    /// for every ten million.
+    #[arg(long)]
+    cycles: bool,
     /// Write the report as JSON.
     #[arg(long, value_name = "R.json")]
     json: Option<PathBuf>,
@@ -137,8 +141,18 @@ fn run_samples(args: &RunArgs) -> Result<()> {
     let bar = spinner(format!("building for {}", board.name));
     let progress = |done| bar.set_message(format!("{}: sample {done} of {}", board.name, args.samples));
     let ran = boards::run(&blob, board, &inputs, args.samples, args.build.opt_level, &progress);
+    let modelled = match &ran {
+        Ok(_) if args.cycles => {
+            bar.set_message(format!("{}: modelling cycles", board.name));
+            let firmware = boards::build(&blob, board, args.build.opt_level)?;
+            cycles::model(board, &firmware, &blob, &inputs[..inputs.len() / data.samples])?
+        }
+        _ => None,
+    };
     bar.finish_and_clear();
     let (mut report, outputs) = ran?;
+    report.modelled_cycles = modelled.map(|modelled| modelled.cycles as f64);
+    report.cycle_model = modelled.map(|modelled| modelled.model);
     if let (Some(labels), [terminal]) = (data.labels, runner.outputs()) {
         let stored = terminal.elements() * terminal.tensor.dtype.bytes();
         let mut values = Vec::new();
@@ -148,6 +162,9 @@ fn run_samples(args: &RunArgs) -> Result<()> {
         report.accuracy = Some(metrics::accuracy(&values, &labels, terminal.elements()));
     }
     print(&report);
+    if args.cycles && report.modelled_cycles.is_none() {
+        println!("\nno modelled cycles: {} has no published instruction timings", board.core);
+    }
     if let Some(path) = &args.json {
         report::write_json(path, &report)?;
     }
@@ -165,6 +182,9 @@ fn print(report: &Report) {
         "instructions  {:.0} an inference ({least:.0} to {most:.0} over {} samples)",
         report.instructions, report.samples
     );
+    if let (Some(cycles), Some(model)) = (report.modelled_cycles, report.cycle_model) {
+        println!("cycles        {cycles:.0} modelled, first sample ({model})");
+    }
     println!(
         "flash         {} code + {} blob ({} of it weights)",
         report.code_bytes, report.blob_bytes, report.weight_bytes

@@ -19,14 +19,14 @@ extern "C" fn main() -> ! {
     // SAFETY: the only call.
     let free = unsafe { memory::free() };
     counter::start();
-    say!("calibration {}", counter::calibrate());
-    let before = counter::ticks();
-    for _ in 0..READINGS {
-        core::hint::black_box(counter::ticks());
-    }
-    say!("overhead {}", counter::ticks() - before);
     match run(free) {
         Ok(()) => {
+            say!("calibration {}", counter::calibrate());
+            let before = counter::ticks();
+            for _ in 0..READINGS {
+                core::hint::black_box(counter::ticks());
+            }
+            say!("overhead {}", counter::ticks() - before);
             say!("done");
             semihosting::exit(0)
         }
@@ -82,7 +82,32 @@ fn run(free: &mut [u8]) -> Result<(), Failure> {
     let state = explain(rest.get_mut(..model.state_bytes()).ok_or(have), "arena and state in")?;
     let used = state.as_ptr_range().end as usize;
 
-    // The first sample step by step, then all of them uninterrupted.
+    // All samples first: a trace of the executed instructions ends at the second mark.
+    let outputs = explain(File::create(c"outputs").ok_or("cannot be created"), "outputs")?;
+    let mut deepest = 0;
+    state.fill(0);
+    for sample in 0..samples {
+        feed(&inputs, &session, arena)?;
+        let gauge = StackGauge::paint(used, WATCHED);
+        let before = counter::ticks();
+        // SAFETY: returns at once.
+        unsafe { mark_begin() };
+        let result = session.run(arena, state);
+        // SAFETY: as above.
+        unsafe { mark_end() };
+        let after = counter::ticks();
+        deepest = deepest.max(explain(gauge.deepest().ok_or("overflowed into the arena"), "stack")?);
+        explain(result, "run")?;
+        for k in 0..model.outputs() {
+            let bytes = explain(session.output(arena, k), "output")?;
+            explain(outputs.write(bytes).then_some(()).ok_or("cannot be written"), "outputs")?;
+        }
+        say!("sample {sample} {}", after - before);
+    }
+    say!("stack {deepest}");
+
+    // The first sample again, step by step.
+    let (inputs, _) = open_inputs()?;
     state.fill(0);
     feed(&inputs, &session, arena)?;
     let mut cursor = session.start();
@@ -100,27 +125,21 @@ fn run(free: &mut [u8]) -> Result<(), Failure> {
             say!("step {step} {ticks} {kernel}");
         }
     }
-
-    let (inputs, _) = open_inputs()?;
-    let outputs = explain(File::create(c"outputs").ok_or("cannot be created"), "outputs")?;
-    let mut deepest = 0;
-    state.fill(0);
-    for sample in 0..samples {
-        feed(&inputs, &session, arena)?;
-        let gauge = StackGauge::paint(used, WATCHED);
-        let before = counter::ticks();
-        let result = session.run(arena, state);
-        let after = counter::ticks();
-        deepest = deepest.max(explain(gauge.deepest().ok_or("overflowed into the arena"), "stack")?);
-        explain(result, "run")?;
-        for k in 0..model.outputs() {
-            let bytes = explain(session.output(arena, k), "output")?;
-            explain(outputs.write(bytes).then_some(()).ok_or("cannot be written"), "outputs")?;
-        }
-        say!("sample {sample} {}", after - before);
-    }
-    say!("stack {deepest}");
     Ok(())
+}
+
+/// Where a trace of the executed instructions begins to count. Assembly, so that it is neither inlined nor merged with the other mark.
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+unsafe extern "C" fn mark_begin() {
+    core::arch::naked_asm!("bx lr")
+}
+
+/// Where it ends.
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+unsafe extern "C" fn mark_end() {
+    core::arch::naked_asm!("bx lr")
 }
 
 /// Passes the faulting code's stack on, before anything else is pushed there.
