@@ -83,15 +83,13 @@ struct Channel {
 }
 
 impl Channel {
-    /// Of channel `channel`, whose weights have the sum `total`.
-    fn new(linear: &Integer<'_>, channel: usize, total: i32) -> Option<Self> {
-        let folded = total.wrapping_mul(linear.input_zero.into());
-        let bias = linear.bias.get(channel)?.wrapping_sub(folded).wrapping_mul(2);
-        let multiplier = *linear.multiplier.get(channel)?;
-        let shift = linear.shift.get(channel)?.wrapping_neg();
+    /// Of a channel whose weights have the sum `total`.
+    #[inline(always)]
+    fn new(linear: &Integer<'_>, bias: i32, multiplier: i32, shift: i32, total: i32) -> Self {
+        let bias = bias.wrapping_sub(total.wrapping_mul(linear.input_zero.into())).wrapping_mul(2);
+        let shift = shift.wrapping_neg();
         let (multiplier, shift) = if shift > MOST_SHIFT { (0, MOST_SHIFT) } else { (multiplier, shift) };
-        let half = 1i32.wrapping_shl(shift as u32) >> 1;
-        let constant = linear.output_zero.wrapping_shl(shift as u32).wrapping_add(half);
-        Some(Self { bias, multiplier, constant, shift })
+        let constant = linear.output_zero.wrapping_mul(2).wrapping_add(1).wrapping_shl(shift as u32) >> 1;
+        Self { bias, multiplier, constant, shift }
     }
 }

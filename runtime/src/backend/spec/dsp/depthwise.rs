@@ -48,7 +48,7 @@ pub fn strips(request: &Request) -> Option<Strips> {
     let stride = rows.stride;
     let square =
         [rows, columns].iter().all(|axis| (axis.kernel, axis.stride, axis.dilation) == (3, stride, 1));
-    if !square || stride > 2 || inputs % QUAD != 0 {
+    if !square || stride > 2 || columns.output < 2 || inputs % QUAD != 0 {
         return None;
     }
     let padded = columns.output.checked_sub(1)?.checked_mul(stride)?.checked_add(3)?;

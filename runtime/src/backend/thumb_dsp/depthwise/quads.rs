@@ -151,8 +151,14 @@ fn prepare(
     let (constants, shifts) = rest.split_at_mut_checked(4)?;
     let slots = biases.iter_mut().zip(multipliers).zip(constants).zip(shifts).zip(totals);
     for (lane, ((((bias, multiplier), constant), shift), total)) in slots.enumerate() {
-        let channel = Channel::new(linear, first.wrapping_add(lane), total);
-        let channel = channel.unwrap_or(Channel { bias: 0, multiplier: 0, constant: 0, shift: 0 });
+        let at = first.wrapping_add(lane);
+        let operands = (linear.bias.get(at), linear.multiplier.get(at), linear.shift.get(at));
+        let channel = match operands {
+            (Some(&bias), Some(&multiplier), Some(&shift)) => {
+                Channel::new(linear, bias, multiplier, shift, total)
+            }
+            _ => Channel { bias: 0, multiplier: 0, constant: 0, shift: 0 },
+        };
         *bias = channel.bias as u32;
         *multiplier = channel.multiplier as u32;
         *constant = channel.constant as u32;
