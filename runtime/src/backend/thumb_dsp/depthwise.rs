@@ -9,6 +9,7 @@ mod strips;
 
 use crate::backend::spec::dsp::depthwise as plans;
 use crate::backend::spec::select::{Linear, Request};
+use crate::backend::thumb_dsp::isa;
 use crate::blob::DType;
 use crate::ops::linear::Integer;
 use crate::ops::window::Window;
@@ -40,7 +41,11 @@ pub fn depthwise_conv2d_i8(
         _ => quads::run(&plans::quads(&request)?, window, linear, input, output, scratch)?,
     }
     if (linear.low, linear.high) != (i8::MIN.into(), i8::MAX.into()) {
-        for y in output.iter_mut() {
+        let splat = |bound: i32| u32::from(bound as u8).wrapping_mul(0x0101_0101);
+        let (words, rest) = output.as_chunks_mut::<4>();
+        // SAFETY: the words are in the slice.
+        unsafe { clamp(words.as_mut_ptr(), words.len(), splat(linear.low), splat(linear.high)) };
+        for y in rest {
             *y = (*y).max(linear.low as i8).min(linear.high as i8);
         }
     }
@@ -69,6 +74,35 @@ fn check(window: &Window, linear: &Integer<'_>, input: Option<usize>, output: us
     // A shift past MOST_SHIFT makes 0 of every sum below 2^22; sums are below 2^20 without the bias.
     let near = if least < -MOST_SHIFT { 21 } else { 28 };
     (whole && most < 0 && far >> near == 0).then_some(())
+}
+
+/// Brings `count` words of 4 values each to at least the values in `low` and at most those in `high`.
+///
+/// r0: words, r1: words left, r2: least, r3: greatest, r12: value.
+///
+/// # Safety
+/// `words` has `count` words, at any address.
+#[unsafe(naked)]
+unsafe extern "C" fn clamp(words: *mut [i8; 4], count: usize, low: u32, high: u32) {
+    core::arch::naked_asm!(
+        isa::dsp_on!(),
+        "
+        push    {{r4, lr}}
+        cbz     r1, 2f
+    1:
+        ldr     r12, [r0]
+        ssub8   r4, r12, r2
+        sel     r12, r12, r2
+        ssub8   r4, r3, r12
+        sel     r12, r12, r3
+        str     r12, [r0], #4
+        subs    r1, #1
+        bne     1b
+    2:
+        pop     {{r4, pc}}
+        ",
+        isa::dsp_off!(),
+    )
 }
 
 /// Constants of a channel.

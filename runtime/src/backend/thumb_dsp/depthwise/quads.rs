@@ -35,6 +35,8 @@ pub fn run(
         for (quad, list) in lists.chunks_exact_mut(plan.list_words).enumerate() {
             prepare(plan, window, linear, first.wrapping_add(quad.wrapping_mul(4)), list)?;
         }
+        // Columns of padding stay as they are.
+        kept.fill(zero);
         for image in 0..batch {
             let read = image.wrapping_mul(window.image());
             let mut written =
@@ -43,9 +45,9 @@ pub fn run(
                 // Rows that the window before had stay, further down.
                 let stay = if row == 0 { 0 } else { plan.rows.saturating_sub(rows.stride) };
                 let stay_bytes = stay.wrapping_mul(row_bytes);
-                if stay > 0 {
-                    kept.copy_within(kept.len().wrapping_sub(stay_bytes).., 0);
-                }
+                let moved = kept.get(kept.len().wrapping_sub(stay_bytes)..)?.as_ptr();
+                // SAFETY: the last `stay` rows go to the start of the same buffer, whose rows are whole words, aligned with the scratch.
+                unsafe { move_words(kept.as_mut_ptr(), moved, stay_bytes >> 2) };
                 let mut y = row.wrapping_mul(rows.stride).wrapping_add(stay);
                 for line in kept.get_mut(stay_bytes..)?.chunks_exact_mut(row_bytes) {
                     let source = input.unwrap_or(&*output);
@@ -56,13 +58,21 @@ pub fn run(
                         continue;
                     }
                     let from = read.wrapping_add(window.at(at, 0));
-                    let pixels = source.get(from..)?.chunks_exact(channels).take(columns.input);
-                    let mut pixels = pixels.map(|pixel| pixel.get(first..first.wrapping_add(taken)));
-                    for (x, slot) in line.chunks_exact_mut(block).enumerate() {
-                        match if x < columns.pad { None } else { pixels.next().flatten() } {
-                            Some(pixel) => slot.iter_mut().zip(pixel).for_each(|(slot, x)| *slot = *x),
-                            None => slot.fill(zero),
-                        }
+                    let pixels = source.get(from..)?.get(..columns.input.wrapping_mul(channels))?;
+                    let pixels = pixels.get(first..)?;
+                    let line = line.get_mut(columns.pad.wrapping_mul(block)..).unwrap_or(&mut []);
+                    let count = line.len().checked_div(block)?.min(columns.input);
+                    if taken & 3 == 0 && count > 0 {
+                        let quads = taken >> 2;
+                        // SAFETY: `pixels` has `taken` bytes at each of `columns.input` multiples of `channels`, the line `block` bytes for each of `count`
+                        // pixels; neither is less than `4 * quads`.
+                        unsafe {
+                            copy_pixels(line.as_mut_ptr(), pixels.as_ptr(), count, quads, channels, block)
+                        };
+                        continue;
+                    }
+                    for (slot, pixel) in line.chunks_exact_mut(block).zip(pixels.chunks(channels)) {
+                        slot.iter_mut().zip(pixel.iter().take(taken)).for_each(|(slot, x)| *slot = *x);
                     }
                 }
                 let width = columns.output.wrapping_mul(channels);
@@ -165,6 +175,77 @@ fn prepare(
         *shift = channel.shift as u32;
     }
     Some(())
+}
+
+/// Copies `words` words downwards in a buffer, or apart.
+///
+/// r0: to, r1: from, r2: words left.
+///
+/// # Safety
+/// Both are aligned and have `words` words; `to` is not above `from` where they overlap.
+#[unsafe(naked)]
+unsafe extern "C" fn move_words(to: *mut i8, from: *const i8, words: usize) {
+    naked_asm!(
+        "
+        push    {{r4, r5}}
+        subs    r2, #4
+        blo     2f
+    1:
+        ldm     r1!, {{r3-r5, r12}}
+        stm     r0!, {{r3-r5, r12}}
+        subs    r2, #4
+        bhs     1b
+    2:
+        adds    r2, #4
+        beq     4f
+    3:
+        ldr     r3, [r1], #4
+        str     r3, [r0], #4
+        subs    r2, #1
+        bne     3b
+    4:
+        pop     {{r4, r5}}
+        bx      lr
+        "
+    )
+}
+
+/// Copies `4 * quads` bytes of each of `pixels` pixels.
+///
+/// r0: to, r1: from, r2: pixels left, r3: quads, r4, r5: steps, r6: quads left, r7: word, r8, r12: places in a pixel.
+///
+/// # Safety
+/// That many bytes are readable at each of `pixels` multiples of `from_step`, at any address, and writable at those of `to_step`; neither number
+/// is 0.
+#[unsafe(naked)]
+unsafe extern "C" fn copy_pixels(
+    to: *mut i8,
+    from: *const i8,
+    pixels: usize,
+    quads: usize,
+    from_step: usize,
+    to_step: usize,
+) {
+    naked_asm!(
+        "
+        push    {{r4-r8, lr}}
+        ldrd    r4, r5, [sp, #24]
+    1:
+        mov     r6, r3
+        mov     r8, r0
+        mov     r12, r1
+    2:
+        ldr     r7, [r12], #4
+        str     r7, [r8], #4
+        subs    r6, #1
+        bne     2b
+        add     r1, r4
+        add     r0, r5
+        subs    r2, #1
+        bne     1b
+        pop     {{r4-r8, pc}}
+        "
+    )
 }
 
 /// Operands of [`quad_row`].
