@@ -38,7 +38,7 @@ pub fn depthwise_conv2d_i8(
         Some(plan) if linear.low >= linear.output_zero => {
             strips::run(&plan, window, linear, input, output, scratch)?;
         }
-        _ => quads::run(&plans::quads(&request)?, window, linear, input, output, scratch)?,
+        _ => quads::run(&plans::quads(&request)?, linear, input, output, scratch)?,
     }
     if (linear.low, linear.high) != (i8::MIN.into(), i8::MAX.into()) {
         let splat = |bound: i32| u32::from(bound as u8).wrapping_mul(0x0101_0101);

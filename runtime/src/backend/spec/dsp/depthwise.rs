@@ -65,6 +65,8 @@ pub fn strips(request: &Request) -> Option<Strips> {
 /// under a window, padded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quads {
+    /// The windows to calculate: those of the request, or along the one row that a single column is as well.
+    pub window: Window,
     /// Pairs of taps.
     pub pairs: usize,
     /// Quads of a block.
@@ -87,7 +89,15 @@ fn window(request: &Request) -> Option<&Window> {
 
 /// The plan for a request.
 pub fn quads(request: &Request) -> Option<Quads> {
-    let Window { rows, columns, inputs, .. } = window(request)?;
+    let window = *window(request)?;
+    let Window { rows, columns, .. } = window;
+    let one = [columns.input, columns.output, columns.kernel, columns.pad.wrapping_add(1)] == [1; 4];
+    let lying = Window { rows: columns, columns: rows, ..window };
+    one.then_some(lying).and_then(quads_of).or_else(|| quads_of(window))
+}
+
+fn quads_of(window: Window) -> Option<Quads> {
+    let Window { rows, columns, inputs, .. } = window;
     let taps = rows.kernel.checked_mul(columns.kernel).filter(|taps| *taps <= MOST_TAPS)?;
     let pairs = taps.div_ceil(2);
     // Bias, pairs with offsets, multiplier, constant, shift.
@@ -100,6 +110,7 @@ pub fn quads(request: &Request) -> Option<Quads> {
     let quads = [4, 2].into_iter().find(|quads| quads * quad_bytes <= ROOM).unwrap_or(1).min(most);
     let scratch_bytes = quads.checked_mul(quad_bytes)?;
     (scratch_bytes <= LIMIT).then_some(Quads {
+        window,
         pairs,
         quads,
         list_words,

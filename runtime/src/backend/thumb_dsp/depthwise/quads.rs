@@ -15,13 +15,13 @@ const CHAIN: usize = 4;
 #[inline(never)]
 pub fn run(
     plan: &Quads,
-    window: &Window,
     linear: &Integer<'_>,
     input: Option<&[i8]>,
     output: &mut [i8],
     scratch: &mut [u8],
 ) -> Option<()> {
-    let Window { batch, rows, columns, inputs: channels, .. } = *window;
+    let Window { batch, rows, columns, inputs: channels, .. } = plan.window;
+    let window = &plan.window;
     let (lists, kept) =
         scratch.split_at_mut_checked(plan.quads.checked_mul(plan.list_words)?.checked_mul(4)?)?;
     let lists: &mut [u32] = bytemuck::try_cast_slice_mut(lists).ok()?;
@@ -147,12 +147,9 @@ fn prepare(
         let (b, weights_b) = if count > 1 { taps.next().unwrap_or((a, &[])) } else { (a, &[] as &[i8]) };
         count = count.wrapping_sub(2);
         (*offset_a, *offset_b) = (a as u32, b as u32);
-        for (lane, (weight, total)) in weights.iter_mut().zip(&mut totals).enumerate() {
-            let lane_weight = |weights: &[i8]| match weights.get(lane) {
-                Some(weight) if lane < left => i32::from(*weight),
-                _ => 0,
-            };
-            let (a, b) = (lane_weight(weights_a), lane_weight(weights_b));
+        let pairs = lanes(weights_a, left).into_iter().zip(lanes(weights_b, left));
+        for ((weight, total), (a, b)) in weights.iter_mut().zip(&mut totals).zip(pairs) {
+            let (a, b) = (i32::from(a), i32::from(b));
             *total = total.wrapping_add(a).wrapping_add(b);
             *weight = ((a << 1) as u32 & 0xFFFF) | ((b << 17) as u32);
         }
@@ -175,6 +172,19 @@ fn prepare(
         *shift = channel.shift as u32;
     }
     Some(())
+}
+
+/// The first weights of 4 channels, zeros from channel `left` on and where there are none.
+#[inline(always)]
+fn lanes(weights: &[i8], left: usize) -> [i8; 4] {
+    match weights.first_chunk() {
+        Some(&lanes) if left >= 4 => lanes,
+        _ => {
+            let mut lanes = [0; 4];
+            lanes.iter_mut().zip(weights).take(left).for_each(|(lane, &weight)| *lane = weight);
+            lanes
+        }
+    }
 }
 
 /// Copies `words` words downwards in a buffer, or apart.
