@@ -82,22 +82,23 @@ pub fn run(
                 widen_pair(row.wrapping_mul(stride).wrapping_add(2), usize::from(!odd));
                 let frame = Frame {
                     step: channels,
-                    // A last single row is written last.
-                    below: if row.wrapping_add(1) < rows.output { width } else { 0 },
+                    below: width,
                     constants: constants.as_ptr(),
                     output: written.wrapping_add(row.wrapping_mul(width)),
                     channels: taken,
                     pair_bytes: (columns.output >> 1).wrapping_mul(stride).wrapping_mul(16),
                     single: columns.output & 1,
                 };
-                let strip = match (stride, odd) {
-                    (1, false) => strip_even,
-                    (1, true) => strip_odd,
-                    (_, false) => halved_even,
-                    (_, true) => halved_odd,
+                let strip = match (stride, row.wrapping_add(1) < rows.output, odd) {
+                    (1, true, false) => strip_even,
+                    (1, true, true) => strip_odd,
+                    (1, false, false) => row1_even,
+                    (1, false, true) => row1_odd,
+                    (_, _, false) => row2_even,
+                    (_, _, true) => row2_odd,
                 };
                 // SAFETY: `slots` has the columns under `columns.output` windows for each channel, `constants` was filled by `prepare` for each; the output has `columns.output`
-                // pixels in row `row`, and in the next one unless `below` is 0, by the caller's check.
+                // pixels in row `row`, and in the next one where the kernel writes two, by the caller's check.
                 unsafe { strip(slots, &frame) };
                 odd = !odd;
                 row = row.wrapping_add(height);
@@ -247,7 +248,7 @@ struct Rows {
 struct Frame {
     /// Bytes from one output to the next.
     step: usize,
-    /// Bytes from an output to the one below, or 0.
+    /// Bytes from an output to the one below.
     below: usize,
     constants: *const u32,
     output: *mut i8,
@@ -501,7 +502,7 @@ macro_rules! strip {
 }
 
 strip!(
-    /// Two rows of outputs of all channels, requantised, to [-128, 127]; the row below is written first. Slot 0 has the strip's rows 0 and 1, slot 1 its
+    /// Two rows of outputs of all channels, requantised, to [-128, 127]. Slot 0 has the strip's rows 0 and 1, slot 1 its
     /// rows 2 and 3. For each output the bias and 9 products, by SMLAD of (upper, middle) or (middle, lower) and a halfword product.
     ///
     /// r0: columns, r2-r4: weights (upper, middle), r5-r7: (middle, lower), r9-r12: sums of 2x2 outputs, lr: output. Stack: multiplier, constant, shift, bias,
@@ -520,9 +521,48 @@ strip!(
     strip_odd, "[r0, #8]", "[r0], #16", "[r0, #8]", "[r0]"
 );
 
-/// The kernel of a strip of stride 2. Registers with the upper slot of two columns, and with the lower one.
-macro_rules! halved {
-    ($(#[$doc:meta])* $name:ident, $upper0:literal, $upper1:literal, $lower0:literal, $lower1:literal) => {
+/// Two outputs of one row with stride `$stride`, of columns from r0 on: sums r11 and r12, which has the bias.
+macro_rules! two_outputs {
+    (1, $upper0:literal, $upper1:literal, $lower0:literal, $lower1:literal) => {
+        lines!(
+            concat!("smlad  r11, ", $upper0, ", r2, r12"),
+            concat!("smlad  r12, ", $upper1, ", r2, r12"),
+            concat!("smlabt r11, ", $lower0, ", r5, r11"),
+            concat!("smlabt r12, ", $lower1, ", r5, r12"),
+            concat!("smlad  r11, ", $upper1, ", r3, r11"),
+            concat!("smlabt r11, ", $lower1, ", r6, r11"),
+            "ldm r0, {{r1, r8-r10}}",
+            concat!("smlad  r11, ", $upper0, ", r4, r11"),
+            concat!("smlabt r11, ", $lower0, ", r7, r11"),
+            concat!("smlad  r12, ", $upper0, ", r3, r12"),
+            concat!("smlabt r12, ", $lower0, ", r6, r12"),
+            concat!("smlad  r12, ", $upper1, ", r4, r12"),
+            concat!("smlabt r12, ", $lower1, ", r7, r12"),
+        )
+    };
+    (2, $upper0:literal, $upper1:literal, $lower0:literal, $lower1:literal) => {
+        lines!(
+            concat!("smlad  r11, ", $upper0, ", r2, r12"),
+            concat!("smlabt r11, ", $lower0, ", r5, r11"),
+            concat!("smlad  r11, ", $upper1, ", r3, r11"),
+            concat!("smlabt r11, ", $lower1, ", r6, r11"),
+            "ldm r0!, {{r1, r8-r10}}",
+            concat!("smlad  r11, ", $upper0, ", r4, r11"),
+            concat!("smlabt r11, ", $lower0, ", r7, r11"),
+            concat!("smlad  r12, ", $upper0, ", r2, r12"),
+            concat!("smlabt r12, ", $lower0, ", r5, r12"),
+            concat!("smlad  r12, ", $upper1, ", r3, r12"),
+            concat!("smlabt r12, ", $lower1, ", r6, r12"),
+            "ldm r0, {{r1, r8-r10}}",
+            concat!("smlad  r12, ", $upper0, ", r4, r12"),
+            concat!("smlabt r12, ", $lower0, ", r7, r12"),
+        )
+    };
+}
+
+/// The kernel of a strip of one row. Stride of columns; registers with the upper slot of two columns, and with the lower one.
+macro_rules! row {
+    ($(#[$doc:meta])* $name:ident, $stride:tt, $upper0:literal, $upper1:literal, $lower0:literal, $lower1:literal) => {
         $(#[$doc])*
         #[unsafe(naked)]
         unsafe extern "C" fn $name(slots: *const u32, frame: &Frame) {
@@ -547,22 +587,7 @@ macro_rules! halved {
             2:
                 ldm     r0!, {{r1, r8-r10}}
                 ",
-                lines!(
-                    concat!("smlad  r11, ", $upper0, ", r2, r12"),
-                    concat!("smlabt r11, ", $lower0, ", r5, r11"),
-                    concat!("smlad  r11, ", $upper1, ", r3, r11"),
-                    concat!("smlabt r11, ", $lower1, ", r6, r11"),
-                    "ldm r0!, {{r1, r8-r10}}",
-                    concat!("smlad  r11, ", $upper0, ", r4, r11"),
-                    concat!("smlabt r11, ", $lower0, ", r7, r11"),
-                    concat!("smlad  r12, ", $upper0, ", r2, r12"),
-                    concat!("smlabt r12, ", $lower0, ", r5, r12"),
-                    concat!("smlad  r12, ", $upper1, ", r3, r12"),
-                    concat!("smlabt r12, ", $lower1, ", r6, r12"),
-                    "ldm r0, {{r1, r8-r10}}",
-                    concat!("smlad  r12, ", $upper0, ", r4, r12"),
-                    concat!("smlabt r12, ", $lower0, ", r7, r12"),
-                ),
+                two_outputs!($stride, $upper0, $upper1, $lower0, $lower1),
                 "
                 ldm     sp, {{r1, r8-r10}}
                 smmlar  r11, r11, r1, r8
@@ -612,7 +637,7 @@ macro_rules! halved {
     };
 }
 
-halved!(
+row!(
     /// One row of outputs of all channels with stride 2, requantised, to [-128, 127]. Slot 0 has the rows 0 and 1 under the windows, slot 1 row 2 and one more.
     /// For each output the bias and 9 products, by SMLAD of (upper, middle) and a halfword product.
     ///
@@ -621,12 +646,26 @@ halved!(
     ///
     /// # Safety
     /// As [`strip_even`], without the outputs below; `pair_bytes` is 16 for each output of a pair.
-    halved_even, "r1", "r8", "r9", "r10"
+    row2_even, 2, "r1", "r8", "r9", "r10"
 );
-halved!(
-    /// Like [`halved_even`], with the slots swapped.
+row!(
+    /// Like [`row2_even`], with the slots swapped.
     ///
     /// # Safety
-    /// As [`halved_even`].
-    halved_odd, "r9", "r10", "r1", "r8"
+    /// As [`row2_even`].
+    row2_odd, 2, "r9", "r10", "r1", "r8"
+);
+row!(
+    /// Like [`row2_even`] with stride 1: a last single row.
+    ///
+    /// # Safety
+    /// As [`strip_even`], without the outputs below.
+    row1_even, 1, "r1", "r8", "r9", "r10"
+);
+row!(
+    /// Like [`row1_even`], with the slots swapped.
+    ///
+    /// # Safety
+    /// As [`strip_even`], without the outputs below.
+    row1_odd, 1, "r9", "r10", "r1", "r8"
 );
