@@ -32,7 +32,7 @@ pub fn run(
     let mut first = 0usize;
     while first < channels {
         let taken = channels.wrapping_sub(first).min(block);
-        for (quad, list) in lists.chunks_exact_mut(plan.list_words).enumerate() {
+        for (quad, list) in pieces_mut(lists, plan.list_words).enumerate() {
             prepare(plan, window, linear, first.wrapping_add(quad.wrapping_mul(4)), list)?;
         }
         // Columns of padding stay as they are.
@@ -49,7 +49,7 @@ pub fn run(
                 // SAFETY: the last `stay` rows go to the start of the same buffer, whose rows are whole words, aligned with the scratch.
                 unsafe { move_words(kept.as_mut_ptr(), moved, stay_bytes >> 2) };
                 let mut y = row.wrapping_mul(rows.stride).wrapping_add(stay);
-                for line in kept.get_mut(stay_bytes..)?.chunks_exact_mut(row_bytes) {
+                for line in pieces_mut(kept.get_mut(stay_bytes..)?, row_bytes) {
                     let source = input.unwrap_or(&*output);
                     let at = y.wrapping_sub(rows.pad);
                     y = y.wrapping_add(1);
@@ -71,15 +71,17 @@ pub fn run(
                         };
                         continue;
                     }
-                    for (slot, pixel) in line.chunks_exact_mut(block).zip(pixels.chunks(channels)) {
-                        slot.iter_mut().zip(pixel.iter().take(taken)).for_each(|(slot, x)| *slot = *x);
+                    let mut left = pixels;
+                    for slot in pieces_mut(line, block).take(columns.input) {
+                        slot.iter_mut().zip(left).take(taken).for_each(|(slot, x)| *slot = *x);
+                        left = left.get(channels..).unwrap_or(&[]);
                     }
                 }
                 let width = columns.output.wrapping_mul(channels);
                 let place = output.get_mut(written..written.wrapping_add(width))?;
                 written = written.wrapping_add(width);
                 let (mut left, mut at) = (taken, 0usize);
-                for list in lists.chunks_exact(plan.list_words) {
+                for list in pieces_mut(lists, plan.list_words) {
                     let pairs_end = plan.pairs.wrapping_mul(6).wrapping_add(4);
                     let frame = Frame {
                         list: list.as_ptr(),
@@ -172,6 +174,20 @@ fn prepare(
         *shift = channel.shift as u32;
     }
     Some(())
+}
+
+/// The whole pieces of `size` elements; no division, no panic.
+#[inline(always)]
+fn pieces_mut<T>(slice: &mut [T], size: usize) -> impl Iterator<Item = &mut [T]> {
+    let mut left = slice;
+    core::iter::from_fn(move || {
+        if size == 0 {
+            return None;
+        }
+        let (piece, rest) = core::mem::take(&mut left).split_at_mut_checked(size)?;
+        left = rest;
+        Some(piece)
+    })
 }
 
 /// The first weights of 4 channels, zeros from channel `left` on and where there are none.
