@@ -9,6 +9,7 @@ mod strips;
 
 use crate::backend::spec::dsp::depthwise as plans;
 use crate::backend::spec::select::{Linear, Request};
+use crate::backend::thumb_dsp::isa;
 use crate::blob::DType;
 use crate::ops::linear::Integer;
 use crate::ops::window::Window;
@@ -37,10 +38,14 @@ pub fn depthwise_conv2d_i8(
         Some(plan) if linear.low >= linear.output_zero => {
             strips::run(&plan, window, linear, input, output, scratch)?;
         }
-        _ => quads::run(&plans::quads(&request)?, window, linear, input, output, scratch)?,
+        _ => quads::run(&plans::quads(&request)?, linear, input, output, scratch)?,
     }
     if (linear.low, linear.high) != (i8::MIN.into(), i8::MAX.into()) {
-        for y in output.iter_mut() {
+        let splat = |bound: i32| u32::from(bound as u8).wrapping_mul(0x0101_0101);
+        let (words, rest) = output.as_chunks_mut::<4>();
+        // SAFETY: the words are in the slice.
+        unsafe { clamp(words.as_mut_ptr(), words.len(), splat(linear.low), splat(linear.high)) };
+        for y in rest {
             *y = (*y).max(linear.low as i8).min(linear.high as i8);
         }
     }
@@ -71,6 +76,35 @@ fn check(window: &Window, linear: &Integer<'_>, input: Option<usize>, output: us
     (whole && most < 0 && far >> near == 0).then_some(())
 }
 
+/// Brings `count` words of 4 values each to at least the values in `low` and at most those in `high`.
+///
+/// r0: words, r1: words left, r2: least, r3: greatest, r12: value.
+///
+/// # Safety
+/// `words` has `count` words, at any address.
+#[unsafe(naked)]
+unsafe extern "C" fn clamp(words: *mut [i8; 4], count: usize, low: u32, high: u32) {
+    core::arch::naked_asm!(
+        isa::dsp_on!(),
+        "
+        push    {{r4, lr}}
+        cbz     r1, 2f
+    1:
+        ldr     r12, [r0]
+        ssub8   r4, r12, r2
+        sel     r12, r12, r2
+        ssub8   r4, r3, r12
+        sel     r12, r12, r3
+        str     r12, [r0], #4
+        subs    r1, #1
+        bne     1b
+    2:
+        pop     {{r4, pc}}
+        ",
+        isa::dsp_off!(),
+    )
+}
+
 /// Constants of a channel.
 struct Channel {
     /// Doubled, with the input's zero point taken away.
@@ -83,15 +117,13 @@ struct Channel {
 }
 
 impl Channel {
-    /// Of channel `channel`, whose weights have the sum `total`.
-    fn new(linear: &Integer<'_>, channel: usize, total: i32) -> Option<Self> {
-        let folded = total.wrapping_mul(linear.input_zero.into());
-        let bias = linear.bias.get(channel)?.wrapping_sub(folded).wrapping_mul(2);
-        let multiplier = *linear.multiplier.get(channel)?;
-        let shift = linear.shift.get(channel)?.wrapping_neg();
+    /// Of a channel whose weights have the sum `total`.
+    #[inline(always)]
+    fn new(linear: &Integer<'_>, bias: i32, multiplier: i32, shift: i32, total: i32) -> Self {
+        let bias = bias.wrapping_sub(total.wrapping_mul(linear.input_zero.into())).wrapping_mul(2);
+        let shift = shift.wrapping_neg();
         let (multiplier, shift) = if shift > MOST_SHIFT { (0, MOST_SHIFT) } else { (multiplier, shift) };
-        let half = 1i32.wrapping_shl(shift as u32) >> 1;
-        let constant = linear.output_zero.wrapping_shl(shift as u32).wrapping_add(half);
-        Some(Self { bias, multiplier, constant, shift })
+        let constant = linear.output_zero.wrapping_mul(2).wrapping_add(1).wrapping_shl(shift as u32) >> 1;
+        Self { bias, multiplier, constant, shift }
     }
 }

@@ -6,7 +6,7 @@ use crate::ops::window::Window;
 
 /// Channels that are calculated at once.
 const QUAD: usize = 4;
-/// Scratch that smaller blocks of channels are taken for.
+/// Scratch that a block of more than one quad may have.
 const ROOM: usize = 2048;
 /// Scratch that no kernel passes.
 const LIMIT: usize = 4096;
@@ -39,6 +39,13 @@ pub struct Strips {
     pub scratch_bytes: usize,
 }
 
+/// Quads of a block, of `quads` in all with `quad_bytes` each: at least one, blocks of about the same size.
+fn block(quads: usize, quad_bytes: usize) -> usize {
+    let most = ROOM.checked_div(quad_bytes).unwrap_or(1).max(1);
+    let blocks = quads.div_ceil(most).max(1);
+    quads.div_ceil(blocks).max(1)
+}
+
 /// Words of a channel's constants in [`Strips`].
 pub const STRIP_WORDS: usize = 10;
 
@@ -48,14 +55,13 @@ pub fn strips(request: &Request) -> Option<Strips> {
     let stride = rows.stride;
     let square =
         [rows, columns].iter().all(|axis| (axis.kernel, axis.stride, axis.dilation) == (3, stride, 1));
-    if !square || stride > 2 || inputs % QUAD != 0 {
+    if !square || stride > 2 || columns.output < 2 || inputs % QUAD != 0 {
         return None;
     }
     let padded = columns.output.checked_sub(1)?.checked_mul(stride)?.checked_add(3)?;
     let plane = padded.div_ceil(2).checked_mul(16)?;
     let quad_bytes = plane.checked_add(4 * STRIP_WORDS + 1)?.checked_mul(QUAD)?;
-    let quads = [4, 3, 2].into_iter().find(|quads| quads * quad_bytes <= ROOM).unwrap_or(1);
-    let quads = quads.min(inputs / QUAD);
+    let quads = block(inputs / QUAD, quad_bytes);
     let scratch_bytes = quads.checked_mul(quad_bytes)?;
     let channels = QUAD * quads;
     (scratch_bytes <= LIMIT).then_some(Strips { channels, columns: padded, plane, scratch_bytes })
@@ -65,6 +71,8 @@ pub fn strips(request: &Request) -> Option<Strips> {
 /// under a window, padded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quads {
+    /// The windows to calculate: those of the request, or along the one row that a single column is as well.
+    pub window: Window,
     /// Pairs of taps.
     pub pairs: usize,
     /// Quads of a block.
@@ -87,7 +95,15 @@ fn window(request: &Request) -> Option<&Window> {
 
 /// The plan for a request.
 pub fn quads(request: &Request) -> Option<Quads> {
-    let Window { rows, columns, inputs, .. } = window(request)?;
+    let window = *window(request)?;
+    let Window { rows, columns, .. } = window;
+    let one = [columns.input, columns.output, columns.kernel, columns.pad.wrapping_add(1)] == [1; 4];
+    let lying = Window { rows: columns, columns: rows, ..window };
+    one.then_some(lying).and_then(quads_of).or_else(|| quads_of(window))
+}
+
+fn quads_of(window: Window) -> Option<Quads> {
+    let Window { rows, columns, inputs, .. } = window;
     let taps = rows.kernel.checked_mul(columns.kernel).filter(|taps| *taps <= MOST_TAPS)?;
     let pairs = taps.div_ceil(2);
     // Bias, pairs with offsets, multiplier, constant, shift.
@@ -96,10 +112,10 @@ pub fn quads(request: &Request) -> Option<Quads> {
     let kept = columns.output.checked_sub(1)?.checked_mul(columns.stride)?.checked_add(columns.reach())?;
     let pixels = kept.checked_mul(kept_rows)?;
     let quad_bytes = pixels.checked_add(list_words)?.checked_mul(4)?;
-    let most = inputs.div_ceil(QUAD);
-    let quads = [4, 2].into_iter().find(|quads| quads * quad_bytes <= ROOM).unwrap_or(1).min(most);
+    let quads = block(inputs.div_ceil(QUAD), quad_bytes);
     let scratch_bytes = quads.checked_mul(quad_bytes)?;
     (scratch_bytes <= LIMIT).then_some(Quads {
+        window,
         pairs,
         quads,
         list_words,

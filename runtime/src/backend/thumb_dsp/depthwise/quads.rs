@@ -15,13 +15,13 @@ const CHAIN: usize = 4;
 #[inline(never)]
 pub fn run(
     plan: &Quads,
-    window: &Window,
     linear: &Integer<'_>,
     input: Option<&[i8]>,
     output: &mut [i8],
     scratch: &mut [u8],
 ) -> Option<()> {
-    let Window { batch, rows, columns, inputs: channels, .. } = *window;
+    let Window { batch, rows, columns, inputs: channels, .. } = plan.window;
+    let window = &plan.window;
     let (lists, kept) =
         scratch.split_at_mut_checked(plan.quads.checked_mul(plan.list_words)?.checked_mul(4)?)?;
     let lists: &mut [u32] = bytemuck::try_cast_slice_mut(lists).ok()?;
@@ -32,9 +32,11 @@ pub fn run(
     let mut first = 0usize;
     while first < channels {
         let taken = channels.wrapping_sub(first).min(block);
-        for (quad, list) in lists.chunks_exact_mut(plan.list_words).enumerate() {
+        for (quad, list) in pieces_mut(lists, plan.list_words).enumerate() {
             prepare(plan, window, linear, first.wrapping_add(quad.wrapping_mul(4)), list)?;
         }
+        // Columns of padding stay as they are.
+        kept.fill(zero);
         for image in 0..batch {
             let read = image.wrapping_mul(window.image());
             let mut written =
@@ -43,11 +45,11 @@ pub fn run(
                 // Rows that the window before had stay, further down.
                 let stay = if row == 0 { 0 } else { plan.rows.saturating_sub(rows.stride) };
                 let stay_bytes = stay.wrapping_mul(row_bytes);
-                if stay > 0 {
-                    kept.copy_within(kept.len().wrapping_sub(stay_bytes).., 0);
-                }
+                let moved = kept.get(kept.len().wrapping_sub(stay_bytes)..)?.as_ptr();
+                // SAFETY: the last `stay` rows go to the start of the same buffer, whose rows are whole words, aligned with the scratch.
+                unsafe { move_words(kept.as_mut_ptr(), moved, stay_bytes >> 2) };
                 let mut y = row.wrapping_mul(rows.stride).wrapping_add(stay);
-                for line in kept.get_mut(stay_bytes..)?.chunks_exact_mut(row_bytes) {
+                for line in pieces_mut(kept.get_mut(stay_bytes..)?, row_bytes) {
                     let source = input.unwrap_or(&*output);
                     let at = y.wrapping_sub(rows.pad);
                     y = y.wrapping_add(1);
@@ -56,20 +58,30 @@ pub fn run(
                         continue;
                     }
                     let from = read.wrapping_add(window.at(at, 0));
-                    let pixels = source.get(from..)?.chunks_exact(channels).take(columns.input);
-                    let mut pixels = pixels.map(|pixel| pixel.get(first..first.wrapping_add(taken)));
-                    for (x, slot) in line.chunks_exact_mut(block).enumerate() {
-                        match if x < columns.pad { None } else { pixels.next().flatten() } {
-                            Some(pixel) => slot.iter_mut().zip(pixel).for_each(|(slot, x)| *slot = *x),
-                            None => slot.fill(zero),
-                        }
+                    let pixels = source.get(from..)?.get(..columns.input.wrapping_mul(channels))?;
+                    let pixels = pixels.get(first..)?;
+                    let line = line.get_mut(columns.pad.wrapping_mul(block)..).unwrap_or(&mut []);
+                    let count = line.len().checked_div(block)?.min(columns.input);
+                    if taken & 3 == 0 && count > 0 {
+                        let quads = taken >> 2;
+                        // SAFETY: `pixels` has `taken` bytes at each of `columns.input` multiples of `channels`, the line `block` bytes for each of `count`
+                        // pixels; neither is less than `4 * quads`.
+                        unsafe {
+                            copy_pixels(line.as_mut_ptr(), pixels.as_ptr(), count, quads, channels, block)
+                        };
+                        continue;
+                    }
+                    let mut left = pixels;
+                    for slot in pieces_mut(line, block).take(columns.input) {
+                        slot.iter_mut().zip(left).take(taken).for_each(|(slot, x)| *slot = *x);
+                        left = left.get(channels..).unwrap_or(&[]);
                     }
                 }
                 let width = columns.output.wrapping_mul(channels);
                 let place = output.get_mut(written..written.wrapping_add(width))?;
                 written = written.wrapping_add(width);
                 let (mut left, mut at) = (taken, 0usize);
-                for list in lists.chunks_exact(plan.list_words) {
+                for list in pieces_mut(lists, plan.list_words) {
                     let pairs_end = plan.pairs.wrapping_mul(6).wrapping_add(4);
                     let frame = Frame {
                         list: list.as_ptr(),
@@ -137,12 +149,9 @@ fn prepare(
         let (b, weights_b) = if count > 1 { taps.next().unwrap_or((a, &[])) } else { (a, &[] as &[i8]) };
         count = count.wrapping_sub(2);
         (*offset_a, *offset_b) = (a as u32, b as u32);
-        for (lane, (weight, total)) in weights.iter_mut().zip(&mut totals).enumerate() {
-            let lane_weight = |weights: &[i8]| match weights.get(lane) {
-                Some(weight) if lane < left => i32::from(*weight),
-                _ => 0,
-            };
-            let (a, b) = (lane_weight(weights_a), lane_weight(weights_b));
+        let pairs = lanes(weights_a, left).into_iter().zip(lanes(weights_b, left));
+        for ((weight, total), (a, b)) in weights.iter_mut().zip(&mut totals).zip(pairs) {
+            let (a, b) = (i32::from(a), i32::from(b));
             *total = total.wrapping_add(a).wrapping_add(b);
             *weight = ((a << 1) as u32 & 0xFFFF) | ((b << 17) as u32);
         }
@@ -151,14 +160,118 @@ fn prepare(
     let (constants, shifts) = rest.split_at_mut_checked(4)?;
     let slots = biases.iter_mut().zip(multipliers).zip(constants).zip(shifts).zip(totals);
     for (lane, ((((bias, multiplier), constant), shift), total)) in slots.enumerate() {
-        let channel = Channel::new(linear, first.wrapping_add(lane), total);
-        let channel = channel.unwrap_or(Channel { bias: 0, multiplier: 0, constant: 0, shift: 0 });
+        let at = first.wrapping_add(lane);
+        let operands = (linear.bias.get(at), linear.multiplier.get(at), linear.shift.get(at));
+        let channel = match operands {
+            (Some(&bias), Some(&multiplier), Some(&shift)) => {
+                Channel::new(linear, bias, multiplier, shift, total)
+            }
+            _ => Channel { bias: 0, multiplier: 0, constant: 0, shift: 0 },
+        };
         *bias = channel.bias as u32;
         *multiplier = channel.multiplier as u32;
         *constant = channel.constant as u32;
         *shift = channel.shift as u32;
     }
     Some(())
+}
+
+/// The whole pieces of `size` elements; no division, no panic.
+#[inline(always)]
+fn pieces_mut<T>(slice: &mut [T], size: usize) -> impl Iterator<Item = &mut [T]> {
+    let mut left = slice;
+    core::iter::from_fn(move || {
+        if size == 0 {
+            return None;
+        }
+        let (piece, rest) = core::mem::take(&mut left).split_at_mut_checked(size)?;
+        left = rest;
+        Some(piece)
+    })
+}
+
+/// The first weights of 4 channels, zeros from channel `left` on and where there are none.
+#[inline(always)]
+fn lanes(weights: &[i8], left: usize) -> [i8; 4] {
+    match weights.first_chunk() {
+        Some(&lanes) if left >= 4 => lanes,
+        _ => {
+            let mut lanes = [0; 4];
+            lanes.iter_mut().zip(weights).take(left).for_each(|(lane, &weight)| *lane = weight);
+            lanes
+        }
+    }
+}
+
+/// Copies `words` words downwards in a buffer, or apart.
+///
+/// r0: to, r1: from, r2: words left.
+///
+/// # Safety
+/// Both are aligned and have `words` words; `to` is not above `from` where they overlap.
+#[unsafe(naked)]
+unsafe extern "C" fn move_words(to: *mut i8, from: *const i8, words: usize) {
+    naked_asm!(
+        "
+        push    {{r4, r5}}
+        subs    r2, #4
+        blo     2f
+    1:
+        ldm     r1!, {{r3-r5, r12}}
+        stm     r0!, {{r3-r5, r12}}
+        subs    r2, #4
+        bhs     1b
+    2:
+        adds    r2, #4
+        beq     4f
+    3:
+        ldr     r3, [r1], #4
+        str     r3, [r0], #4
+        subs    r2, #1
+        bne     3b
+    4:
+        pop     {{r4, r5}}
+        bx      lr
+        "
+    )
+}
+
+/// Copies `4 * quads` bytes of each of `pixels` pixels.
+///
+/// r0: to, r1: from, r2: pixels left, r3: quads, r4, r5: steps, r6: quads left, r7: word, r8, r12: places in a pixel.
+///
+/// # Safety
+/// That many bytes are readable at each of `pixels` multiples of `from_step`, at any address, and writable at those of `to_step`; neither number
+/// is 0.
+#[unsafe(naked)]
+unsafe extern "C" fn copy_pixels(
+    to: *mut i8,
+    from: *const i8,
+    pixels: usize,
+    quads: usize,
+    from_step: usize,
+    to_step: usize,
+) {
+    naked_asm!(
+        "
+        push    {{r4-r8, lr}}
+        ldrd    r4, r5, [sp, #24]
+    1:
+        mov     r6, r3
+        mov     r8, r0
+        mov     r12, r1
+    2:
+        ldr     r7, [r12], #4
+        str     r7, [r8], #4
+        subs    r6, #1
+        bne     2b
+        add     r1, r4
+        add     r0, r5
+        subs    r2, #1
+        bne     1b
+        pop     {{r4-r8, pc}}
+        "
+    )
 }
 
 /// Operands of [`quad_row`].

@@ -82,23 +82,23 @@ pub fn run(
                 widen_pair(row.wrapping_mul(stride).wrapping_add(2), usize::from(!odd));
                 let frame = Frame {
                     step: channels,
-                    // A last single row is written last.
-                    below: if row.wrapping_add(1) < rows.output { width } else { 0 },
-                    end: 0,
+                    below: width,
                     constants: constants.as_ptr(),
                     output: written.wrapping_add(row.wrapping_mul(width)),
                     channels: taken,
                     pair_bytes: (columns.output >> 1).wrapping_mul(stride).wrapping_mul(16),
                     single: columns.output & 1,
                 };
-                let strip = match (stride, odd) {
-                    (1, false) => strip_even,
-                    (1, true) => strip_odd,
-                    (_, false) => halved_even,
-                    (_, true) => halved_odd,
+                let strip = match (stride, row.wrapping_add(1) < rows.output, odd) {
+                    (1, true, false) => strip_even,
+                    (1, true, true) => strip_odd,
+                    (1, false, false) => row1_even,
+                    (1, false, true) => row1_odd,
+                    (_, _, false) => row2_even,
+                    (_, _, true) => row2_odd,
                 };
                 // SAFETY: `slots` has the columns under `columns.output` windows for each channel, `constants` was filled by `prepare` for each; the output has `columns.output`
-                // pixels in row `row`, and in the next one unless `below` is 0, by the caller's check.
+                // pixels in row `row`, and in the next one where the kernel writes two, by the caller's check.
                 unsafe { strip(slots, &frame) };
                 odd = !odd;
                 row = row.wrapping_add(height);
@@ -118,19 +118,23 @@ fn prepare(
     taken: usize,
     constants: &mut [u32],
 ) -> Option<()> {
+    let of_channels = linear.bias.get(first..)?.iter().zip(linear.multiplier.get(first..)?);
+    let mut of_channels = of_channels.zip(linear.shift.get(first..)?);
     let mut channel = first;
     let places = constants.as_chunks_mut::<{ 4 * STRIP_WORDS }>().0;
     for place in places.iter_mut().take(taken >> 2) {
         let last = channels.wrapping_mul(8).wrapping_add(channel).wrapping_add(4);
         let weights = linear.weights.get(channel..last)?;
+        channel = channel.wrapping_add(4);
         // SAFETY: the slice holds 4 weights at each of 9 multiples of `channels`; the place has 40 words.
         unsafe { pair_weights(place, weights.as_ptr(), channels) };
-        for words in place.as_chunks_mut::<STRIP_WORDS>().0 {
-            let [.., multiplier, constant, shift, bias] = words;
-            let of = Channel::new(linear, channel, bias.cast_signed())?;
-            (*multiplier, *constant) = (of.multiplier as u32, of.constant as u32);
-            (*shift, *bias) = (of.shift as u32, of.bias as u32);
-            channel = channel.wrapping_add(1);
+        for (words, ((&bias, &multiplier), &shift)) in
+            place.as_chunks_mut::<STRIP_WORDS>().0.iter_mut().zip(&mut of_channels)
+        {
+            let [.., to_multiplier, to_constant, to_shift, to_bias] = words;
+            let of = Channel::new(linear, bias, multiplier, shift, to_bias.cast_signed());
+            (*to_multiplier, *to_constant) = (of.multiplier as u32, of.constant as u32);
+            (*to_shift, *to_bias) = (of.shift as u32, of.bias as u32);
         }
     }
     Some(())
@@ -244,14 +248,12 @@ struct Rows {
 struct Frame {
     /// Bytes from one output to the next.
     step: usize,
-    /// Bytes from an output to the one below, or 0.
+    /// Bytes from an output to the one below.
     below: usize,
-    /// Of the pairs of columns; set by the kernel.
-    end: usize,
     constants: *const u32,
     output: *mut i8,
     channels: usize,
-    /// Bytes of all pairs of columns.
+    /// Bytes of all pairs of columns, not 0.
     pair_bytes: usize,
     /// Whether one column is left over.
     single: usize,
@@ -382,22 +384,18 @@ macro_rules! strip {
                 "
                 push    {{r4-r11, lr}}
                 sub     sp, #52
-                ldm     r1, {{r2-r9}}
-                add     r1, sp, #16
-                stm     r1, {{r2-r9}}
+                ldm     r1, {{r2-r8}}
+                add     r1, sp, #20
+                stm     r1, {{r2-r8}}
             1:
-                ldr     r1, [sp, #28]
+                ldrd    r1, lr, [sp, #28]
                 ldm     r1!, {{r2-r7, r9-r12}}
                 str     r1, [sp, #28]
                 stm     sp, {{r9-r12}}
-                ldr     lr, [sp, #32]
                 ldr     r1, [sp, #40]
-                cmp     r1, #0
-                beq     3f
                 add     r1, r0
-                str     r1, [sp, #24]
+                str     r1, [sp, #16]
             2:
-                ldr     r12, [sp, #12]
                 ",
                 lines!(
                     concat!("ldrd r1, r8, ", $upper),
@@ -440,7 +438,7 @@ macro_rules! strip {
                 asr     r10, r10, r1
                 asr     r11, r11, r1
                 asr     r12, r12, r1
-                ldrd    r1, r8, [sp, #16]
+                ldrd    r1, r8, [sp, #20]
                 ssat    r9, #8, r9
                 ssat    r10, #8, r10
                 ssat    r11, #8, r11
@@ -451,14 +449,11 @@ macro_rules! strip {
                 strb    r12, [lr, r8]
                 strb    r11, [lr]
                 add     lr, r1
-                ldr     r1, [sp, #24]
+                ldrd    r12, r1, [sp, #12]
                 cmp     r0, r1
                 bne     2b
-            3:
                 ldr     r1, [sp, #44]
-                cmp     r1, #0
-                beq     4f
-                ldr     r12, [sp, #12]
+                cbz     r1, 3f
                 ",
                 lines!(
                     concat!("ldrd r1, r8, ", $upper),
@@ -483,14 +478,14 @@ macro_rules! strip {
                 smmlar  r9, r9, r1, r8
                 smmlar  r10, r10, r1, r8
                 ldr     r1, [sp, #8]
-                ldr     r8, [sp, #20]
+                ldr     r8, [sp, #24]
                 asr     r9, r9, r1
                 asr     r10, r10, r1
                 ssat    r9, #8, r9
                 ssat    r10, #8, r10
                 strb    r10, [lr, r8]
                 strb    r9, [lr]
-            4:
+            3:
                 ldrd    r1, r2, [sp, #32]
                 adds    r0, #16
                 adds    r1, #1
@@ -507,11 +502,11 @@ macro_rules! strip {
 }
 
 strip!(
-    /// Two rows of outputs of all channels, requantised, to [-128, 127]; the row below is written first. Slot 0 has the strip's rows 0 and 1, slot 1 its
+    /// Two rows of outputs of all channels, requantised, to [-128, 127]. Slot 0 has the strip's rows 0 and 1, slot 1 its
     /// rows 2 and 3. For each output the bias and 9 products, by SMLAD of (upper, middle) or (middle, lower) and a halfword product.
     ///
     /// r0: columns, r2-r4: weights (upper, middle), r5-r7: (middle, lower), r9-r12: sums of 2x2 outputs, lr: output. Stack: multiplier, constant, shift, bias,
-    /// then the frame.
+    /// end of the pairs of columns, then the frame.
     ///
     /// # Safety
     /// `slots` has the columns under `outputs = pair_bytes / 8 + single` windows for each channel, in pairs of columns, one channel behind the other;
@@ -526,9 +521,48 @@ strip!(
     strip_odd, "[r0, #8]", "[r0], #16", "[r0, #8]", "[r0]"
 );
 
-/// The kernel of a strip of stride 2. Registers with the upper slot of two columns, and with the lower one.
-macro_rules! halved {
-    ($(#[$doc:meta])* $name:ident, $upper0:literal, $upper1:literal, $lower0:literal, $lower1:literal) => {
+/// Two outputs of one row with stride `$stride`, of columns from r0 on: sums r11 and r12, which has the bias.
+macro_rules! two_outputs {
+    (1, $upper0:literal, $upper1:literal, $lower0:literal, $lower1:literal) => {
+        lines!(
+            concat!("smlad  r11, ", $upper0, ", r2, r12"),
+            concat!("smlad  r12, ", $upper1, ", r2, r12"),
+            concat!("smlabt r11, ", $lower0, ", r5, r11"),
+            concat!("smlabt r12, ", $lower1, ", r5, r12"),
+            concat!("smlad  r11, ", $upper1, ", r3, r11"),
+            concat!("smlabt r11, ", $lower1, ", r6, r11"),
+            "ldm r0, {{r1, r8-r10}}",
+            concat!("smlad  r11, ", $upper0, ", r4, r11"),
+            concat!("smlabt r11, ", $lower0, ", r7, r11"),
+            concat!("smlad  r12, ", $upper0, ", r3, r12"),
+            concat!("smlabt r12, ", $lower0, ", r6, r12"),
+            concat!("smlad  r12, ", $upper1, ", r4, r12"),
+            concat!("smlabt r12, ", $lower1, ", r7, r12"),
+        )
+    };
+    (2, $upper0:literal, $upper1:literal, $lower0:literal, $lower1:literal) => {
+        lines!(
+            concat!("smlad  r11, ", $upper0, ", r2, r12"),
+            concat!("smlabt r11, ", $lower0, ", r5, r11"),
+            concat!("smlad  r11, ", $upper1, ", r3, r11"),
+            concat!("smlabt r11, ", $lower1, ", r6, r11"),
+            "ldm r0!, {{r1, r8-r10}}",
+            concat!("smlad  r11, ", $upper0, ", r4, r11"),
+            concat!("smlabt r11, ", $lower0, ", r7, r11"),
+            concat!("smlad  r12, ", $upper0, ", r2, r12"),
+            concat!("smlabt r12, ", $lower0, ", r5, r12"),
+            concat!("smlad  r12, ", $upper1, ", r3, r12"),
+            concat!("smlabt r12, ", $lower1, ", r6, r12"),
+            "ldm r0, {{r1, r8-r10}}",
+            concat!("smlad  r12, ", $upper0, ", r4, r12"),
+            concat!("smlabt r12, ", $lower0, ", r7, r12"),
+        )
+    };
+}
+
+/// The kernel of a strip of one row. Stride of columns; registers with the upper slot of two columns, and with the lower one.
+macro_rules! row {
+    ($(#[$doc:meta])* $name:ident, $stride:tt, $upper0:literal, $upper1:literal, $lower0:literal, $lower1:literal) => {
         $(#[$doc])*
         #[unsafe(naked)]
         unsafe extern "C" fn $name(slots: *const u32, frame: &Frame) {
@@ -537,40 +571,23 @@ macro_rules! halved {
                 "
                 push    {{r4-r11, lr}}
                 sub     sp, #52
-                ldm     r1, {{r2-r9}}
-                add     r1, sp, #12
-                stm     r1, {{r2-r9}}
+                ldm     r1, {{r2-r8}}
+                str     r2, [sp, #12]
+                add     r1, sp, #24
+                stm     r1, {{r4-r8}}
             1:
-                ldr     r1, [sp, #24]
+                ldrd    r1, lr, [sp, #24]
                 ldm     r1!, {{r2-r7, r9-r12}}
                 str     r1, [sp, #24]
                 stm     sp, {{r9-r11}}
                 str     r12, [sp, #16]
-                ldr     lr, [sp, #28]
                 ldr     r1, [sp, #36]
-                cmp     r1, #0
-                beq     3f
                 add     r1, r0
                 str     r1, [sp, #20]
             2:
                 ldm     r0!, {{r1, r8-r10}}
                 ",
-                lines!(
-                    concat!("smlad  r11, ", $upper0, ", r2, r12"),
-                    concat!("smlabt r11, ", $lower0, ", r5, r11"),
-                    concat!("smlad  r11, ", $upper1, ", r3, r11"),
-                    concat!("smlabt r11, ", $lower1, ", r6, r11"),
-                    "ldm r0!, {{r1, r8-r10}}",
-                    concat!("smlad  r11, ", $upper0, ", r4, r11"),
-                    concat!("smlabt r11, ", $lower0, ", r7, r11"),
-                    concat!("smlad  r12, ", $upper0, ", r2, r12"),
-                    concat!("smlabt r12, ", $lower0, ", r5, r12"),
-                    concat!("smlad  r12, ", $upper1, ", r3, r12"),
-                    concat!("smlabt r12, ", $lower1, ", r6, r12"),
-                    "ldm r0, {{r1, r8-r10}}",
-                    concat!("smlad  r12, ", $upper0, ", r4, r12"),
-                    concat!("smlabt r12, ", $lower0, ", r7, r12"),
-                ),
+                two_outputs!($stride, $upper0, $upper1, $lower0, $lower1),
                 "
                 ldm     sp, {{r1, r8-r10}}
                 smmlar  r11, r11, r1, r8
@@ -585,10 +602,8 @@ macro_rules! halved {
                 ldrd    r12, r1, [sp, #16]
                 cmp     r0, r1
                 bne     2b
-            3:
                 ldr     r1, [sp, #40]
-                cmp     r1, #0
-                beq     4f
+                cbz     r1, 3f
                 ldm     r0!, {{r1, r8-r10}}
                 ",
                 lines!(
@@ -606,7 +621,7 @@ macro_rules! halved {
                 asr     r11, r11, r9
                 ssat    r11, #8, r11
                 strb    r11, [lr]
-            4:
+            3:
                 ldrd    r1, r2, [sp, #28]
                 adds    r0, #16
                 adds    r1, #1
@@ -622,21 +637,35 @@ macro_rules! halved {
     };
 }
 
-halved!(
+row!(
     /// One row of outputs of all channels with stride 2, requantised, to [-128, 127]. Slot 0 has the rows 0 and 1 under the windows, slot 1 row 2 and one more.
     /// For each output the bias and 9 products, by SMLAD of (upper, middle) and a halfword product.
     ///
-    /// r0: columns, r2-r4: weights (upper, middle), r5-r7: (middle, lower), r11, r12: sums of two outputs, lr: output. Stack: multiplier, constant, shift, then
-    /// the frame with the bias in the place of `below`.
+    /// r0: columns, r2-r4: weights (upper, middle), r5-r7: (middle, lower), r11, r12: sums of two outputs, lr: output. Stack: multiplier, constant, shift, step,
+    /// bias, end of the pairs of columns, then the rest of the frame.
     ///
     /// # Safety
     /// As [`strip_even`], without the outputs below; `pair_bytes` is 16 for each output of a pair.
-    halved_even, "r1", "r8", "r9", "r10"
+    row2_even, 2, "r1", "r8", "r9", "r10"
 );
-halved!(
-    /// Like [`halved_even`], with the slots swapped.
+row!(
+    /// Like [`row2_even`], with the slots swapped.
     ///
     /// # Safety
-    /// As [`halved_even`].
-    halved_odd, "r9", "r10", "r1", "r8"
+    /// As [`row2_even`].
+    row2_odd, 2, "r9", "r10", "r1", "r8"
+);
+row!(
+    /// Like [`row2_even`] with stride 1: a last single row.
+    ///
+    /// # Safety
+    /// As [`strip_even`], without the outputs below.
+    row1_even, 1, "r1", "r8", "r9", "r10"
+);
+row!(
+    /// Like [`row1_even`], with the slots swapped.
+    ///
+    /// # Safety
+    /// As [`strip_even`], without the outputs below.
+    row1_odd, 1, "r9", "r10", "r1", "r8"
 );
