@@ -181,6 +181,13 @@ fn random_shape(noise: &mut Noise, kind: Kind) -> Shape {
             shape.columns = axis(shape.columns.input, 1, flat.stride, 1, [0, 0]);
         }
     }
+    if kind == Kind::Conv && noise.one_of(12) {
+        // One window over all of the image.
+        for axis_of in [&mut shape.rows, &mut shape.columns] {
+            let extent = noise.within(1, 5);
+            *axis_of = axis(extent, extent, noise.within(1, 2), 1, [0, 0]);
+        }
+    }
     if kind == Kind::Depthwise {
         if noise.one_of(2) {
             // The usual window, with any padding that it may have.
