@@ -23,6 +23,11 @@ const ROUND: usize = 64;
 /// How a convolution finds its inputs. Sizes are bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Conv {
+    /// The one window is the image: a dense layer, with [`Packing::Blocks8x16`].
+    Dense {
+        /// Elements of an image.
+        inputs: usize,
+    },
     /// In the tensor. Positions whose last block would read behind the tensor, and all positions in place, are copied, `round` at a time.
     Pointwise {
         /// Positions.
@@ -45,8 +50,17 @@ pub enum Conv {
 /// The convolution for a request.
 pub fn conv2d(request: &Request) -> Option<Conv> {
     let Linear::Conv2d { window, groups: 1 } = &request.linear else { return None };
-    (request.packing == Packing::Blocks4x16).then_some(())?;
-    conv2d_shape(window, request.input, request.in_place)
+    let conv = conv2d_shape(window, request.input, request.in_place)?;
+    (request.packing == conv.packing()).then_some(conv)
+}
+
+impl Conv {
+    fn packing(&self) -> Packing {
+        match self {
+            Self::Dense { .. } => Packing::Blocks8x16,
+            _ => Packing::Blocks4x16,
+        }
+    }
 }
 
 /// Bytes of a row of the ring.
@@ -62,6 +76,11 @@ fn conv2d_shape(window: &Window, input: DType, in_place: bool) -> Option<Conv> {
     let dense = |axis: &Axis| axis.dilation == 1 || axis.kernel == 1;
     if !dense(rows) || !dense(columns) || rows.kernel > MOST_TAPS {
         return None;
+    }
+    let whole = |axis: &Axis| axis.kernel == axis.input && axis.output == 1 && axis.pad == 0;
+    // What may lie in place is left to kernels that can.
+    if whole(rows) && whole(columns) && !window.replaces_input() {
+        return Some(Conv::Dense { inputs: window.image() });
     }
     let plain = |axis: &Axis| axis.kernel == 1 && axis.stride == 1 && axis.input == axis.output;
     if plain(rows) && plain(columns) {
@@ -116,6 +135,7 @@ pub fn overread(inputs: usize) -> usize {
 pub fn conv2d_scratch(window: &Window, input: DType, conv: &Conv) -> usize {
     let position = window.inputs.saturating_mul(input.bytes());
     match conv {
+        Conv::Dense { inputs } => dense_scratch(*inputs, input),
         Conv::Pointwise { round } => {
             let copied = overread(window.inputs).max(*round);
             if copied == 0 {
@@ -254,6 +274,7 @@ pub fn select(request: &Request) -> Option<Selection> {
         Linear::Conv2d { window, .. } => {
             let conv = conv2d(request)?;
             let name = match conv {
+                Conv::Dense { .. } => "helium dense",
                 Conv::Pointwise { .. } => "helium pointwise",
                 Conv::Rows { .. } => "helium rows",
                 Conv::Patches { .. } => "helium patches",
@@ -280,10 +301,8 @@ pub fn select(request: &Request) -> Option<Selection> {
 pub fn packing(request: &Request, narrow: bool) -> Packing {
     let _ = narrow;
     match &request.linear {
-        Linear::Conv2d { window, groups: 1 }
-            if conv2d_shape(window, request.input, request.in_place).is_some() =>
-        {
-            Packing::Blocks4x16
+        Linear::Conv2d { window, groups: 1 } => {
+            conv2d_shape(window, request.input, request.in_place).map_or(Packing::Rows, |conv| conv.packing())
         }
         Linear::Dense { .. } => Packing::Blocks8x16,
         _ => Packing::Rows,
