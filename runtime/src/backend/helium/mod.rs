@@ -6,6 +6,7 @@ mod dense;
 mod depthwise;
 mod depthwise3;
 mod elementwise;
+mod grouped;
 mod memory;
 mod pool2d;
 mod product;
@@ -62,6 +63,16 @@ impl Backend for Helium {
                 let output = bytemuck::cast_slice_mut(output);
                 conv2d::conv2d(conv, window, linear, Width::Narrow, input, output, scratch)
             }
+            _ if linear.packing == Packing::Rows => match input {
+                Some(input) => {
+                    let (input, output) = (bytemuck::cast_slice(input), bytemuck::cast_slice_mut(output));
+                    grouped::grouped(window, groups, linear, Width::Narrow, input, output)
+                }
+                None => rows_in_place(window, output, scratch, |window, input, output| {
+                    let (input, output) = (bytemuck::cast_slice(input), bytemuck::cast_slice_mut(output));
+                    grouped::grouped(window, groups, linear, Width::Narrow, input, output)
+                }),
+            },
             _ => scalar::conv2d::conv2d_i8(window, groups, linear, input, output, scratch),
         }
     }
@@ -87,6 +98,9 @@ impl Backend for Helium {
             Some(conv) if spec::conv2d_scratch(window, input_type, &conv) <= scratch.len() => {
                 let input = Some(bytes(input));
                 conv2d::conv2d(conv, window, linear, width, input, bytes_mut(output), scratch)
+            }
+            _ if linear.packing == Packing::Rows => {
+                grouped::grouped(window, groups, linear, width, bytes(input), bytes_mut(output))
             }
             _ => scalar::conv2d::conv2d_i16(window, groups, linear, input, output),
         }

@@ -271,6 +271,10 @@ pub fn depthwise(request: &Request) -> bool {
 /// The kernel for a request; `None`: scalar code.
 pub fn select(request: &Request) -> Option<Selection> {
     match &request.linear {
+        Linear::Conv2d { window, .. } if request.packing == Packing::Rows => {
+            let scratch_bytes = if request.in_place { window.kept_bytes() } else { 0 };
+            Some(Selection { name: "helium grouped", scratch_bytes })
+        }
         Linear::Conv2d { window, .. } => {
             let conv = conv2d(request)?;
             let name = match conv {
