@@ -448,7 +448,7 @@ fn describe(case: &Case<'_>, number: usize, seed: u32) {
 }
 
 /// Layers of known networks: name, extents.
-fn known() -> [(&'static str, Shape); 22] {
+fn known() -> [(&'static str, Shape); 24] {
     let base = Shape {
         kind: Kind::Conv,
         batch: 1,
@@ -494,6 +494,8 @@ fn known() -> [(&'static str, Shape); 22] {
         ("pointwise 48x48 8>16", pointwise(48, 48, 8, 16)),
         ("pointwise 24x24 16>32", pointwise(24, 24, 16, 32)),
         ("pointwise 12x12 32>64", pointwise(12, 12, 32, 64)),
+        ("pointwise 25x5 64>64 in 4 groups", Shape { groups: 4, ..pointwise(25, 5, 64, 64) }),
+        ("depthwise 3x3 6x6 128", depthwise(6, 6, 128, 1)),
         ("conv 3x3 32x32 16>16", conv(32, 16, 16, 1)),
         ("conv 3x3 32x32 16>16 in place", in_place(conv(32, 16, 16, 1))),
         ("conv 3x3 8x8 64>64", conv(8, 64, 64, 1)),
