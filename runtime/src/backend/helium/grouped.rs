@@ -1,12 +1,12 @@
-//! Convolution in any number of groups, with any window, from and to 8 and 16 bits, over weights in the operator's order: one inner product after the other. For what
-//! [`super::conv2d`] does not take.
+//! Convolution in any number of groups, depthwise or not, with any window, from and to 8 and 16 bits, over weights in the operator's order: one inner product after the
+//! other. For what no other kernel takes.
 
 use core::arch::naked_asm;
 
 use super::depthwise::taps;
 use super::product::{Width, clamp};
 use crate::ops::linear::Integer;
-use crate::ops::window::Window;
+use crate::ops::window::{Axis, Window};
 
 /// Outputs of a round: 64 bytes of sums.
 const ROUND: usize = 16;
@@ -28,7 +28,7 @@ struct Taps {
     step: [u32; 2],
     /// 28, 32: r10, r11: from there to the next row.
     gap: [u32; 2],
-    /// 36: weights of an output.
+    /// 36: from the weights of an output to those of the next.
     kernel: u32,
     /// 40: sums, not yet with bias.
     sums: *mut i32,
@@ -200,11 +200,21 @@ finish!(
     finish_16, "vstrh.32 q0, [r5], #8"
 );
 
+/// Order of plain weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// `[outputs][taps][inputs of a group]`.
+    Outputs,
+    /// `[taps][outputs]`, of one input a group.
+    Taps,
+}
+
 /// Runs a convolution. Slices are bytes of the tensors.
 #[inline(never)]
 pub fn grouped(
     window: &Window,
     groups: usize,
+    order: Order,
     linear: &Integer<'_>,
     width: Width,
     input: &[u8],
@@ -213,13 +223,23 @@ pub fn grouped(
     let Window { batch, rows, columns, inputs, outputs } = *window;
     let elements = inputs.checked_div(groups)?;
     let group = outputs.checked_div(groups)?;
-    let kernel_row = columns.kernel.checked_mul(elements)?;
-    let kernel = rows.kernel.checked_mul(kernel_row)?;
+    // From the weights of a tap to those of the next, of a row, of an output.
+    let tap_weights = match order {
+        Order::Outputs => elements,
+        Order::Taps => outputs,
+    };
+    let row_weights = columns.kernel.checked_mul(tap_weights)?;
+    let all_weights = rows.kernel.checked_mul(row_weights)?;
+    let (kernel, stored) = match order {
+        Order::Outputs => (all_weights, outputs.checked_mul(all_weights)?),
+        Order::Taps => (1, all_weights),
+    };
     if elements.checked_mul(groups)? != inputs
         || group.checked_mul(groups)? != outputs
         || elements == 0
         || group == 0
-        || linear.weights.len() < outputs.checked_mul(kernel)?
+        || (order == Order::Taps && elements != 1)
+        || linear.weights.len() < stored
         || linear.bias.len() < outputs
         || linear.multiplier.len() < outputs
         || linear.shift.len() < outputs
@@ -250,20 +270,20 @@ pub fn grouped(
                 let empty = across.length == 0 || along.length == 0;
                 let at = window.at(across.position, along.position).wrapping_mul(width.input());
                 let tap = across.tap.wrapping_mul(columns.kernel).wrapping_add(along.tap);
-                let weights = along.length.wrapping_mul(elements);
+                let weights = along.length.wrapping_mul(tap_weights);
                 let behind = along.length.wrapping_mul(step);
                 let mut sums = [0i32; ROUND];
                 let mut job = Taps {
                     input: image.as_ptr().wrapping_add(at),
-                    weights: linear.weights.as_ptr().wrapping_add(tap.wrapping_mul(elements)),
+                    weights: linear.weights.as_ptr().wrapping_add(tap.wrapping_mul(tap_weights)),
                     rows: if empty { 0 } else { across.length as u32 },
                     taps: along.length as u32,
                     elements: elements as u32,
                     step: [
                         step.wrapping_sub(read.wrapping_mul(width.input())) as u32,
-                        elements.wrapping_sub(read) as u32,
+                        tap_weights.wrapping_sub(read) as u32,
                     ],
-                    gap: [row_step.wrapping_sub(behind) as u32, kernel_row.wrapping_sub(weights) as u32],
+                    gap: [row_step.wrapping_sub(behind) as u32, row_weights.wrapping_sub(weights) as u32],
                     kernel: kernel as u32,
                     sums: sums.as_mut_ptr(),
                     outputs: 0,
@@ -307,4 +327,19 @@ pub fn grouped(
         }
     }
     Some(())
+}
+
+/// Runs a dense layer over rows of `inputs` elements.
+pub fn dense(
+    inputs: usize,
+    linear: &Integer<'_>,
+    width: Width,
+    input: &[u8],
+    output: &mut [u8],
+) -> Option<()> {
+    let outputs = linear.bias.len();
+    let batch = output.len().checked_div(outputs.checked_mul(width.output())?)?;
+    let one = Axis { input: 1, output: 1, kernel: 1, stride: 1, dilation: 1, pad: 0 };
+    let window = Window { batch, rows: one, columns: one, inputs, outputs };
+    grouped(&window, 1, Order::Outputs, linear, width, input, output)
 }

@@ -291,8 +291,11 @@ pub fn select(request: &Request) -> Option<Selection> {
                 let scratch_bytes = if request.in_place { window.kept_bytes() } else { 0 };
                 Some(Selection { name: "helium depthwise", scratch_bytes })
             }
-            None => None,
+            None => Some(Selection { name: "helium grouped", scratch_bytes: 0 }),
         },
+        Linear::Dense { .. } if request.packing == Packing::Rows => {
+            Some(Selection { name: "helium grouped", scratch_bytes: 0 })
+        }
         Linear::Dense { inputs, .. } if request.packing == Packing::Blocks8x16 => {
             let scratch_bytes = dense_scratch(*inputs, request.input);
             Some(Selection { name: "helium dense", scratch_bytes })
