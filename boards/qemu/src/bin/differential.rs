@@ -407,29 +407,41 @@ fn compare(pool: &mut Pool<'_>, case: &mut Case<'_>, offset: usize) -> Result<Se
     let found = guarded(pool, output_bytes, offset);
     if case.request.in_place {
         inner(expected).copy_from_slice(case.input);
-        inner(found).copy_from_slice(case.input);
     }
     let plain = Request { packing: Packing::Rows, ..case.request };
     let kept = least_scratch(&plain).min(scratch_bytes);
     run(Scalar, &plain, &case.plain, case.input, inner(expected), &mut inner(scratch)[..kept])
         .ok_or("scalar code refuses the layer")?;
-    inner(scratch).fill(0x5A);
     let before = case.input.iter().fold(0u32, |sum, byte| sum.rotate_left(5) ^ u32::from(*byte));
     let Some(backend) = backend() else { return Err("the core is not the backend's") };
-    run(backend, &case.request, &case.packed, case.input, inner(found), inner(scratch))
-        .ok_or("the backend refuses the layer")?;
-    let after = case.input.iter().fold(0u32, |sum, byte| sum.rotate_left(5) ^ u32::from(*byte));
-    if before != after {
-        return Err("the input was written");
-    }
-    if !is_whole(found) || !is_whole(scratch) {
-        return Err("bytes beside the output or the scratch were written");
-    }
-    if inner(found) != inner(expected) {
-        let at = inner(found).iter().zip(&*inner(expected)).position(|(a, b)| a != b).unwrap_or(0);
-        let (found, expected) = (inner(found)[at].cast_signed(), inner(expected)[at].cast_signed());
-        say!("byte {at} of {output_bytes}: {found}, not {expected}");
-        return Err("the outputs differ");
+    // As planned; with too little scratch; with weights in the operator's order.
+    let ways = [
+        (&case.request, &case.packed, scratch_bytes),
+        (&case.request, &case.packed, kept),
+        (&plain, &case.plain, kept),
+    ];
+    for (request, linear, bytes) in ways {
+        inner(scratch).fill(0x5A);
+        if case.request.in_place {
+            inner(found).copy_from_slice(case.input);
+        } else {
+            inner(found).fill(GUARDED);
+        }
+        run(backend, request, linear, case.input, inner(found), &mut inner(scratch)[..bytes])
+            .ok_or("the backend refuses the layer")?;
+        let after = case.input.iter().fold(0u32, |sum, byte| sum.rotate_left(5) ^ u32::from(*byte));
+        if before != after {
+            return Err("the input was written");
+        }
+        if !is_whole(found) || !is_whole(scratch) {
+            return Err("bytes beside the output or the scratch were written");
+        }
+        if inner(found) != inner(expected) {
+            let at = inner(found).iter().zip(&*inner(expected)).position(|(a, b)| a != b).unwrap_or(0);
+            let (found, expected) = (inner(found)[at].cast_signed(), inner(expected)[at].cast_signed());
+            say!("byte {at} of {output_bytes}: {found}, not {expected}");
+            return Err("the outputs differ");
+        }
     }
     Ok(selection)
 }
