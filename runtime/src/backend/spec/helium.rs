@@ -2,6 +2,8 @@
 //!
 //! Convolutions are products of weights and of positions, four outputs by two positions at a time, with [`Packing::Blocks4x16`]. They differ in
 //! where a position's inputs lie side by side: in the tensor ([`Conv::Pointwise`]), in padded rows ([`Conv::Rows`]), or in copies ([`Conv::Patches`]).
+//! Dense layers take [`Packing::Blocks8x16`]. Depthwise convolutions, and convolutions in groups or with dilation, take plain weights. Every layer has a kernel;
+//! packed weights without the scratch that their kernel wants are left to scalar code.
 
 use super::select::{Linear, Request, Selection};
 use crate::blob::{DType, Packing};
