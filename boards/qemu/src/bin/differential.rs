@@ -190,12 +190,18 @@ fn random_shape(noise: &mut Noise, kind: Kind) -> Shape {
     }
     if kind == Kind::Depthwise {
         if noise.one_of(2) {
-            // The usual window, with any padding that it may have.
-            let stride = if noise.one_of(3) { 2 } else { 1 };
+            // The usual window, with any padding that it may have; often of equal extents, so that it may run in place.
+            let equal = noise.one_of(2);
+            let stride = if noise.one_of(3) && !equal { 2 } else { 1 };
             for axis_of in [&mut shape.rows, &mut shape.columns] {
-                let pads = if noise.one_of(3) { [noise.below(3), noise.below(3)] } else { [1, 1] };
+                let before = noise.below(3);
+                let pads = match (equal, noise.one_of(2)) {
+                    (_, true) => [1, 1],
+                    (true, false) => [before, 2 - before],
+                    (false, false) => [before, noise.below(3)],
+                };
                 let least = 3 - (pads[0] + pads[1]).min(2);
-                *axis_of = axis(noise.within(least, 14), 3, stride, 1, pads);
+                *axis_of = axis(noise.within(least, 18), 3, stride, 1, pads);
             }
         }
         shape.groups = shape.inputs;
