@@ -2,6 +2,7 @@
 
 use core::arch::naked_asm;
 
+use super::dense::dense;
 use super::memory;
 use super::product::{Product, Width};
 use crate::backend::spec::helium::{BLOCK, Conv, VECTOR, overread, padded, patch_bytes, table_bytes};
@@ -20,6 +21,7 @@ pub fn conv2d(
     scratch: &mut [u8],
 ) -> Option<()> {
     match conv {
+        Conv::Dense { inputs } => dense(inputs, linear, width, input?, output, scratch),
         Conv::Pointwise { round } => pointwise(round, window, linear, width, input, output, scratch),
         Conv::Rows { row } => rows(row, None, window, linear, width, input, output, scratch),
         Conv::Patches { row, round } => rows(row, Some(round), window, linear, width, input, output, scratch),

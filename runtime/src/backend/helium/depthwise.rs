@@ -199,7 +199,7 @@ kernel!(
 );
 
 /// The taps of a window on the input; without taps if there are none.
-fn taps(axis: &Axis, window: usize) -> Run {
+pub fn taps(axis: &Axis, window: usize) -> Run {
     if axis.dilation == 1 {
         return axis.run(window);
     }

@@ -506,15 +506,28 @@ impl Layer<'_> {
         Some(())
     }
 
-    /// Copies the input rows before `next`, `count` channels from `channel` on, as many as `kept` holds.
-    fn keep(&self, next: usize, [channel, count]: [usize; 2], image: &[u8], kept: &mut [u8]) -> Option<()> {
+    /// Copies the input rows before `next`, `count` channels from `channel` on, as many as `kept` holds. Those before `done` are
+    /// overwritten, but were kept before.
+    fn keep(
+        &self,
+        [done, next]: [usize; 2],
+        [channel, count]: [usize; 2],
+        image: &[u8],
+        kept: &mut [u8],
+    ) -> Option<()> {
         let rows = self.plan.kept_rows;
         for k in 0..rows {
             // Before the image there is nothing to be kept.
             let y = next.wrapping_add(k).wrapping_sub(rows);
             let Some(row) = image.get(y.wrapping_mul(self.line_in)..) else { continue };
             let row = row.get(..self.line_in)?;
-            let place = kept.get_mut(k.wrapping_mul(self.plan.kept_row)..)?.get_mut(..self.plan.kept_row)?;
+            let old = k.wrapping_add(next).wrapping_sub(done).wrapping_mul(self.plan.kept_row);
+            let (new, old) = kept.split_at_mut_checked(old.min(kept.len()))?;
+            let place = new.get_mut(k.wrapping_mul(self.plan.kept_row)..)?.get_mut(..self.plan.kept_row)?;
+            if y < done {
+                memory::copy(place, old);
+                continue;
+            }
             if self.flat {
                 memory::copy(place, row);
                 continue;
@@ -650,7 +663,7 @@ pub fn depthwise3(
                 }
                 let last = end == plan.all_groups;
                 if source.is_none() && !last {
-                    layer.keep(end.wrapping_mul(4), part, image, kept)?;
+                    layer.keep([done, end.wrapping_mul(4)], part, image, kept)?;
                 }
                 let first = layer.group_row(group).wrapping_mul(layer.line_out).wrapping_add(channel);
                 frame.strips = strips.as_ptr();

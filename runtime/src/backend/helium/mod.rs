@@ -6,18 +6,21 @@ mod dense;
 mod depthwise;
 mod depthwise3;
 mod elementwise;
+mod grouped;
 mod memory;
 mod pool2d;
 mod product;
 
 use super::scalar::in_place::rows_in_place;
+use super::scalar::packed;
 use super::spec::helium as spec;
 use super::spec::select::{Isa, Linear, Request};
-use super::{Backend, Integers, IntegersMut, scalar};
+use super::{Backend, Integers, IntegersMut};
 use crate::blob::{DType, Packing};
 use crate::ops::linear::Integer;
 use crate::ops::window::Window;
 use crate::ops::{add, mean};
+use grouped::{Order, grouped};
 use product::Width;
 
 /// Kernels for cores with the vector extension.
@@ -62,7 +65,23 @@ impl Backend for Helium {
                 let output = bytemuck::cast_slice_mut(output);
                 conv2d::conv2d(conv, window, linear, Width::Narrow, input, output, scratch)
             }
-            _ => scalar::conv2d::conv2d_i8(window, groups, linear, input, output, scratch),
+            _ if linear.packing == Packing::Rows => match input {
+                Some(input) => {
+                    let (input, output) = (bytemuck::cast_slice(input), bytemuck::cast_slice_mut(output));
+                    grouped(window, groups, Order::Outputs, linear, Width::Narrow, input, output)
+                }
+                None => rows_in_place(window, output, scratch, |window, input, output| {
+                    let (input, output) = (bytemuck::cast_slice(input), bytemuck::cast_slice_mut(output));
+                    grouped(window, groups, Order::Outputs, linear, Width::Narrow, input, output)
+                }),
+            },
+            _ if groups != 1 => None,
+            _ => match input {
+                Some(input) => packed::conv2d(window, linear, input, output),
+                None => rows_in_place(window, output, scratch, |window, input, output| {
+                    packed::conv2d(window, linear, input, output)
+                }),
+            },
         }
     }
 
@@ -88,7 +107,22 @@ impl Backend for Helium {
                 let input = Some(bytes(input));
                 conv2d::conv2d(conv, window, linear, width, input, bytes_mut(output), scratch)
             }
-            _ => scalar::conv2d::conv2d_i16(window, groups, linear, input, output),
+            _ if linear.packing == Packing::Rows => {
+                grouped(window, groups, Order::Outputs, linear, width, bytes(input), bytes_mut(output))
+            }
+            _ if groups != 1 => None,
+            _ => match (input, output) {
+                (Integers::I8(input), IntegersMut::I16(output)) => {
+                    packed::conv2d(window, linear, input, output)
+                }
+                (Integers::I16(input), IntegersMut::I8(output)) => {
+                    packed::conv2d(window, linear, input, output)
+                }
+                (Integers::I16(input), IntegersMut::I16(output)) => {
+                    packed::conv2d(window, linear, input, output)
+                }
+                (Integers::I8(_), IntegersMut::I8(_)) => None,
+            },
         }
     }
 
@@ -123,7 +157,13 @@ impl Backend for Helium {
                     depthwise::depthwise(window, linear, Width::Narrow, input, output)
                 }),
             },
-            _ => scalar::depthwise_conv2d::depthwise_conv2d_i8(window, linear, input, output, scratch),
+            _ => match input {
+                Some(input) => {
+                    let (input, output) = (bytemuck::cast_slice(input), bytemuck::cast_slice_mut(output));
+                    grouped(window, window.inputs, Order::Taps, linear, Width::Narrow, input, output)
+                }
+                None => None,
+            },
         }
     }
 
@@ -147,7 +187,7 @@ impl Backend for Helium {
         if spec::depthwise(&request) {
             return depthwise::depthwise(window, linear, width, bytes(input), bytes_mut(output));
         }
-        scalar::depthwise_conv2d::depthwise_conv2d_i16(window, linear, input, output)
+        grouped(window, window.inputs, Order::Taps, linear, width, bytes(input), bytes_mut(output))
     }
 
     fn dense_i8(
@@ -158,11 +198,17 @@ impl Backend for Helium {
         output: &mut [i8],
         scratch: &mut [u8],
     ) -> Option<()> {
-        if linear.packing != Packing::Blocks8x16 || scratch.len() < spec::dense_scratch(inputs, DType::I8) {
-            return scalar::dense::dense_i8(inputs, linear, input, output);
+        match linear.packing {
+            Packing::Blocks8x16 if scratch.len() >= spec::dense_scratch(inputs, DType::I8) => {
+                let (input, output) = (bytemuck::cast_slice(input), bytemuck::cast_slice_mut(output));
+                dense::dense(inputs, linear, Width::Narrow, input, output, scratch)
+            }
+            Packing::Rows => {
+                let (input, output) = (bytemuck::cast_slice(input), bytemuck::cast_slice_mut(output));
+                grouped::dense(inputs, linear, Width::Narrow, input, output)
+            }
+            _ => packed::dense(inputs, linear, input, output),
         }
-        let (input, output) = (bytemuck::cast_slice(input), bytemuck::cast_slice_mut(output));
-        dense::dense(inputs, linear, Width::Narrow, input, output, scratch)
     }
 
     fn dense_i16(
@@ -174,10 +220,24 @@ impl Backend for Helium {
         scratch: &mut [u8],
     ) -> Option<()> {
         let (width, input_type) = widths(&input, &output)?;
-        if linear.packing != Packing::Blocks8x16 || scratch.len() < spec::dense_scratch(inputs, input_type) {
-            return scalar::dense::dense_i16(inputs, linear, input, output);
+        match linear.packing {
+            Packing::Blocks8x16 if scratch.len() >= spec::dense_scratch(inputs, input_type) => {
+                dense::dense(inputs, linear, width, bytes(input), bytes_mut(output), scratch)
+            }
+            Packing::Rows => grouped::dense(inputs, linear, width, bytes(input), bytes_mut(output)),
+            _ => match (input, output) {
+                (Integers::I8(input), IntegersMut::I16(output)) => {
+                    packed::dense(inputs, linear, input, output)
+                }
+                (Integers::I16(input), IntegersMut::I8(output)) => {
+                    packed::dense(inputs, linear, input, output)
+                }
+                (Integers::I16(input), IntegersMut::I16(output)) => {
+                    packed::dense(inputs, linear, input, output)
+                }
+                (Integers::I8(_), IntegersMut::I8(_)) => None,
+            },
         }
-        dense::dense(inputs, linear, width, bytes(input), bytes_mut(output), scratch)
     }
 
     fn max_pool2d_i8(self, window: &Window, bounds: [i8; 2], input: &[i8], output: &mut [i8]) -> Option<()> {

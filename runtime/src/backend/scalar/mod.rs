@@ -8,7 +8,7 @@ pub(super) mod depthwise_conv2d;
 mod element;
 pub(super) mod elementwise;
 pub(super) mod in_place;
-mod packed;
+pub(super) mod packed;
 pub(super) mod permute;
 pub(super) mod pool2d;
 #[cfg(test)]

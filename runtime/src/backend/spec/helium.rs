@@ -2,6 +2,8 @@
 //!
 //! Convolutions are products of weights and of positions, four outputs by two positions at a time, with [`Packing::Blocks4x16`]. They differ in
 //! where a position's inputs lie side by side: in the tensor ([`Conv::Pointwise`]), in padded rows ([`Conv::Rows`]), or in copies ([`Conv::Patches`]).
+//! Dense layers take [`Packing::Blocks8x16`]. Depthwise convolutions, and convolutions in groups or with dilation, take plain weights. Every layer has a kernel;
+//! packed weights without the scratch that their kernel wants are left to scalar code.
 
 use super::select::{Linear, Request, Selection};
 use crate::blob::{DType, Packing};
@@ -23,6 +25,11 @@ const ROUND: usize = 64;
 /// How a convolution finds its inputs. Sizes are bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Conv {
+    /// The one window is the image: a dense layer, with [`Packing::Blocks8x16`].
+    Dense {
+        /// Elements of an image.
+        inputs: usize,
+    },
     /// In the tensor. Positions whose last block would read behind the tensor, and all positions in place, are copied, `round` at a time.
     Pointwise {
         /// Positions.
@@ -45,8 +52,17 @@ pub enum Conv {
 /// The convolution for a request.
 pub fn conv2d(request: &Request) -> Option<Conv> {
     let Linear::Conv2d { window, groups: 1 } = &request.linear else { return None };
-    (request.packing == Packing::Blocks4x16).then_some(())?;
-    conv2d_shape(window, request.input, request.in_place)
+    let conv = conv2d_shape(window, request.input, request.in_place)?;
+    (request.packing == conv.packing()).then_some(conv)
+}
+
+impl Conv {
+    fn packing(&self) -> Packing {
+        match self {
+            Self::Dense { .. } => Packing::Blocks8x16,
+            _ => Packing::Blocks4x16,
+        }
+    }
 }
 
 /// Bytes of a row of the ring.
@@ -62,6 +78,11 @@ fn conv2d_shape(window: &Window, input: DType, in_place: bool) -> Option<Conv> {
     let dense = |axis: &Axis| axis.dilation == 1 || axis.kernel == 1;
     if !dense(rows) || !dense(columns) || rows.kernel > MOST_TAPS {
         return None;
+    }
+    let whole = |axis: &Axis| axis.kernel == axis.input && axis.output == 1 && axis.pad == 0;
+    // What may lie in place is left to kernels that can.
+    if whole(rows) && whole(columns) && !window.replaces_input() {
+        return Some(Conv::Dense { inputs: window.image() });
     }
     let plain = |axis: &Axis| axis.kernel == 1 && axis.stride == 1 && axis.input == axis.output;
     if plain(rows) && plain(columns) {
@@ -116,6 +137,7 @@ pub fn overread(inputs: usize) -> usize {
 pub fn conv2d_scratch(window: &Window, input: DType, conv: &Conv) -> usize {
     let position = window.inputs.saturating_mul(input.bytes());
     match conv {
+        Conv::Dense { inputs } => dense_scratch(*inputs, input),
         Conv::Pointwise { round } => {
             let copied = overread(window.inputs).max(*round);
             if copied == 0 {
@@ -251,9 +273,14 @@ pub fn depthwise(request: &Request) -> bool {
 /// The kernel for a request; `None`: scalar code.
 pub fn select(request: &Request) -> Option<Selection> {
     match &request.linear {
+        Linear::Conv2d { window, .. } if request.packing == Packing::Rows => {
+            let scratch_bytes = if request.in_place { window.kept_bytes() } else { 0 };
+            Some(Selection { name: "helium grouped", scratch_bytes })
+        }
         Linear::Conv2d { window, .. } => {
             let conv = conv2d(request)?;
             let name = match conv {
+                Conv::Dense { .. } => "helium dense",
                 Conv::Pointwise { .. } => "helium pointwise",
                 Conv::Rows { .. } => "helium rows",
                 Conv::Patches { .. } => "helium patches",
@@ -266,8 +293,11 @@ pub fn select(request: &Request) -> Option<Selection> {
                 let scratch_bytes = if request.in_place { window.kept_bytes() } else { 0 };
                 Some(Selection { name: "helium depthwise", scratch_bytes })
             }
-            None => None,
+            None => Some(Selection { name: "helium grouped", scratch_bytes: 0 }),
         },
+        Linear::Dense { .. } if request.packing == Packing::Rows => {
+            Some(Selection { name: "helium grouped", scratch_bytes: 0 })
+        }
         Linear::Dense { inputs, .. } if request.packing == Packing::Blocks8x16 => {
             let scratch_bytes = dense_scratch(*inputs, request.input);
             Some(Selection { name: "helium dense", scratch_bytes })
@@ -280,10 +310,8 @@ pub fn select(request: &Request) -> Option<Selection> {
 pub fn packing(request: &Request, narrow: bool) -> Packing {
     let _ = narrow;
     match &request.linear {
-        Linear::Conv2d { window, groups: 1 }
-            if conv2d_shape(window, request.input, request.in_place).is_some() =>
-        {
-            Packing::Blocks4x16
+        Linear::Conv2d { window, groups: 1 } => {
+            conv2d_shape(window, request.input, request.in_place).map_or(Packing::Rows, |conv| conv.packing())
         }
         Linear::Dense { .. } => Packing::Blocks8x16,
         _ => Packing::Rows,
