@@ -239,7 +239,7 @@ impl Layer<'_> {
             let mut from = [self.padding.as_ptr(); 4];
             for (from, source) in from.iter_mut().zip(&mut sources) {
                 if source.row < rows.input {
-                    *from = source.row_of(window);
+                    *from = if source.pieces == 0 { source.first } else { source.collect(window) };
                 }
                 source.row = source.row.wrapping_add(rows.dilation);
                 source.first = source.first.wrapping_add(pitch);
@@ -252,6 +252,7 @@ impl Layer<'_> {
     }
 
     /// Where a window's rows are read; `edge` is a lane's part of `edges`, not read if windows have one column.
+    #[inline(never)]
     fn source(&self, window: &Window, place: &Place, edge: *mut i8) -> Source {
         let Window { rows, columns, inputs, .. } = *window;
         let row = place.row.wrapping_mul(rows.stride).wrapping_sub(rows.pad);
@@ -307,12 +308,9 @@ struct Source {
 }
 
 impl Source {
-    /// The row under a window, which is one of the image.
-    #[inline(always)]
-    fn row_of(&self, window: &Window) -> *const i8 {
-        if self.pieces == 0 {
-            return self.first;
-        }
+    /// Collects the row under a window, which is one of the image.
+    #[inline(never)]
+    fn collect(&self, window: &Window) -> *const i8 {
         let step = window.columns.dilation.wrapping_mul(window.inputs);
         let (mut from, mut to) = (self.first, self.to);
         for _ in 0..self.pieces {
