@@ -168,7 +168,8 @@ fn random_shape(noise: &mut Noise, kind: Kind) -> Shape {
     };
     if kind == Kind::Dense {
         shape.inputs = noise.extent(300);
-        shape.outputs = noise.extent(70);
+        let most = if noise.one_of(8) { 280 } else { 70 };
+        shape.outputs = noise.extent(most);
         return shape;
     }
     shape.rows = random_axis(noise, None);

@@ -132,31 +132,36 @@ pub fn depthwise(request: &Request, core: &Core) -> Option<Depthwise> {
     })
 }
 
-/// Inputs that a dense layer takes at once: no sum over so many, of products with a weight plus 128, leaves 22 bits.
-pub const DENSE_CHUNK: usize = 64;
+/// The most inputs that a dense layer takes at once: no sum over so many, of products with a weight plus 128, leaves 23 bits.
+pub const DENSE_INPUTS: usize = 128;
 
-/// Scratch of a dense layer, in this order.
+/// How a dense layer runs: sums of some outputs over some inputs as words, both in the scratch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dense {
-    /// Bytes of the sums of all outputs.
-    pub sums: usize,
-    /// Bytes of some inputs as words.
-    pub chunk: usize,
+    /// Outputs at once, a multiple of four.
+    pub outputs: usize,
+    /// Inputs at once, a multiple of eight.
+    pub inputs: usize,
 }
 
 impl Dense {
-    /// All bytes.
+    /// Bytes of sums and inputs.
     pub fn bytes(&self) -> usize {
-        self.sums.saturating_add(self.chunk)
+        self.outputs.saturating_add(self.inputs).saturating_mul(4)
     }
 }
 
-/// The scratch of a dense layer; `None`: scalar code.
+/// How a dense layer runs; `None`: by scalar code.
 pub fn dense(request: &Request, core: &Core) -> Option<Dense> {
     let Linear::Dense { inputs, outputs } = request.linear else { return None };
-    (narrow(request) && request.packing == core.dense && inputs > 0).then(|| Dense {
-        sums: outputs.next_multiple_of(4).saturating_mul(4),
-        chunk: inputs.next_multiple_of(8).min(DENSE_CHUNK).saturating_mul(4),
+    if !narrow(request) || request.packing != core.dense || inputs == 0 {
+        return None;
+    }
+    // Few inputs stay for all outputs.
+    let [most_inputs, most_outputs] = if inputs <= DENSE_INPUTS { [DENSE_INPUTS, 64] } else { [64, 128] };
+    Some(Dense {
+        outputs: outputs.min(most_outputs).wrapping_add(3) & !3,
+        inputs: inputs.min(most_inputs).wrapping_add(7) & !7,
     })
 }
 

@@ -123,17 +123,17 @@ impl Place {
     }
 }
 
-/// The same windows in one row, where each is one position and none is left out.
-fn flat(window: &Window) -> Option<Window> {
+/// Makes one row of windows of which each is one position and none is left out.
+fn flatten(window: &mut Window) -> Option<()> {
     let plain =
         |axis: &Axis| axis.kernel == 1 && axis.stride == 1 && axis.pad == 0 && axis.input == axis.output;
-    if !plain(&window.rows) || !plain(&window.columns) {
-        return Some(*window);
+    if plain(&window.rows) && plain(&window.columns) {
+        let positions = window.batch.checked_mul(window.rows.input)?.checked_mul(window.columns.input)?;
+        window.batch = 1;
+        (window.rows.input, window.rows.output) = (1, 1);
+        (window.columns.input, window.columns.output) = (positions, positions);
     }
-    let positions = window.batch.checked_mul(window.rows.input)?.checked_mul(window.columns.input)?;
-    let one = Axis { input: 1, output: 1, kernel: 1, stride: 1, dilation: 1, pad: 0 };
-    let columns = Axis { input: positions, output: positions, ..one };
-    Some(Window { batch: 1, rows: one, columns, ..*window })
+    Some(())
 }
 
 impl Layer<'_> {
@@ -147,7 +147,9 @@ impl Layer<'_> {
         output: *mut i8,
         output_len: usize,
     ) -> Option<()> {
-        let window = &flat(window)?;
+        let mut window = *window;
+        flatten(&mut window)?;
+        let window = &window;
         let Window { batch, rows, columns, inputs, outputs } = *window;
         let mut left = batch.checked_mul(rows.output)?.checked_mul(columns.output)?;
         if input_len < batch.checked_mul(window.image())? || output_len < left.checked_mul(outputs)? {
@@ -215,7 +217,8 @@ impl Layer<'_> {
         let mut last = *next;
         let mut count = 0usize;
         let mut edge = self.edges;
-        let mut sources = [0usize, 1, 2, 3].map(|lane| {
+        let mut sources = [Source::NONE; 4];
+        for (lane, source) in sources.iter_mut().enumerate() {
             if lane < left {
                 if next.column == columns.output {
                     next.step_row(window);
@@ -227,19 +230,18 @@ impl Layer<'_> {
             if let Some(slot) = lane.checked_sub(1).and_then(|slot| lanes.get_mut(slot)) {
                 *slot = count.wrapping_sub(1).wrapping_mul(outputs);
             }
-            let source = self.source(window, &last, edge);
+            self.source(window, &last, edge, source);
             if columns.kernel > 1 {
                 edge = edge.wrapping_add(self.padding.len());
             }
-            source
-        });
+        }
         let pitch = columns.input.wrapping_mul(inputs).wrapping_mul(rows.dilation);
         let mut pairs = self.pairs;
         for _ in 0..rows.kernel {
             let mut from = [self.padding.as_ptr(); 4];
             for (from, source) in from.iter_mut().zip(&mut sources) {
                 if source.row < rows.input {
-                    *from = source.row_of(window);
+                    *from = if source.pieces == 0 { source.first } else { source.collect(window) };
                 }
                 source.row = source.row.wrapping_add(rows.dilation);
                 source.first = source.first.wrapping_add(pitch);
@@ -251,16 +253,17 @@ impl Layer<'_> {
         count
     }
 
-    /// Where a window's rows are read; `edge` is a lane's part of `edges`, not read if windows have one column.
-    fn source(&self, window: &Window, place: &Place, edge: *mut i8) -> Source {
+    /// Finds out where a window's rows are read; `edge` is a lane's part of `edges`, not read if windows have one column.
+    #[inline(never)]
+    fn source(&self, window: &Window, place: &Place, edge: *mut i8, source: &mut Source) {
         let Window { rows, columns, inputs, .. } = *window;
         let row = place.row.wrapping_mul(rows.stride).wrapping_sub(rows.pad);
         let start = place.column.wrapping_mul(columns.stride).wrapping_sub(columns.pad);
         let first = place.image.wrapping_add(window.at(row, start));
-        let mut source = Source { row, first, edge, to: edge, pieces: 0, bytes: inputs };
+        *source = Source { row, first, edge, to: edge, pieces: 0, bytes: inputs };
         let inside = start < columns.input && start.wrapping_add(columns.reach()) <= columns.input;
         if inside && (columns.dilation == 1 || columns.kernel == 1) {
-            return source;
+            return;
         }
         // The first tap on the image, and how many there are.
         let mut tap = 0usize;
@@ -276,7 +279,7 @@ impl Layer<'_> {
         if taps == 0 {
             // All rows are padding.
             source.row = rows.input;
-            return source;
+            return;
         }
         // SAFETY: windows of several columns have a part of `edges` as long as `padding`; one column is inside, or has no tap on the image.
         unsafe { ::core::ptr::copy_nonoverlapping(self.padding.as_ptr(), edge, self.padding.len()) };
@@ -287,11 +290,11 @@ impl Layer<'_> {
             taps = 1;
         }
         source.pieces = taps;
-        source
     }
 }
 
 /// A window's rows, from the first to the last.
+#[derive(Clone, Copy)]
 struct Source {
     /// Row of the image.
     row: usize,
@@ -307,12 +310,18 @@ struct Source {
 }
 
 impl Source {
-    /// The row under a window, which is one of the image.
-    #[inline(always)]
-    fn row_of(&self, window: &Window) -> *const i8 {
-        if self.pieces == 0 {
-            return self.first;
-        }
+    const NONE: Self = Self {
+        row: 0,
+        first: ::core::ptr::null(),
+        edge: ::core::ptr::null(),
+        to: ::core::ptr::null_mut(),
+        pieces: 0,
+        bytes: 0,
+    };
+
+    /// Collects the row under a window, which is one of the image.
+    #[inline(never)]
+    fn collect(&self, window: &Window) -> *const i8 {
         let step = window.columns.dilation.wrapping_mul(window.inputs);
         let (mut from, mut to) = (self.first, self.to);
         for _ in 0..self.pieces {

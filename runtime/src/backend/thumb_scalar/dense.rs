@@ -40,48 +40,74 @@ fn packed(
     scratch: &mut [u8],
     layout: &swar::Dense,
 ) -> Option<()> {
-    let (sums, rest) = scratch.split_at_mut_checked(layout.sums)?;
+    let (sums, rest) = scratch.split_at_mut_checked(layout.outputs.wrapping_mul(4))?;
     let sums: &mut [i32] = bytemuck::try_cast_slice_mut(sums).ok()?;
-    let words: &mut [i32] = bytemuck::try_cast_slice_mut(rest.get_mut(..layout.chunk)?).ok()?;
+    let words: &mut [i32] =
+        bytemuck::try_cast_slice_mut(rest.get_mut(..layout.inputs.wrapping_mul(4))?).ok()?;
     let outputs = linear.bias.len();
     let depth = inputs.checked_next_multiple_of(8)?;
     if linear.weights.len() < linear.packing.bytes(outputs, inputs)? || outputs == 0 {
         return None;
     }
+    let once = inputs <= layout.inputs;
     let (mut input, mut output) = (input, output);
     while !output.is_empty() {
         let (row, rest) = input.split_at_checked(inputs)?;
         input = rest;
         let (place, rest) = output.split_at_mut_checked(outputs)?;
         output = rest;
-        sums.iter_mut().zip(linear.bias).for_each(|(sum, &bias)| *sum = bias);
-        let mut total = 0i32;
-        let mut weights = linear.weights.as_ptr();
-        let mut left = row;
-        while !left.is_empty() {
-            let (chunk, rest) = left.split_at_checked(swar::DENSE_CHUNK).unwrap_or((left, &[]));
-            left = rest;
-            let count = chunk.len().next_multiple_of(8);
-            let words = words.get_mut(..count)?;
-            words.iter_mut().rev().take(8).for_each(|word| *word = 0);
-            for (word, &x) in words.iter_mut().zip(chunk) {
-                *word = x.into();
-                total = total.wrapping_add(x.into());
+        let (mut place, mut first, mut total) = (place, 0usize, 0i32);
+        let mut block = linear.weights.as_ptr();
+        while !place.is_empty() {
+            let count = place.len().min(layout.outputs);
+            let (some, rest) = place.split_at_mut_checked(count)?;
+            place = rest;
+            let bias = linear.bias.get(first..)?;
+            sums.iter_mut().zip(bias).for_each(|(sum, &bias)| *sum = bias);
+            let fresh = first == 0 || !once;
+            if fresh {
+                total = 0;
             }
-            let range = words.as_ptr_range();
-            let operands = Dense {
-                sums: sums.as_mut_ptr(),
-                weights,
-                jump: depth.wrapping_sub(count).wrapping_mul(4),
-                inputs: range.start,
-                inputs_end: range.end,
-                blocks: outputs.div_ceil(4),
-            };
-            // SAFETY: there are sums for whole blocks, and weights of `depth` inputs for each, checked above; `words` is a multiple of eight.
-            unsafe { core::dense(&operands) };
-            weights = weights.wrapping_add(count.wrapping_mul(4));
+            let mut weights = block;
+            let mut left = row;
+            while !left.is_empty() {
+                let (chunk, rest) = left.split_at_checked(layout.inputs).unwrap_or((left, &[]));
+                left = rest;
+                let taken = chunk.len().wrapping_add(7) & !7;
+                let words = words.get_mut(..taken)?;
+                if fresh {
+                    total = total.wrapping_add(widen(words, chunk));
+                }
+                let range = words.as_ptr_range();
+                let operands = Dense {
+                    sums: sums.as_mut_ptr(),
+                    weights,
+                    jump: depth.wrapping_sub(taken).wrapping_mul(4),
+                    inputs: range.start,
+                    inputs_end: range.end,
+                    blocks: count.div_ceil(4),
+                };
+                // SAFETY: there are sums for whole blocks, and weights of `depth` inputs for each, checked above; `words` is a multiple of eight.
+                unsafe { core::dense(&operands) };
+                weights = weights.wrapping_add(taken.wrapping_mul(4));
+            }
+            core::finish_sums(linear, first, sums, total, some)?;
+            first = first.wrapping_add(count);
+            block = block.wrapping_add(count.wrapping_mul(depth));
         }
-        core::finish_sums(linear, sums, total, place)?;
     }
     Some(())
+}
+
+/// Inputs as words, zeros behind them. Gives their sum.
+#[inline(never)]
+fn widen(words: &mut [i32], inputs: &[i8]) -> i32 {
+    let (places, rest) = words.split_at_mut_checked(inputs.len()).unwrap_or_default();
+    rest.fill(0);
+    let mut total = 0i32;
+    for (word, &x) in places.iter_mut().zip(inputs) {
+        *word = x.into();
+        total = total.wrapping_add(x.into());
+    }
+    total
 }

@@ -8,7 +8,7 @@ use crate::backend::spec::select::{Linear, Request};
 use crate::backend::spec::swar;
 use crate::blob::{DType, Packing};
 use crate::ops::linear::Integer;
-use crate::ops::window::Window;
+use crate::ops::window::{Axis, Window};
 
 #[inline(never)]
 pub fn depthwise_conv2d_i8(
@@ -79,7 +79,8 @@ fn planes(
     // What no input replaces stays padding.
     plane.fill(zero.wrapping_add(zero.wrapping_shl(16)));
     let row_bytes = layout.columns.wrapping_mul(8);
-    let three = [rows.kernel, columns.kernel, rows.dilation, columns.dilation] == [3, 3, 1, 1];
+    let plain = |axis: &Axis| axis.kernel == 3 && axis.dilation == 1;
+    let three = plain(&rows) && plain(&columns);
     // Words of a tap in the table.
     let tap_words = if three { 1usize } else { 2 };
     table.fill(0);
@@ -93,7 +94,7 @@ fn planes(
     // Rows of the plane that are rows of the image in all lanes.
     let last = layout.first(rows.output, 3).wrapping_mul(rows.stride);
     let all_from = rows.pad.min(layout.rows);
-    let all_to = rows.input.wrapping_add(rows.pad).saturating_sub(last).clamp(all_from, layout.rows);
+    let all_to = rows.input.wrapping_add(rows.pad).saturating_sub(last).min(layout.rows).max(all_from);
     let all_rows = Extent { rows: all_to.wrapping_sub(all_from), ..one_row };
 
     let output_row = columns.output.wrapping_mul(outputs);

@@ -659,23 +659,30 @@ struct Row<'a> {
     frame: &'a Frame,
 }
 
-/// Makes outputs of a dense layer's sums over inputs whose sum is `total`.
-pub fn finish_sums(linear: &Integer<'_>, sums: &[i32], total: i32, output: &mut [i8]) -> Option<()> {
-    let range = sums.get(..output.len())?.as_ptr_range();
-    if linear.multiplier.len() < output.len() || linear.shift.len() < output.len() || output.is_empty() {
-        return None;
-    }
+/// Makes outputs, from channel `first` on, of a dense layer's sums over inputs whose sum is `total`.
+pub fn finish_sums(
+    linear: &Integer<'_>,
+    first: usize,
+    sums: &[i32],
+    total: i32,
+    output: &mut [i8],
+) -> Option<()> {
+    let count = output.len();
+    let part = |constants: &[i32]| Some(constants.get(first..)?.get(..count)?.as_ptr());
+    let range = sums.get(..count)?.as_ptr_range();
     let row = Row {
         sums: range.start,
         sums_end: range.end,
-        multiplier: linear.multiplier.as_ptr(),
-        shift: linear.shift.as_ptr(),
+        multiplier: part(linear.multiplier)?,
+        shift: part(linear.shift)?,
         output: output.as_mut_ptr(),
         offset: total.wrapping_shl(7),
         frame: &Frame::new(linear),
     };
-    // SAFETY: there are as many sums, multipliers and shifts as outputs, at least one.
-    unsafe { finish_row(&row) };
+    if count > 0 {
+        // SAFETY: there are as many sums, multipliers and shifts as outputs, at least one.
+        unsafe { finish_row(&row) };
+    }
     Some(())
 }
 

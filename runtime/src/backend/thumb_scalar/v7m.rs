@@ -411,7 +411,7 @@ pub unsafe extern "C" fn widen(pairs: *mut i32, sources: &[*const i8; 4], extent
 /// and 3; r4, r5 of outputs 2 and 1; r6 to r9 inputs; r10, r11 weights; r12 two weights; r14 mask of outer bytes.
 ///
 /// # Safety
-/// There are sums and weights for all blocks; the inputs are a multiple of eight and at most [`swar::DENSE_CHUNK`](crate::backend::spec::swar::DENSE_CHUNK).
+/// There are sums and weights for all blocks; the inputs are a multiple of eight and at most [`DENSE_INPUTS`](crate::backend::spec::swar::DENSE_INPUTS).
 #[unsafe(naked)]
 pub unsafe extern "C" fn dense(operands: &Dense) {
     naked_asm!(
@@ -484,13 +484,21 @@ pub unsafe extern "C" fn dense(operands: &Dense) {
     )
 }
 
-/// Makes outputs of a dense layer's sums over inputs whose sum is `total`.
+/// Makes outputs, from channel `first` on, a multiple of four, of a dense layer's sums over inputs whose sum is `total`.
 #[inline(never)]
-pub fn finish_sums(linear: &Integer<'_>, sums: &[i32], total: i32, output: &mut [i8]) -> Option<()> {
+pub fn finish_sums(
+    linear: &Integer<'_>,
+    first: usize,
+    sums: &[i32],
+    total: i32,
+    output: &mut [i8],
+) -> Option<()> {
     let offset = total.wrapping_shl(7);
-    for (channel, (slot, &sum)) in output.iter_mut().zip(sums).enumerate() {
+    let mut channel = first;
+    for (slot, &sum) in output.iter_mut().zip(sums) {
         let sum = if channel & 1 == 0 { sum.wrapping_sub(offset) } else { sum };
         *slot = linear.finish(channel, sum)? as i8;
+        channel = channel.wrapping_add(1);
     }
     Some(())
 }
