@@ -198,7 +198,9 @@ impl Strategy for Pruner<'_> {
     }
 
     fn least_arena(&self) -> Result<(usize, Option<usize>), Error> {
-        Ok((self.arena(&self.widths().narrowest())?, None))
+        let narrowest = self.widths().narrowest();
+        let counted = self.prices.load(&narrowest, &self.curves);
+        Ok((self.arena(&narrowest)?.max(counted), None))
     }
 
     fn least_loss(&self, limits: Limits) -> Option<Plan> {

@@ -115,14 +115,25 @@ impl Prices {
 
     /// Bytes that pass the limit, added up over all moments, as a share of it.
     fn crowding(&self, plan: &[usize], curves: &[Curve]) -> f64 {
+        let over = self.loads(plan, curves).map(|bytes| bytes.saturating_sub(self.room));
+        over.sum::<usize>() as f64 / self.room.max(1) as f64
+    }
+
+    /// Bytes that live at once, at worst, as the limit counts them: a layer whose ends are narrowed apart counts with both, although equal widths might let
+    /// it write over its input. 0 without a limit.
+    pub fn load(&self, plan: &[usize], curves: &[Curve]) -> usize {
+        self.loads(plan, curves).max().unwrap_or(0)
+    }
+
+    /// Bytes of each moment.
+    fn loads(&self, plan: &[usize], curves: &[Curve]) -> impl Iterator<Item = usize> {
         let bytes = |(bytes, group): &(usize, Option<usize>)| {
             group.map_or(*bytes, |group| {
                 let Curve { channels, steps } = &curves[group];
                 bytes / channels * steps[plan[group]].0
             })
         };
-        let over = |live: &Vec<_>| together(live.iter().map(bytes)).saturating_sub(self.room);
-        self.moments.iter().map(over).sum::<usize>() as f64 / self.room.max(1) as f64
+        self.moments.iter().map(move |live| together(live.iter().map(bytes)))
     }
 }
 
