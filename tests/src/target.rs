@@ -1,11 +1,13 @@
 //! Lays a blob of plain weights out for a target, as the converter does: what tests of hand-made blobs run on boards.
 
 use tucano::Step;
+use tucano::backend::spec::elementwise::add_scratch;
 use tucano::backend::spec::select::{Isa, Linear, Request, least_scratch, packing, select};
 use tucano::blob::{BlobBuilder, Packing, folded_bias, is_narrow};
 use tucano::host::Runner;
+use tucano::ops::OpCode;
 
-/// A blob of the same steps with packed weights and scratch behind all tensors.
+/// A blob of the same steps, one after the other, with packed weights and scratch behind all tensors. What stood in windows of a region is whole.
 ///
 /// # Panics
 /// If the blob is not sound, or not plain.
@@ -14,10 +16,16 @@ pub fn laid_out(blob: &[u8], isa: Isa) -> Vec<u8> {
     let model = runner.model();
     let source = model.blob();
     let mut builder = BlobBuilder::new();
+    let mut arena = model.arena_bytes() as u32;
     for id in 0..source.layout().tensors.count as u16 {
-        builder.tensor(source.tensor(id).expect("a tensor"));
+        let mut tensor = source.tensor(id).expect("a tensor");
+        if tensor.window_rows != 0 {
+            tensor.window_rows = 0;
+            tensor.offset = arena.next_multiple_of(u32::from(source.header().align));
+            arena = tensor.offset + tensor.bytes().expect("few elements") as u32;
+        }
+        builder.tensor(tensor);
     }
-    let arena = model.arena_bytes() as u32;
     let scratch_at = arena.next_multiple_of(u32::from(source.header().align));
     let mut most = 0;
     for step in model.steps() {
@@ -51,6 +59,10 @@ pub fn laid_out(blob: &[u8], isa: Isa) -> Vec<u8> {
                 bytes[1] = folded.iter().flat_map(|bias| bias.to_le_bytes()).collect();
             }
             scratch = scratch.max(select(isa, &request).scratch_bytes).max(least_scratch(&request));
+        }
+        if step.op() == OpCode::AddI8 as u16 {
+            let elements = step.output(0).and_then(|sum| sum.elements()).expect("few elements");
+            scratch = scratch.max(add_scratch(isa, elements));
         }
         let weights: Vec<u16> = (0..weights)
             .map(|k| builder.weight(step.weight(k).expect("a weight").dtype, packings[k], &bytes[k]))

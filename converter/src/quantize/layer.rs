@@ -49,6 +49,8 @@ pub struct LayerInput<'a> {
 
 /// Biases stay below this many units, by a coarser weight scale where need be.
 const BIAS_LIMIT: f64 = (1 << 30) as f64;
+/// As [`BIAS_LIMIT`], of a bias that decides the output.
+const NARROW_BIAS: f64 = (1 << 22) as f64;
 /// Factors from here on have no multiplier.
 const FACTOR_LIMIT: f64 = (1 << 30) as f64;
 
@@ -173,10 +175,17 @@ impl LayerInput<'_> {
     }
 
     /// Greatest weight / greatest level; coarser where the bias would need more bits than it has.
+    ///
+    /// A bias of more than twice what all products can come to decides the output alone, but for a small part: then a step of the output is so many
+    /// units of the accumulator that coarser weights are lost in it, and the bias is brought below [`NARROW_BIAS`], where kernels sum up two outputs at once.
     pub fn scale_of(&self, weights: &[f32], bias: f32) -> f32 {
         let greatest = weights.iter().fold(0.0f32, |max, weight| max.max(weight.abs()));
-        let for_bias = f64::from(bias.abs()) / (f64::from(self.input.scale) * BIAS_LIMIT);
-        let scale = f64::from(greatest / self.levels as f32).max(for_bias) as f32;
+        let finest = f64::from(greatest / self.levels as f32);
+        let bias = f64::from(bias.abs()) / f64::from(self.input.scale);
+        let sum: f64 = weights.iter().map(|weight| f64::from(weight.abs())).sum();
+        let decides = bias > 2.0 * self.greatest_input() as f64 * sum;
+        let limit = if self.input.bits == 8 && decides { NARROW_BIAS } else { BIAS_LIMIT };
+        let scale = finest.max(bias / limit) as f32;
         // A channel of zeros: a unit for which the multiplier is 1.
         let neutral = self.output.scale / self.input.scale;
         if scale.is_normal() { scale } else { neutral.clamp(f32::MIN_POSITIVE, f32::MAX) }
