@@ -87,7 +87,8 @@ impl Core {
             Self::CortexM3 => rates::ARMV7_M,
             // The same target of the compiler, the same code.
             Self::CortexM4 | Self::CortexM7 => rates::ARMV7E_M,
-            Self::CortexM33 | Self::CortexM55 => rates::ARMV8_M,
+            Self::CortexM33 => rates::ARMV8_M,
+            Self::CortexM55 => rates::ARMV8_1_M,
             Self::X86_64 => &[],
         }
     }
