@@ -27,6 +27,7 @@ impl Crc {
         Self(u32::MAX)
     }
 
+    #[inline(never)]
     pub(super) fn add(&mut self, bytes: &[u8]) {
         for &byte in bytes {
             self.0 ^= u32::from(byte);

@@ -122,6 +122,7 @@ impl<'a> Float<'a> {
 }
 
 /// Checks the constants and bounds of a linear operator whose output channels have `kernel` weights each (`None`: more than 32 bits count).
+#[inline(never)]
 pub(super) fn check(
     step: &Step<'_>,
     family: Family,
