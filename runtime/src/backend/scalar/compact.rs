@@ -6,6 +6,7 @@ use crate::backend::{Integers, IntegersMut};
 use crate::blob::Packing;
 use crate::ops::linear::Integer;
 use crate::ops::window::{Axis, Window};
+use crate::rolled::rolled;
 
 /// Order of plain weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,6 +150,7 @@ struct Stored {
 fn packed(linear: &Integer<'_>, input: &Integers<'_>, first: Option<usize>, of: &Stored) -> Option<i32> {
     let mut sum = 0i32;
     for lane in 0..of.count {
+        rolled();
         let weight = linear.packing.weight(linear.weights, of.depth, of.channel, of.k.wrapping_add(lane))?;
         let x = match (first, input) {
             (None, _) => linear.input_zero,
