@@ -28,6 +28,7 @@ pub mod op_set;
 pub mod ops;
 pub mod quant;
 pub mod region;
+mod rolled;
 pub mod session;
 
 pub use arena::Arena;

@@ -45,10 +45,9 @@ impl<'m, O: OpSet> Model<'m, O> {
         let mut defined = blob.header().inputs;
         let count = u16::try_from(blob.step_count()).ok().filter(|&count| count != Error::NOWHERE);
         for index in 0..count.ok_or(Error::new(ErrorKind::Section, SectionKind::Steps as u32))? {
-            let record = blob.step(index).ok_or(Error::at_step(ErrorKind::Step, index, 0, 0))?;
-            let fault = |(kind, value)| Error::at_step(kind, index, record.op, value);
-            let step = Step::new(&blob, index, record);
-            check_step(&step, &mut defined, O::in_place(record.op)).map_err(fault)?;
+            let step = Step::new(&blob, index).ok_or(Error::at_step(ErrorKind::Step, index, 0, 0))?;
+            let fault = |(kind, value)| Error::at_step(kind, index, step.op(), value);
+            check_step(&step, &mut defined, O::in_place(step.op())).map_err(fault)?;
             O::check(&step).map_err(|kind| fault((kind, 0)))?;
         }
         check_graph_outputs(&blob, defined)?;
@@ -109,9 +108,9 @@ impl<'m, O: OpSet> Model<'m, O> {
     }
 
     /// Step `index`.
-    #[inline(never)]
+    #[inline]
     pub fn step(&self, index: u16) -> Option<Step<'_>> {
-        Some(Step::new(&self.blob, index, self.blob.step(index)?))
+        Step::new(&self.blob, index)
     }
 
     /// All steps, in order.
@@ -134,15 +133,16 @@ pub struct Step<'m> {
 
 impl<'m> Step<'m> {
     /// Tensors and weights of the blob have been judged.
-    #[inline(always)]
-    fn new(blob: &'m Blob<'m>, index: u16, record: StepRecord) -> Self {
+    #[inline(never)]
+    fn new(blob: &'m Blob<'m>, index: u16) -> Option<Self> {
+        let record = blob.step(index)?;
         let [inputs, outputs, weights] = [record.inputs, record.outputs, record.weights].map(usize::from);
         let count = inputs.wrapping_add(outputs).wrapping_add(weights);
         let operands = blob.operands(record.operands_at, count);
         let mut step = Self { blob, index, record, operands, ends: [None; 2] };
         let tensor = |id: Option<u16>| blob.tensor_again(id?);
         step.ends = [tensor(step.input_id(0)), tensor(step.output_id(0))];
-        step
+        Some(step)
     }
 
     /// Its place in the order of execution, from 0.
@@ -180,7 +180,7 @@ impl<'m> Step<'m> {
     }
 
     /// Tensor `id`.
-    #[inline(never)]
+    #[inline]
     fn further(&self, id: u16) -> Option<TensorRecord> {
         self.blob.tensor_again(id)
     }
@@ -244,6 +244,7 @@ impl<'m> Step<'m> {
     }
 
     /// Whether the output lies in the place of the first input.
+    #[inline(never)]
     pub fn in_place(&self) -> bool {
         let places = [self.input(0), self.output(0)].map(|tensor| tensor.as_ref().and_then(place_of));
         let [read, written] = places;
@@ -300,6 +301,7 @@ impl core::fmt::Debug for Step<'_> {
 }
 
 /// The bytes of a tensor, without slack.
+#[inline(never)]
 pub(crate) fn place_of(tensor: &TensorRecord) -> Option<Place> {
     let start = tensor.offset as usize;
     Some(Place { space: tensor.space, range: start..start.checked_add(tensor.stored_bytes()?)? })
@@ -312,6 +314,7 @@ fn place_again(tensor: &TensorRecord) -> Option<Place> {
     Some(Place { space: tensor.space, range: start..start.checked_add(tensor.bytes_again())? })
 }
 
+#[inline(never)]
 fn check_tensors(blob: &Blob<'_>) -> Result<(), Error> {
     let too_many = Error::new(ErrorKind::Section, SectionKind::Tensors as u32);
     let count = u16::try_from(blob.layout().tensors.count).map_err(|_| too_many)?;
@@ -326,6 +329,7 @@ fn check_tensors(blob: &Blob<'_>) -> Result<(), Error> {
     Ok(())
 }
 
+#[inline(never)]
 fn lies_in_memory(blob: &Blob<'_>, tensor: &TensorRecord) -> Option<bool> {
     let header = blob.header();
     let available = match tensor.space {
@@ -348,6 +352,7 @@ fn lies_in_memory(blob: &Blob<'_>, tensor: &TensorRecord) -> Option<bool> {
 }
 
 /// A view names a tensor that stands before it, with the same bytes as elements of the same type. Others name none.
+#[inline(never)]
 fn shows_what_it_names(blob: &Blob<'_>, index: u16, tensor: &TensorRecord) -> bool {
     let Some(viewed) = blob.viewed(index) else { return true };
     let earlier = u16::try_from(viewed).ok().filter(|&viewed| viewed < index);
@@ -360,6 +365,7 @@ fn shows_what_it_names(blob: &Blob<'_>, index: u16, tensor: &TensorRecord) -> bo
     })
 }
 
+#[inline(never)]
 fn check_weights(blob: &Blob<'_>) -> Result<(), Error> {
     let too_many = Error::new(ErrorKind::Section, SectionKind::WeightRecords as u32);
     let count = u16::try_from(blob.layout().weights.count).map_err(|_| too_many)?;
@@ -378,6 +384,7 @@ fn check_weights(blob: &Blob<'_>) -> Result<(), Error> {
 }
 
 /// Graph input `k` is tensor `k`, in the arena.
+#[inline(never)]
 fn check_graph_inputs(blob: &Blob<'_>) -> Result<(), Error> {
     for k in 0..blob.header().inputs {
         let sound = blob.operand(u32::from(k)) == Some(k)
@@ -395,6 +402,7 @@ fn is_written(blob: &Blob<'_>, id: u16, defined: u16) -> bool {
 }
 
 /// A graph output is a tensor in the arena that has been written: one of the first `defined`, or a view.
+#[inline(never)]
 fn check_graph_outputs(blob: &Blob<'_>, defined: u16) -> Result<(), Error> {
     let header = blob.header();
     for k in 0..header.outputs {
@@ -413,7 +421,7 @@ fn check_graph_outputs(blob: &Blob<'_>, defined: u16) -> Result<(), Error> {
 
 /// Regions stand in the order of their steps and apart; steps outside of them have no windows.
 fn check_regions<O: OpSet>(blob: &Blob<'_>) -> Result<(), Error> {
-    let step = |index: u16| Some(Step::new(blob, index, blob.step(index)?));
+    let step = |index: u16| Step::new(blob, index);
     let whole = |range: Range<u16>| {
         range.filter_map(step).all(|step| {
             let (inputs, _, _) = step.counts();
@@ -425,6 +433,9 @@ fn check_regions<O: OpSet>(blob: &Blob<'_>) -> Result<(), Error> {
     let mut next = 0u16;
     for index in 0..blob.layout().regions.count {
         let wrong = Error::new(ErrorKind::Region, index);
+        if !O::TILES {
+            return Err(wrong);
+        }
         let region = blob.region(index).ok_or(wrong)?;
         if region.first < next || region.end() > steps || !whole(next..region.first) {
             return Err(wrong);
@@ -437,6 +448,7 @@ fn check_regions<O: OpSet>(blob: &Blob<'_>) -> Result<(), Error> {
 }
 
 /// What every step must fulfil, whatever its operator. `defined` tensors are written before it, and it may add one.
+#[inline(never)]
 fn check_step(step: &Step<'_>, defined: &mut u16, in_place: bool) -> Result<(), (ErrorKind, u32)> {
     let record = &step.record;
     let malformed = (ErrorKind::Step, 0);

@@ -12,6 +12,9 @@ use crate::region::Rows;
 
 /// A set of operators. Made by [`op_set!`](crate::op_set!).
 pub trait OpSet {
+    /// Whether it runs [regions](crate::region).
+    const TILES: bool;
+
     /// Asks the step's operator whether it can execute the step.
     ///
     /// # Errors
@@ -42,6 +45,8 @@ pub trait OpSet {
 /// ```
 #[macro_export]
 macro_rules! op_set {
+    (@tiles) => { false };
+    (@tiles tiles) => { true };
     (@rows $step:ident; $($op:ty),*;) => { ::core::option::Option::None };
     (@rows $step:ident; $($op:ty),*; tiles) => {
         match $step.op() {
@@ -68,6 +73,8 @@ macro_rules! op_set {
             use $crate::ops::*;
 
             impl $crate::OpSet for $name {
+                const TILES: bool = $crate::op_set!(@tiles $($tiles)?);
+
                 fn check(step: &$crate::Step<'_>) -> ::core::result::Result<(), $crate::ErrorKind> {
                     match step.op() {
                         $(<$op as $crate::ops::Operator>::CODE => <$op as $crate::ops::Operator>::check(step),)*

@@ -207,7 +207,7 @@ impl<'m, O: OpSet, B: Backend> Session<'m, O, B> {
         observer.before(step);
         let mut memory = Memory { arena, state };
         let fault = Error::at_step(ErrorKind::Internal, step.index(), step.op(), 0);
-        cursor.next = match self.model.blob().region_at(step.index()) {
+        cursor.next = match self.region_at(step.index()) {
             None => {
                 O::run(self.backend, step, &mut memory).ok_or(fault)?;
                 observer.after(step, step.written(&memory).ok_or(fault)?);
@@ -220,6 +220,11 @@ impl<'m, O: OpSet, B: Backend> Session<'m, O, B> {
             }
         };
         Ok(true)
+    }
+
+    /// The region that begins with step `first`: none of an op set without tiles, for which a load refuses regions.
+    fn region_at(&self, first: u16) -> Option<RegionRecord> {
+        if O::TILES { self.model.blob().region_at(first) } else { None }
     }
 
     /// Runs the steps of a region in turns; gives the last one.

@@ -126,6 +126,7 @@ impl Section {
     }
 
     /// All its bytes.
+    #[inline(never)]
     pub fn bytes<'m>(&self, blob: &'m [u8]) -> Option<&'m [u8]> {
         let length = product(self.count, self.stride)? as usize;
         blob.get(self.offset as usize..)?.get(..length)
@@ -196,6 +197,7 @@ impl<'m> Blob<'m> {
     /// [`ErrorKind::Magic`], [`ErrorKind::Version`], [`ErrorKind::Feature`], [`ErrorKind::Truncated`],
     /// [`ErrorKind::BlobAlignment`], [`ErrorKind::Header`], [`ErrorKind::Section`], [`ErrorKind::UnknownSection`],
     /// [`ErrorKind::StructureChecksum`].
+    #[inline(never)]
     pub fn parse(bytes: &'m [u8]) -> Result<Self, Error> {
         let header = Header::parse(bytes)?;
         let short = Error::new(ErrorKind::Truncated, header.length);
@@ -234,6 +236,7 @@ impl<'m> Blob<'m> {
         Self { bytes, layout, arrays: Arrays::new(bytes, &layout) }
     }
 
+    #[inline(never)]
     fn place_sections(&mut self) -> Result<(), Error> {
         let table_at = self.layout.header.table_at as usize;
         let table_end =
@@ -314,6 +317,7 @@ impl<'m> Blob<'m> {
     }
 
     /// Tensor `index`; `None` if there is none or its record is invalid.
+    #[inline(never)]
     pub fn tensor(&self, index: u16) -> Option<TensorRecord> {
         TensorRecord::parse(self.layout.tensors.record(self.bytes, u32::from(index))?)
     }
@@ -324,6 +328,7 @@ impl<'m> Blob<'m> {
     }
 
     /// Weight record `index`; `None` if there is none or it is invalid.
+    #[inline(never)]
     pub fn weight(&self, index: u16) -> Option<WeightRecord> {
         WeightRecord::parse(self.layout.weights.record(self.bytes, u32::from(index))?)
     }
@@ -362,7 +367,7 @@ impl<'m> Blob<'m> {
     }
 
     /// Tensor `index` of a blob whose tensors were all found valid.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn tensor_again(&self, index: u16) -> Option<TensorRecord> {
         TensorRecord::parse_again(self.layout.tensors.record(self.bytes, u32::from(index))?)
     }
@@ -437,6 +442,7 @@ impl<'m> Blob<'m> {
         records.map(|record| u64::from(record.elements) * record.dtype.bytes() as u64).sum()
     }
 
+    #[inline(never)]
     fn structure_crc(&self) -> u32 {
         let mut crc = Crc::new();
         let parts = [self.bytes.get(..20), Some(&[0; 4][..]), self.bytes.get(24..HEADER_BYTES)];

@@ -124,26 +124,35 @@ impl Parameters {
 }
 
 fn check(step: &Step<'_>, family: Family) -> Result<(), ErrorKind> {
+    check_layer(step, family, false)
+}
+
+/// Checks a convolution, or a depthwise one: the same with one input a group, whose weights are not packed.
+#[inline(never)]
+pub(super) fn check_layer(step: &Step<'_>, family: Family, depthwise: bool) -> Result<(), ErrorKind> {
     let (input, output) = ends(step, (1, 1, if family == Family::F32 { 2 } else { 4 }))?;
     family.check(&input, &output)?;
     let p = Parameters::parse(step.parameters()).ok_or(ErrorKind::OperandCount)?;
     check_in_place(step, &p.window(&input, &output)?)?;
     let [.., inputs] = input.shape;
     let [.., outputs] = output.shape;
-    if inputs.checked_rem(p.groups) != Some(0) || outputs.checked_rem(p.groups) != Some(0) {
+    if inputs.checked_rem(p.groups) != Some(0)
+        || outputs.checked_rem(p.groups) != Some(0)
+        || (depthwise && p.groups != inputs)
+    {
         return Err(ErrorKind::Parameter);
     }
     let kernel = inputs
         .checked_div(p.groups)
         .and_then(|elements| elements.checked_mul(p.kernel_h)?.checked_mul(p.kernel_w));
-    if p.groups != 1 && !linear::plain(step) {
+    if (depthwise || p.groups != 1) && !linear::plain(step) {
         return Err(ErrorKind::Parameter);
     }
     linear::check(step, family, [p.act_min, p.act_max], kernel, outputs, output.dtype)
 }
 
 /// Refuses an output in the place of the input where windows do not allow it, or where the scratch cannot hold the rows under a window.
-pub(super) fn check_in_place(step: &Step<'_>, window: &Window) -> Result<(), ErrorKind> {
+fn check_in_place(step: &Step<'_>, window: &Window) -> Result<(), ErrorKind> {
     if !step.in_place() {
         return Ok(());
     }

@@ -30,6 +30,7 @@ impl Parameters {
     }
 }
 
+#[inline(never)]
 fn check(step: &Step<'_>, family: Family) -> Result<(), ErrorKind> {
     let (input, output) = ends(step, (1, 1, if family == Family::F32 { 2 } else { 4 }))?;
     family.check(&input, &output)?;

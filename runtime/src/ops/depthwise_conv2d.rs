@@ -1,8 +1,8 @@
 //! Depthwise convolution of images `[n, h, w, c]`: output channel `k` reads input channel `k / (outputs / c)` alone.
 
-use super::conv2d::check_in_place;
-use super::linear::{self, Float, Integer};
-use super::operands::{Family, apart, ends, integers, integers_mut, maybe_in_place, tile};
+use super::conv2d::check_layer;
+use super::linear::{Float, Integer};
+use super::operands::{Family, apart, integers, integers_mut, maybe_in_place, tile};
 use super::window::Axis;
 use super::{OpCode, Operator};
 use crate::arena::Memory;
@@ -15,25 +15,7 @@ use crate::region::Rows;
 pub use super::conv2d::Parameters;
 
 fn check(step: &Step<'_>, family: Family) -> Result<(), ErrorKind> {
-    let (input, output) = ends(step, (1, 1, if family == Family::F32 { 2 } else { 4 }))?;
-    family.check(&input, &output)?;
-    let p = Parameters::parse(step.parameters()).ok_or(ErrorKind::OperandCount)?;
-    check_in_place(step, &p.window(&input, &output)?)?;
-    if family != Family::F32 && !linear::plain(step) {
-        return Err(ErrorKind::Parameter);
-    }
-    let [.., inputs] = input.shape;
-    let [.., outputs] = output.shape;
-    if p.groups != inputs || outputs.checked_rem(inputs) != Some(0) {
-        return Err(ErrorKind::Parameter);
-    }
-    let weights = p.kernel_h.checked_mul(p.kernel_w).and_then(|taps| taps.checked_mul(outputs));
-    if family == Family::F32 {
-        Float::of(step, p.act_min, p.act_max).ok_or(ErrorKind::ElementType)?.check(weights, outputs)
-    } else {
-        let linear = Integer::of(step, p.act_min, p.act_max).ok_or(ErrorKind::ElementType)?;
-        linear.check(weights, outputs, output.dtype)
-    }
+    check_layer(step, family, true)
 }
 
 /// [`OpCode::DepthwiseConv2dI8`].

@@ -5,6 +5,7 @@ use crate::blob::{DType, Packing, TensorRecord};
 use crate::error::ErrorKind;
 use crate::model::Step;
 use crate::quant;
+use crate::rolled::rolled;
 
 /// Operands of an integer linear operator, whose weights are stored as `W`: `i8`, or `u8` with two of 4 bits.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +60,7 @@ impl<'a, W> Integer<'a, W> {
     }
 
     /// Checks what [`Integer::of`] gives: `weights` stored elements, one bias, multiplier and shift for each of `outputs` channels, all in range.
+    #[inline(never)]
     pub fn check(&self, weights: Option<u32>, outputs: u32, output: DType) -> Result<(), ErrorKind> {
         let outputs = outputs as usize;
         if Some(self.weights.len()) != weights.map(|elements| elements as usize)
@@ -69,10 +71,11 @@ impl<'a, W> Integer<'a, W> {
             return Err(ErrorKind::WeightLength);
         }
         let shifts = quant::MIN_SHIFT..=quant::MAX_SHIFT;
-        if !self.multiplier.iter().all(|&multiplier| multiplier >= 0)
-            || !self.shift.iter().all(|shift| shifts.contains(shift))
-        {
-            return Err(ErrorKind::Quantisation);
+        for (&multiplier, shift) in self.multiplier.iter().zip(self.shift) {
+            rolled();
+            if multiplier < 0 || !shifts.contains(shift) {
+                return Err(ErrorKind::Quantisation);
+            }
         }
         check_bounds(self.low, self.high, output)
     }
@@ -122,6 +125,7 @@ impl<'a> Float<'a> {
 }
 
 /// Checks the constants and bounds of a linear operator whose output channels have `kernel` weights each (`None`: more than 32 bits count).
+#[inline(never)]
 pub(super) fn check(
     step: &Step<'_>,
     family: Family,

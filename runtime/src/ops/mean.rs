@@ -65,6 +65,7 @@ pub struct Mean2dI8;
 impl Operator for Mean2dI8 {
     const CODE: u16 = OpCode::Mean2dI8 as u16;
 
+    #[inline(never)]
     fn check(step: &Step<'_>) -> Result<(), ErrorKind> {
         let (input, output) = ends(step, (1, 1, 0))?;
         Family::I8.check(&input, &output)?;

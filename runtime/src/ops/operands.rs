@@ -27,6 +27,7 @@ pub enum Family {
 
 impl Family {
     /// Refuses tensors of other types, and integer ones whose zero point does not fit.
+    #[inline(never)]
     pub fn check(self, input: &TensorRecord, output: &TensorRecord) -> Result<(), ErrorKind> {
         let legal = match (input.dtype, output.dtype) {
             (DType::I8, DType::I8) => matches!(self, Self::I8 | Self::I4),
@@ -46,6 +47,7 @@ impl Family {
 }
 
 /// First input and output of a step that takes `counts` inputs, outputs and weights.
+#[inline(never)]
 pub fn ends(
     step: &Step<'_>,
     counts: (usize, usize, usize),

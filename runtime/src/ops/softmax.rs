@@ -46,6 +46,7 @@ impl Operator for SoftmaxI8 {
     const CODE: u16 = OpCode::SoftmaxI8 as u16;
     const IN_PLACE: bool = true;
 
+    #[inline(never)]
     fn check(step: &Step<'_>) -> Result<(), ErrorKind> {
         /// Bits of 1/256 as binary32.
         const SCALE: u32 = 0x3B80_0000;
@@ -68,6 +69,7 @@ pub struct SoftmaxI16;
 impl Operator for SoftmaxI16 {
     const CODE: u16 = OpCode::SoftmaxI16 as u16;
 
+    #[inline(never)]
     fn check(step: &Step<'_>) -> Result<(), ErrorKind> {
         /// Bits of 1/65536 as binary32.
         const SCALE: u32 = 0x3780_0000;
@@ -113,6 +115,7 @@ impl Operator for SoftmaxF32 {
     const CODE: u16 = OpCode::SoftmaxF32 as u16;
     const IN_PLACE: bool = true;
 
+    #[inline(never)]
     fn check(step: &Step<'_>) -> Result<(), ErrorKind> {
         let (input, output) = ends(step, (1, 1, 0))?;
         Family::F32.check(&input, &output)?;

@@ -5,6 +5,7 @@ use core::arch::naked_asm;
 
 use super::depthwise::taps;
 use super::product::{Width, clamp};
+use crate::backend::scalar::compact::Order;
 use crate::ops::linear::Integer;
 use crate::ops::window::{Axis, Window};
 
@@ -199,15 +200,6 @@ finish!(
     /// Of 16 bits.
     finish_16, "vstrh.32 q0, [r5], #8"
 );
-
-/// Order of plain weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// `[outputs][taps][inputs of a group]`.
-    Outputs,
-    /// `[taps][outputs]`, of one input a group.
-    Taps,
-}
 
 /// Runs a convolution. Slices are bytes of the tensors.
 #[inline(never)]

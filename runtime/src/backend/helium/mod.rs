@@ -11,8 +11,8 @@ mod memory;
 mod pool2d;
 mod product;
 
+use super::scalar::compact::{self, Order};
 use super::scalar::in_place::rows_in_place;
-use super::scalar::packed;
 use super::spec::helium as spec;
 use super::spec::select::{Isa, Linear, Request};
 use super::{Backend, Integers, IntegersMut};
@@ -20,7 +20,7 @@ use crate::blob::{DType, Packing};
 use crate::ops::linear::Integer;
 use crate::ops::window::Window;
 use crate::ops::{add, mean};
-use grouped::{Order, grouped};
+use grouped::grouped;
 use product::Width;
 
 /// Kernels for cores with the vector extension.
@@ -65,23 +65,10 @@ impl Backend for Helium {
                 let output = bytemuck::cast_slice_mut(output);
                 conv2d::conv2d(conv, window, linear, Width::Narrow, input, output, scratch)
             }
-            _ if linear.packing == Packing::Rows => match input {
-                Some(input) => {
-                    let (input, output) = (bytemuck::cast_slice(input), bytemuck::cast_slice_mut(output));
-                    grouped(window, groups, Order::Outputs, linear, Width::Narrow, input, output)
-                }
-                None => rows_in_place(window, output, scratch, |window, input, output| {
-                    let (input, output) = (bytemuck::cast_slice(input), bytemuck::cast_slice_mut(output));
-                    grouped(window, groups, Order::Outputs, linear, Width::Narrow, input, output)
-                }),
-            },
-            _ if groups != 1 => None,
-            _ => match input {
-                Some(input) => packed::conv2d(window, linear, input, output),
-                None => rows_in_place(window, output, scratch, |window, input, output| {
-                    packed::conv2d(window, linear, input, output)
-                }),
-            },
+            _ if linear.packing == Packing::Rows => {
+                plain(window, groups, Order::Outputs, linear, input, output, scratch)
+            }
+            _ => compact::bytes(window, groups, Order::Outputs, linear, input, output, scratch),
         }
     }
 
@@ -91,7 +78,7 @@ impl Backend for Helium {
         groups: usize,
         linear: &Integer<'_>,
         input: Integers<'_>,
-        output: IntegersMut<'_>,
+        mut output: IntegersMut<'_>,
         scratch: &mut [u8],
     ) -> Option<()> {
         let (width, input_type) = widths(&input, &output)?;
@@ -110,19 +97,7 @@ impl Backend for Helium {
             _ if linear.packing == Packing::Rows => {
                 grouped(window, groups, Order::Outputs, linear, width, bytes(input), bytes_mut(output))
             }
-            _ if groups != 1 => None,
-            _ => match (input, output) {
-                (Integers::I8(input), IntegersMut::I16(output)) => {
-                    packed::conv2d(window, linear, input, output)
-                }
-                (Integers::I16(input), IntegersMut::I8(output)) => {
-                    packed::conv2d(window, linear, input, output)
-                }
-                (Integers::I16(input), IntegersMut::I16(output)) => {
-                    packed::conv2d(window, linear, input, output)
-                }
-                (Integers::I8(_), IntegersMut::I8(_)) => None,
-            },
+            _ => compact::layer(window, groups, Order::Outputs, linear, input, &mut output),
         }
     }
 
@@ -152,18 +127,12 @@ impl Backend for Helium {
                     let (input, output) = (bytemuck::cast_slice(input), bytemuck::cast_slice_mut(output));
                     depthwise::depthwise(window, linear, Width::Narrow, input, output)
                 }
-                None => rows_in_place(window, output, scratch, |window, input, output| {
+                None => rows_in_place(window, output, scratch, &|window, input, output| {
                     let (input, output) = (bytemuck::cast_slice(input), bytemuck::cast_slice_mut(output));
                     depthwise::depthwise(window, linear, Width::Narrow, input, output)
                 }),
             },
-            _ => match input {
-                Some(input) => {
-                    let (input, output) = (bytemuck::cast_slice(input), bytemuck::cast_slice_mut(output));
-                    grouped(window, window.inputs, Order::Taps, linear, Width::Narrow, input, output)
-                }
-                None => None,
-            },
+            _ => plain(window, window.inputs, Order::Taps, linear, input, output, scratch),
         }
     }
 
@@ -207,7 +176,7 @@ impl Backend for Helium {
                 let (input, output) = (bytemuck::cast_slice(input), bytemuck::cast_slice_mut(output));
                 grouped::dense(inputs, linear, Width::Narrow, input, output)
             }
-            _ => packed::dense(inputs, linear, input, output),
+            _ => compact::dense(inputs, linear, Integers::I8(input), &mut IntegersMut::I8(output)),
         }
     }
 
@@ -216,7 +185,7 @@ impl Backend for Helium {
         inputs: usize,
         linear: &Integer<'_>,
         input: Integers<'_>,
-        output: IntegersMut<'_>,
+        mut output: IntegersMut<'_>,
         scratch: &mut [u8],
     ) -> Option<()> {
         let (width, input_type) = widths(&input, &output)?;
@@ -225,18 +194,7 @@ impl Backend for Helium {
                 dense::dense(inputs, linear, width, bytes(input), bytes_mut(output), scratch)
             }
             Packing::Rows => grouped::dense(inputs, linear, width, bytes(input), bytes_mut(output)),
-            _ => match (input, output) {
-                (Integers::I8(input), IntegersMut::I16(output)) => {
-                    packed::dense(inputs, linear, input, output)
-                }
-                (Integers::I16(input), IntegersMut::I8(output)) => {
-                    packed::dense(inputs, linear, input, output)
-                }
-                (Integers::I16(input), IntegersMut::I16(output)) => {
-                    packed::dense(inputs, linear, input, output)
-                }
-                (Integers::I8(_), IntegersMut::I8(_)) => None,
-            },
+            _ => compact::dense(inputs, linear, input, &mut output),
         }
     }
 
@@ -279,6 +237,27 @@ impl Backend for Helium {
 
     fn table_i8(self, table: &[i8; 256], values: &mut [i8]) {
         elementwise::table_i8(table, values);
+    }
+}
+
+/// Convolution with plain weights, apart from the input or in its place.
+#[inline(never)]
+fn plain(
+    window: &Window,
+    groups: usize,
+    order: Order,
+    linear: &Integer<'_>,
+    input: Option<&[i8]>,
+    output: &mut [i8],
+    scratch: &mut [u8],
+) -> Option<()> {
+    let run = |window: &Window, input: &[i8], output: &mut [i8]| {
+        let (input, output) = (bytemuck::cast_slice(input), bytemuck::cast_slice_mut(output));
+        grouped(window, groups, order, linear, Width::Narrow, input, output)
+    };
+    match input {
+        Some(input) => run(window, input, output),
+        None => rows_in_place(window, output, scratch, &run),
     }
 }
 

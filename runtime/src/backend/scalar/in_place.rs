@@ -6,12 +6,12 @@ use crate::ops::window::{Axis, Window};
 
 /// Runs `row_of` for each output row: on a window over the kept rows alone, these rows, and the place of the output row. `None` where the
 /// scratch is shorter than [`Window::kept_bytes`].
-#[inline(always)]
+#[inline(never)]
 pub fn rows_in_place(
     window: &Window,
     values: &mut [i8],
     scratch: &mut [u8],
-    row_of: impl Fn(&Window, &[i8], &mut [i8]) -> Option<()>,
+    row_of: &dyn Fn(&Window, &[i8], &mut [i8]) -> Option<()>,
 ) -> Option<()> {
     let Window { batch, rows, columns, inputs, .. } = *window;
     let row_bytes = columns.input.wrapping_mul(inputs);

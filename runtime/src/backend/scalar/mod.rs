@@ -2,6 +2,8 @@
 //!
 //! Integer sums are modulo 2^32, so their order does not matter; the converter excludes that a true sum leaves 32 bits.
 
+#[cfg(any(tucano_profile = "v6m", tucano_profile = "v7m", tucano_profile = "v7em", tucano_profile = "v8m"))]
+pub(super) mod compact;
 pub(super) mod conv2d;
 pub(super) mod dense;
 pub(super) mod depthwise_conv2d;

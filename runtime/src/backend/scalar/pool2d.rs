@@ -108,12 +108,8 @@ pub fn mean2d_i8(
     input: &[i8],
     output: &mut [i8],
 ) -> Option<()> {
-    let mean::Parameters { multiplier, shift, act_min, act_max } = *parameters;
     // Of a sum and of the zero points in it.
-    let finish = |sum: i32, zeros: i32| {
-        let scaled = requantize(sum.wrapping_sub(zeros), multiplier, shift);
-        zero_out.wrapping_add(scaled).max(act_min).min(act_max) as i8
-    };
+    let finish = |sum: i32, zeros: i32| mean_of(sum.wrapping_sub(zeros), parameters, zero_out);
     let zeros = |count: usize| zero_in.wrapping_mul(count as i32);
     if window.rows.kernel.wrapping_mul(window.columns.kernel) <= SUMMED
         && sum_lanes(window, input, output, |count| Some(zeros(count)), finish).is_some()
@@ -121,6 +117,13 @@ pub fn mean2d_i8(
         return Some(());
     }
     pool_each(window, input, output, &|_, sum, count| Some(finish(sum, zeros(count))))
+}
+
+/// The output of a sum: not once more for each output of a word.
+#[inline(never)]
+fn mean_of(sum: i32, parameters: &mean::Parameters, zero_out: i32) -> i8 {
+    let mean::Parameters { multiplier, shift, act_min, act_max } = *parameters;
+    zero_out.wrapping_add(requantize(sum, multiplier, shift)).max(act_min).min(act_max) as i8
 }
 
 /// A pool of sums of at most [`SUMMED`] elements. `finish` makes an output of a sum and of what `prepare` makes of the number of elements.

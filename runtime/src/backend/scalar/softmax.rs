@@ -4,6 +4,7 @@
 use crate::math;
 use crate::ops::softmax::Parameters;
 use crate::quant::{requantize, rounded_product, rounding_shift_right};
+use crate::rolled::rolled;
 
 /// Bits of the sum before the binary point; the operator's check keeps rows short enough.
 const SUM_INTEGER_BITS: u32 = 12;
@@ -57,7 +58,11 @@ struct RowSum {
 impl RowSum {
     #[inline(never)]
     fn of(parameters: &Parameters, row: &[i8]) -> Self {
-        let most = row.iter().fold(i8::MIN, |most, &x| most.max(x));
+        let mut most = i8::MIN;
+        for &x in row {
+            rolled();
+            most = most.max(x);
+        }
         let mut kept = [0; KEPT];
         let mut sum = 0i32;
         for (k, &x) in row.iter().enumerate() {

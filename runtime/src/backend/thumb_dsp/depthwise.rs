@@ -13,6 +13,7 @@ use crate::backend::thumb_dsp::isa;
 use crate::blob::DType;
 use crate::ops::linear::Integer;
 use crate::ops::window::Window;
+use crate::rolled::rolled;
 
 /// The greatest shift to the right that kernels take as it is.
 const MOST_SHIFT: i32 = 22;
@@ -46,6 +47,7 @@ pub fn depthwise_conv2d_i8(
         // SAFETY: the words are in the slice.
         unsafe { clamp(words.as_mut_ptr(), words.len(), splat(linear.low), splat(linear.high)) };
         for y in rest {
+            rolled();
             *y = (*y).max(linear.low as i8).min(linear.high as i8);
         }
     }
@@ -53,6 +55,7 @@ pub fn depthwise_conv2d_i8(
 }
 
 /// Whether lengths are right and the closed form holds for all channels.
+#[inline(never)]
 fn check(window: &Window, linear: &Integer<'_>, input: Option<usize>, output: usize) -> Option<()> {
     let Window { batch, rows, columns, inputs, .. } = *window;
     let pixels = rows.output.checked_mul(columns.output)?;
@@ -67,6 +70,7 @@ fn check(window: &Window, linear: &Integer<'_>, input: Option<usize>, output: us
         && lengths.iter().all(|length| *length == inputs);
     let (mut least, mut most, mut far) = (0, i32::MIN, 0);
     for (&shift, &bias) in linear.shift.iter().zip(linear.bias) {
+        rolled();
         least = shift.min(least);
         most = shift.max(most);
         far |= bias ^ (bias >> 31);

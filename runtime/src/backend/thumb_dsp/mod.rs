@@ -7,8 +7,9 @@ mod elementwise;
 mod gemm;
 mod isa;
 
+use super::scalar::compact::{self, Order};
 use super::spec::select::Isa;
-use super::{Backend, Integers, IntegersMut, scalar};
+use super::{Backend, Integers, IntegersMut};
 use crate::blob::Packing;
 use crate::ops::add;
 use crate::ops::linear::Integer;
@@ -41,7 +42,7 @@ impl Backend for ThumbDsp {
     ) -> Option<()> {
         let tensors = gemm::Tensors::bytes(input, output);
         gemm::conv2d(window, groups, linear, tensors, scratch)
-            .or_else(|| scalar::conv2d::conv2d_i8(window, groups, linear, input, output, scratch))
+            .or_else(|| compact::bytes(window, groups, Order::Outputs, linear, input, output, scratch))
     }
 
     fn conv2d_i16(
@@ -55,7 +56,7 @@ impl Backend for ThumbDsp {
     ) -> Option<()> {
         let tensors = gemm::Tensors::of(input, &mut output);
         gemm::conv2d(window, groups, linear, tensors, scratch)
-            .or_else(|| scalar::conv2d::conv2d_i16(window, groups, linear, input, output))
+            .or_else(|| compact::layer(window, groups, Order::Outputs, linear, input, &mut output))
     }
 
     fn dense_i8(
@@ -66,14 +67,13 @@ impl Backend for ThumbDsp {
         output: &mut [i8],
         scratch: &mut [u8],
     ) -> Option<()> {
-        if linear.packing != Packing::Blocks2x4 {
-            return gemm::dense::dense_i8(inputs, linear, input, output, scratch)
-                .or_else(|| scalar::dense::dense_i8(inputs, linear, input, output));
-        }
-        let tensors = gemm::Tensors::bytes(Some(input), output);
-        let pair = gemm::dense::pair_i8;
-        gemm::dense::dense_plain(inputs, linear, tensors, pair)
-            .or_else(|| scalar::dense::dense_i8(inputs, linear, input, output))
+        let done = if linear.packing == Packing::Blocks2x4 {
+            let tensors = gemm::Tensors::bytes(Some(input), output);
+            gemm::dense::dense_plain(inputs, linear, tensors, gemm::dense::pair_i8)
+        } else {
+            gemm::dense::dense_i8(inputs, linear, input, output, scratch)
+        };
+        done.or_else(|| compact::dense(inputs, linear, Integers::I8(input), &mut IntegersMut::I8(output)))
     }
 
     fn dense_i16(
@@ -90,7 +90,7 @@ impl Backend for ThumbDsp {
             Integers::I16(_) => gemm::dense::pair_i16 as gemm::dense::Pair,
         };
         gemm::dense::dense_plain(inputs, linear, gemm::Tensors::of(input, &mut output), pair)
-            .or_else(|| scalar::dense::dense_i16(inputs, linear, input, output))
+            .or_else(|| compact::dense(inputs, linear, input, &mut output))
     }
 
     fn depthwise_conv2d_i8(
@@ -102,7 +102,7 @@ impl Backend for ThumbDsp {
         scratch: &mut [u8],
     ) -> Option<()> {
         depthwise::depthwise_conv2d_i8(window, linear, input, output, scratch)
-            .or_else(|| scalar::depthwise_conv2d::depthwise_conv2d_i8(window, linear, input, output, scratch))
+            .or_else(|| compact::bytes(window, window.inputs, Order::Taps, linear, input, output, scratch))
     }
 
     fn add_i8(

@@ -2,7 +2,7 @@
 
 use super::core;
 use super::frame::{Extent, Frame, constants};
-use crate::backend::scalar;
+use crate::backend::scalar::compact::{self, Order};
 use crate::backend::scalar::in_place::rows_in_place;
 use crate::backend::spec::select::{Linear, Request};
 use crate::backend::spec::swar;
@@ -44,7 +44,7 @@ pub fn conv2d_i8(
         Some(layout) if layout.bytes() <= scratch.len() => {
             packed(window, linear, input, output, scratch, &layout)
         }
-        _ => scalar::conv2d::conv2d_i8(window, groups, linear, input, output, scratch),
+        _ => compact::bytes(window, groups, Order::Outputs, linear, input, output, scratch),
     }
 }
 
@@ -97,7 +97,7 @@ fn packed(
         None if window.rows.kernel == 1 && window.columns.kernel == 1 => {
             layer.run(window, place, output.len(), place, output.len())
         }
-        None => rows_in_place(window, output, kept, |window, input, output| {
+        None => rows_in_place(window, output, kept, &|window, input, output| {
             layer.run(window, input.as_ptr(), input.len(), output.as_mut_ptr(), output.len())
         }),
     }

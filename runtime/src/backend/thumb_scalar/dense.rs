@@ -2,9 +2,10 @@
 
 use super::core;
 use super::frame::Dense;
-use crate::backend::scalar;
+use crate::backend::scalar::compact;
 use crate::backend::spec::select::{Linear, Request};
 use crate::backend::spec::swar;
+use crate::backend::{Integers, IntegersMut};
 use crate::blob::DType;
 use crate::ops::linear::Integer;
 
@@ -28,7 +29,7 @@ pub fn dense_i8(
         Some(layout) if layout.bytes() <= scratch.len() && linear.weights.as_ptr().addr() & 3 == 0 => {
             packed(inputs, linear, input, output, scratch, &layout)
         }
-        _ => scalar::dense::dense_i8(inputs, linear, input, output),
+        _ => compact::dense(inputs, linear, Integers::I8(input), &mut IntegersMut::I8(output)),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::core;
 use super::frame::{Extent, Frame, Plane, constants};
-use crate::backend::scalar;
+use crate::backend::scalar::compact::{self, Order};
 use crate::backend::spec::select::{Linear, Request};
 use crate::backend::spec::swar;
 use crate::blob::{DType, Packing};
@@ -34,7 +34,7 @@ pub fn depthwise_conv2d_i8(
             };
             planes(window, linear, source, elements, output.len(), place, scratch, &layout)
         }
-        _ => scalar::depthwise_conv2d::depthwise_conv2d_i8(window, linear, input, output, scratch),
+        _ => compact::bytes(window, window.inputs, Order::Taps, linear, input, output, scratch),
     }
 }
 

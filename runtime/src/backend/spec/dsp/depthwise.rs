@@ -50,6 +50,7 @@ fn block(quads: usize, quad_bytes: usize) -> usize {
 pub const STRIP_WORDS: usize = 10;
 
 /// The plan for a request.
+#[inline(never)]
 pub fn strips(request: &Request) -> Option<Strips> {
     let Window { rows, columns, inputs, .. } = window(request)?;
     let stride = rows.stride;
@@ -95,15 +96,18 @@ fn window(request: &Request) -> Option<&Window> {
 
 /// The plan for a request.
 pub fn quads(request: &Request) -> Option<Quads> {
-    let window = *window(request)?;
-    let Window { rows, columns, .. } = window;
+    let window = window(request)?;
+    let Window { rows, columns, .. } = *window;
     let one = [columns.input, columns.output, columns.kernel, columns.pad.wrapping_add(1)] == [1; 4];
-    let lying = Window { rows: columns, columns: rows, ..window };
-    one.then_some(lying).and_then(quads_of).or_else(|| quads_of(window))
+    if one && let Some(quads) = quads_of(&Window { rows: columns, columns: rows, ..*window }) {
+        return Some(quads);
+    }
+    quads_of(window)
 }
 
-fn quads_of(window: Window) -> Option<Quads> {
-    let Window { rows, columns, inputs, .. } = window;
+#[inline(never)]
+fn quads_of(window: &Window) -> Option<Quads> {
+    let Window { rows, columns, inputs, .. } = *window;
     let taps = rows.kernel.checked_mul(columns.kernel).filter(|taps| *taps <= MOST_TAPS)?;
     let pairs = taps.div_ceil(2);
     // Bias, pairs with offsets, multiplier, constant, shift.
@@ -115,7 +119,7 @@ fn quads_of(window: Window) -> Option<Quads> {
     let quads = block(inputs.div_ceil(QUAD), quad_bytes);
     let scratch_bytes = quads.checked_mul(quad_bytes)?;
     (scratch_bytes <= LIMIT).then_some(Quads {
-        window,
+        window: *window,
         pairs,
         quads,
         list_words,

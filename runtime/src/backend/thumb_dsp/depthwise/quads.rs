@@ -7,6 +7,7 @@ use crate::backend::spec::dsp::depthwise::Quads;
 use crate::backend::thumb_dsp::isa::{dsp_off, dsp_on};
 use crate::ops::linear::Integer;
 use crate::ops::window::Window;
+use crate::rolled::rolled;
 
 /// Pairs of taps in the kernel's loop.
 const CHAIN: usize = 4;
@@ -73,7 +74,10 @@ pub fn run(
                     }
                     let mut left = pixels;
                     for slot in pieces_mut(line, block).take(columns.input) {
-                        slot.iter_mut().zip(left).take(taken).for_each(|(slot, x)| *slot = *x);
+                        for (slot, x) in slot.iter_mut().zip(left).take(taken) {
+                            rolled();
+                            *slot = *x;
+                        }
                         left = left.get(channels..).unwrap_or(&[]);
                     }
                 }
@@ -116,6 +120,7 @@ pub fn run(
 
 /// Fills the list of the quad from channel `first` on: 4 biases; for each pair of taps its offsets in the kept rows, and 4 pairs of doubled
 /// weights; 4 multipliers, 4 constants, 4 shifts. Lanes past the last channel become zeros.
+#[inline(never)]
 fn prepare(
     plan: &Quads,
     window: &Window,
@@ -191,13 +196,16 @@ fn pieces_mut<T>(slice: &mut [T], size: usize) -> impl Iterator<Item = &mut [T]>
 }
 
 /// The first weights of 4 channels, zeros from channel `left` on and where there are none.
-#[inline(always)]
+#[inline(never)]
 fn lanes(weights: &[i8], left: usize) -> [i8; 4] {
     match weights.first_chunk() {
         Some(&lanes) if left >= 4 => lanes,
         _ => {
             let mut lanes = [0; 4];
-            lanes.iter_mut().zip(weights).take(left).for_each(|(lane, &weight)| *lane = weight);
+            for (lane, &weight) in lanes.iter_mut().zip(weights).take(left) {
+                rolled();
+                *lane = weight;
+            }
             lanes
         }
     }

@@ -11,6 +11,7 @@ use crate::backend::spec::dsp::gemm::{self, Dense};
 use crate::backend::thumb_dsp::isa::{dsp_off, dsp_on};
 use crate::blob::{DType, Packing};
 use crate::ops::linear::Integer;
+use crate::rolled::rolled;
 
 /// Inputs of a group.
 const GROUP: usize = 4;
@@ -598,6 +599,7 @@ pub fn dense_plain(inputs: usize, linear: &Integer<'_>, tensors: Tensors<'_>, pa
         let (x, x_rest) = x.split_at_checked(whole)?;
         let mut last = [0u8; 2 * GROUP];
         for (slot, &x) in last.iter_mut().zip(x_rest) {
+            rolled();
             *slot = x;
         }
         let mut weights = linear.weights.as_ptr();

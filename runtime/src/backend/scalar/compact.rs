@@ -1,0 +1,163 @@
+//! Integer linear layers in little code, for cores whose fast kernels leave few layers over: one weight after the other, in any order.
+
+use super::element::dot;
+use super::in_place::rows_in_place;
+use crate::backend::{Integers, IntegersMut};
+use crate::blob::Packing;
+use crate::ops::linear::Integer;
+use crate::ops::window::{Axis, Window};
+use crate::rolled::rolled;
+
+/// Order of plain weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// `[outputs][taps][inputs of a group]`.
+    Outputs,
+    /// `[taps][outputs]`, of one input a group: depthwise convolution.
+    Taps,
+}
+
+/// Convolution of bytes, apart from the input or in its place.
+#[inline(never)]
+pub fn bytes(
+    window: &Window,
+    groups: usize,
+    order: Order,
+    linear: &Integer<'_>,
+    input: Option<&[i8]>,
+    output: &mut [i8],
+    scratch: &mut [u8],
+) -> Option<()> {
+    let run = |window: &Window, input: &[i8], output: &mut [i8]| {
+        layer(window, groups, order, linear, Integers::I8(input), &mut IntegersMut::I8(output))
+    };
+    match input {
+        Some(input) => run(window, input, output),
+        None => rows_in_place(window, output, scratch, &run),
+    }
+}
+
+/// Dense layer over rows of `inputs` elements: images of one pixel.
+#[inline(never)]
+pub fn dense(
+    inputs: usize,
+    linear: &Integer<'_>,
+    input: Integers<'_>,
+    output: &mut IntegersMut<'_>,
+) -> Option<()> {
+    const ONE: Axis = Axis { input: 1, output: 1, kernel: 1, stride: 1, dilation: 1, pad: 0 };
+    let outputs = linear.bias.len();
+    let length = match output {
+        IntegersMut::I8(output) => output.len(),
+        IntegersMut::I16(output) => output.len(),
+    };
+    let batch = length.checked_div(outputs)?;
+    if batch.wrapping_mul(outputs) != length {
+        return None;
+    }
+    let window = Window { batch, rows: ONE, columns: ONE, inputs, outputs };
+    layer(&window, 1, Order::Outputs, linear, input, output)
+}
+
+/// Any layer.
+#[inline(never)]
+pub fn layer(
+    window: &Window,
+    groups: usize,
+    order: Order,
+    linear: &Integer<'_>,
+    input: Integers<'_>,
+    output: &mut IntegersMut<'_>,
+) -> Option<()> {
+    let Window { batch, rows, columns, inputs, outputs } = *window;
+    let depth_of_tap = inputs.checked_div(groups)?;
+    let outputs_of_group = outputs.checked_div(groups)?;
+    let depth = rows.kernel.wrapping_mul(columns.kernel).wrapping_mul(depth_of_tap);
+    let plain = linear.packing == Packing::Rows;
+    let (tap_step, channel_step) = if order == Order::Taps { (outputs, 1) } else { (depth_of_tap, depth) };
+    let (mut image, mut slot) = (0usize, 0usize);
+    for _ in 0..batch {
+        for row in 0..rows.output {
+            for column in 0..columns.output {
+                let (mut first_input, mut left) = (0usize, outputs_of_group);
+                for channel in 0..outputs {
+                    if left == 0 {
+                        first_input = first_input.wrapping_add(depth_of_tap);
+                        left = outputs_of_group;
+                    }
+                    left = left.wrapping_sub(1);
+                    let mut sum = *linear.bias.get(channel)?;
+                    let (mut k, mut weight_at) = (0usize, channel.wrapping_mul(channel_step));
+                    for tap_h in 0..rows.kernel {
+                        let y = rows.position(row, tap_h);
+                        for tap_w in 0..columns.kernel {
+                            let mut source = None;
+                            if let (Some(y), Some(x)) = (y, columns.position(column, tap_w)) {
+                                source = Some(window.at(y, x).wrapping_add(image).wrapping_add(first_input));
+                            }
+                            let products = if !plain {
+                                let from = Stored { depth, channel, k, count: depth_of_tap };
+                                packed(linear, &input, source, &from)?
+                            } else if let Some(source) = source {
+                                let weights = linear.weights.get(weight_at..)?;
+                                products(&input, source, linear.input_zero, depth_of_tap, weights)?
+                            } else {
+                                0
+                            };
+                            sum = sum.wrapping_add(products);
+                            k = k.wrapping_add(depth_of_tap);
+                            weight_at = weight_at.wrapping_add(tap_step);
+                        }
+                    }
+                    let value = linear.finish(channel, sum)?;
+                    match output {
+                        IntegersMut::I8(output) => *output.get_mut(slot)? = value as i8,
+                        IntegersMut::I16(output) => *output.get_mut(slot)? = value as i16,
+                    }
+                    slot = slot.wrapping_add(1);
+                }
+            }
+        }
+        image = image.wrapping_add(window.image());
+    }
+    Some(())
+}
+
+/// Products of some inputs, without their zero point, and weights side by side.
+#[inline(never)]
+fn products(input: &Integers<'_>, first: usize, zero: i16, count: usize, weights: &[i8]) -> Option<i32> {
+    let weights = weights.get(..count)?;
+    Some(match input {
+        Integers::I8(input) => dot(input.get(first..)?.get(..count)?, zero, weights),
+        Integers::I16(input) => dot(input.get(first..)?.get(..count)?, zero, weights),
+    })
+}
+
+/// Which packed weights.
+struct Stored {
+    /// Weights of an output.
+    depth: usize,
+    /// The output.
+    channel: usize,
+    /// The first of them, and how many.
+    k: usize,
+    count: usize,
+}
+
+/// Products of some inputs (`None`: padding, which counts as the zero point) and packed weights, whose bias holds the part of the zero point.
+#[cold]
+#[inline(never)]
+fn packed(linear: &Integer<'_>, input: &Integers<'_>, first: Option<usize>, of: &Stored) -> Option<i32> {
+    let mut sum = 0i32;
+    for lane in 0..of.count {
+        rolled();
+        let weight = linear.packing.weight(linear.weights, of.depth, of.channel, of.k.wrapping_add(lane))?;
+        let x = match (first, input) {
+            (None, _) => linear.input_zero,
+            (Some(first), Integers::I8(input)) => (*input.get(first.wrapping_add(lane))?).into(),
+            (Some(first), Integers::I16(input)) => *input.get(first.wrapping_add(lane))?,
+        };
+        sum = sum.wrapping_add(i32::from(x).wrapping_mul(weight.into()));
+    }
+    Some(sum)
+}
