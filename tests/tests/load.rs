@@ -356,7 +356,12 @@ fn hostile_sections_are_refused() {
     assert_eq!(field(SectionKind::Labels, 0, 77), None, "unknown but optional");
     assert_eq!(field(SectionKind::Labels, 0, 77 | 1 << 16), Some(ErrorKind::UnknownSection));
     assert_eq!(field(SectionKind::Labels, 0, 8 | 2 << 16), refused, "neither critical nor optional");
-    assert_eq!(field(SectionKind::Labels, 0, 10), Some(ErrorKind::UnknownSection), "regions are reserved");
+    assert_eq!(field(SectionKind::Labels, 0, 10), refused, "text is no region");
+    assert_eq!(
+        field(SectionKind::Labels, 0, 11 | 1 << 16),
+        Some(ErrorKind::UnknownSection),
+        "golden vectors are reserved"
+    );
     assert_eq!(field(SectionKind::Labels, 0, 7), refused, "names twice");
     assert_eq!(field(SectionKind::Operands, 0, 77), Some(ErrorKind::Terminal), "operands missing");
     assert_eq!(field(SectionKind::Tensors, 0, 77), Some(ErrorKind::Terminal), "tensors missing");
