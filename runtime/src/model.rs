@@ -37,22 +37,12 @@ impl<'m, O: OpSet> Model<'m, O> {
     /// # Errors
     /// Those of [`Blob::parse`]; [`ErrorKind::Tensor`], [`ErrorKind::Weight`], [`ErrorKind::Terminal`]; with the step's index and operation code
     /// [`ErrorKind::Step`], [`ErrorKind::Operand`], [`ErrorKind::Overlap`], [`ErrorKind::UnknownOperator`] and those of the operators' checks.
+    // In a frame of its own, which is gone when the model runs.
+    #[inline(never)]
     pub fn load(bytes: &'m [u8]) -> Result<Self, Error> {
-        let blob = Blob::parse(bytes)?;
-        check_tensors(&blob)?;
-        check_weights(&blob)?;
-        check_graph_inputs(&blob)?;
-        let mut defined = blob.header().inputs;
-        let count = u16::try_from(blob.step_count()).ok().filter(|&count| count != Error::NOWHERE);
-        for index in 0..count.ok_or(Error::new(ErrorKind::Section, SectionKind::Steps as u32))? {
-            let step = Step::new(&blob, index).ok_or(Error::at_step(ErrorKind::Step, index, 0, 0))?;
-            let fault = |(kind, value)| Error::at_step(kind, index, step.op(), value);
-            check_step(&step, &mut defined, O::in_place(step.op())).map_err(fault)?;
-            O::check(&step).map_err(|kind| fault((kind, 0)))?;
-        }
-        check_graph_outputs(&blob, defined)?;
-        check_regions::<O>(&blob)?;
-        Ok(Self { blob, ops: PhantomData })
+        let model = Self { blob: Blob::parse(bytes)?, ops: PhantomData };
+        check_records::<O>(&model.blob)?;
+        Ok(model)
     }
 
     /// A model again from the blob of one that was loaded.
@@ -312,6 +302,26 @@ pub(crate) fn place_of(tensor: &TensorRecord) -> Option<Place> {
 fn place_again(tensor: &TensorRecord) -> Option<Place> {
     let start = tensor.offset as usize;
     Some(Place { space: tensor.space, range: start..start.checked_add(tensor.bytes_again())? })
+}
+
+/// Judges all that a blob's sections hold.
+#[inline(never)]
+fn check_records<O: OpSet>(blob: &Blob<'_>) -> Result<(), Error> {
+    check_tensors(blob)?;
+    check_weights(blob)?;
+    check_graph_inputs(blob)?;
+    let mut defined = blob.header().inputs;
+    let count = u16::try_from(blob.step_count()).ok().filter(|&count| count != Error::NOWHERE);
+    for index in 0..count.ok_or(Error::new(ErrorKind::Section, SectionKind::Steps as u32))? {
+        let found = Step::new(blob, index);
+        // Borrowed where it was made: it is not moved.
+        let step = found.as_ref().ok_or(Error::at_step(ErrorKind::Step, index, 0, 0))?;
+        let fault = |(kind, value)| Error::at_step(kind, index, step.op(), value);
+        check_step(step, &mut defined, O::in_place(step.op())).map_err(fault)?;
+        O::check(step).map_err(|kind| fault((kind, 0)))?;
+    }
+    check_graph_outputs(blob, defined)?;
+    check_regions::<O>(blob)
 }
 
 #[inline(never)]

@@ -165,6 +165,7 @@ impl<'m, O: OpSet, B: Backend> Session<'m, O, B> {
     ///
     /// # Errors
     /// As [`Session::run`].
+    #[inline(never)]
     pub fn run_observed(
         &self,
         arena: &mut [u8],

@@ -4,7 +4,7 @@
 //! structure's checksum show to be wrong. What records mean is judged by [`crate::Model::load`].
 
 use super::crc::Crc;
-use super::record::{SectionKind, product, u16_at, u32_at};
+use super::record::{SectionKind, product, u16_at, u32_at, words};
 use super::{
     BLOB_ALIGN, HEADER_BYTES, InputContract, KNOWN_FEATURES, MAGIC, MAJOR, MAX_SECTIONS, RegionRecord,
     SECTION_ENTRY_BYTES, StepRecord, TensorRecord, WeightRecord,
@@ -114,15 +114,10 @@ pub struct Section {
 }
 
 impl Section {
+    #[inline(never)]
     fn parse(entry: &[u8]) -> Option<Self> {
-        Some(Self {
-            kind: u16_at(entry, 0)?,
-            critical: u16_at(entry, 2)?,
-            offset: u32_at(entry, 4)?,
-            count: u32_at(entry, 8)?,
-            stride: u32_at(entry, 12)?,
-            reserved: u32_at(entry, 16)?,
-        })
+        let [kind, offset, count, stride, reserved] = words(entry)?;
+        Some(Self { kind: kind as u16, critical: (kind >> 16) as u16, offset, count, stride, reserved })
     }
 
     /// All its bytes.

@@ -18,23 +18,25 @@ fn u8_at(bytes: &[u8], at: usize) -> Option<u8> {
 
 /// The first `N` words of a record. Records are read at every step: in one piece where they lie at a multiple of 4.
 #[inline]
-fn words<const N: usize>(record: &[u8]) -> Option<[u32; N]> {
+pub(super) fn words<const N: usize>(record: &[u8]) -> Option<[u32; N]> {
     let bytes = record.get(..N.checked_mul(4)?)?;
     match bytemuck::try_cast_slice::<u8, u32>(bytes) {
         Ok(words) => words.first_chunk().copied(),
-        Err(_) => scattered_words(bytes),
+        Err(_) => {
+            let mut words = [0; N];
+            scattered_words(bytes, &mut words);
+            Some(words)
+        }
     }
 }
 
-/// The first `N` words of a record that lies elsewhere, as strides of later versions may have it.
+/// The first words of a record that lies elsewhere, as strides of later versions may have it.
 #[cold]
 #[inline(never)]
-fn scattered_words<const N: usize>(bytes: &[u8]) -> Option<[u32; N]> {
-    let mut words = [0; N];
+fn scattered_words(bytes: &[u8], words: &mut [u32]) {
     for (word, bytes) in words.iter_mut().zip(bytes.as_chunks().0) {
         *word = u32::from_le_bytes(*bytes);
     }
-    Some(words)
 }
 
 fn shape_at(bytes: &[u8], at: usize) -> Option<[u32; MAX_RANK]> {

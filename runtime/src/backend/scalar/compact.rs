@@ -5,7 +5,7 @@ use super::in_place::rows_in_place;
 use crate::backend::{Integers, IntegersMut};
 use crate::blob::Packing;
 use crate::ops::linear::Integer;
-use crate::ops::window::{Axis, Window};
+use crate::ops::window::Window;
 use crate::rolled::rolled;
 
 /// Order of plain weights.
@@ -37,7 +37,7 @@ pub fn bytes(
     }
 }
 
-/// Dense layer over rows of `inputs` elements: images of one pixel.
+/// Dense layer over rows of `inputs` elements.
 #[inline(never)]
 pub fn dense(
     inputs: usize,
@@ -45,21 +45,51 @@ pub fn dense(
     input: Integers<'_>,
     output: &mut IntegersMut<'_>,
 ) -> Option<()> {
-    const ONE: Axis = Axis { input: 1, output: 1, kernel: 1, stride: 1, dilation: 1, pad: 0 };
-    let outputs = linear.bias.len();
     let length = match output {
         IntegersMut::I8(output) => output.len(),
         IntegersMut::I16(output) => output.len(),
     };
-    let batch = length.checked_div(outputs)?;
-    if batch.wrapping_mul(outputs) != length {
-        return None;
+    let (mut first, mut slot) = (0usize, 0usize);
+    while slot < length {
+        let mut weights = linear.weights;
+        for (channel, &bias) in linear.bias.iter().enumerate() {
+            let products = if linear.packing == Packing::Rows {
+                let products = products(&input, first, linear.input_zero, inputs, weights)?;
+                weights = weights.get(inputs..)?;
+                products
+            } else {
+                let from = Stored { depth: inputs, channel, k: 0, count: inputs };
+                packed(linear, &input, Some(first), &from)?
+            };
+            finish(linear, channel, bias.wrapping_add(products), output, slot)?;
+            slot = slot.wrapping_add(1);
+        }
+        if linear.bias.is_empty() {
+            return None;
+        }
+        first = first.wrapping_add(inputs);
     }
-    let window = Window { batch, rows: ONE, columns: ONE, inputs, outputs };
-    layer(&window, 1, Order::Outputs, linear, input, output)
+    Some(())
 }
 
-/// Any layer.
+/// Stores the output of a channel's sum.
+#[inline(never)]
+fn finish(
+    linear: &Integer<'_>,
+    channel: usize,
+    sum: i32,
+    output: &mut IntegersMut<'_>,
+    slot: usize,
+) -> Option<()> {
+    let value = linear.finish(channel, sum)?;
+    match output {
+        IntegersMut::I8(output) => *output.get_mut(slot)? = value as i8,
+        IntegersMut::I16(output) => *output.get_mut(slot)? = value as i16,
+    }
+    Some(())
+}
+
+/// Convolution, depthwise or not.
 #[inline(never)]
 pub fn layer(
     window: &Window,
@@ -109,11 +139,7 @@ pub fn layer(
                             weight_at = weight_at.wrapping_add(tap_step);
                         }
                     }
-                    let value = linear.finish(channel, sum)?;
-                    match output {
-                        IntegersMut::I8(output) => *output.get_mut(slot)? = value as i8,
-                        IntegersMut::I16(output) => *output.get_mut(slot)? = value as i16,
-                    }
+                    finish(linear, channel, sum, output, slot)?;
                     slot = slot.wrapping_add(1);
                 }
             }

@@ -39,7 +39,7 @@ pub fn depthwise_conv2d_i8(
         Some(plan) if linear.low >= linear.output_zero => {
             strips::run(&plan, window, linear, input, output, scratch)?;
         }
-        _ => quads::run(&plans::quads(&request)?, linear, input, output, scratch)?,
+        _ => any(&request, linear, input, output, scratch)?,
     }
     if (linear.low, linear.high) != (i8::MIN.into(), i8::MAX.into()) {
         let splat = |bound: i32| u32::from(bound as u8).wrapping_mul(0x0101_0101);
@@ -52,6 +52,18 @@ pub fn depthwise_conv2d_i8(
         }
     }
     Some(())
+}
+
+/// Windows that are not for strips, in a frame of their own.
+#[inline(never)]
+fn any(
+    request: &Request,
+    linear: &Integer<'_>,
+    input: Option<&[i8]>,
+    output: &mut [i8],
+    scratch: &mut [u8],
+) -> Option<()> {
+    quads::run(&plans::quads(request)?, linear, input, output, scratch)
 }
 
 /// Whether lengths are right and the closed form holds for all channels.
