@@ -40,7 +40,7 @@ struct Measured {
 /// Lanes that a fit tries for inner products.
 const LANES: [u16; 5] = [1, 2, 4, 8, 16];
 /// Channels that depthwise convolutions and pools take side by side.
-const BLOCK: [u16; 1] = [16];
+const BLOCKS: [u16; 4] = [1, 4, 8, 16];
 
 /// Tiles that a fit tries: positions, outputs, depth.
 const TILES: [[u16; 3]; 10] = [
@@ -83,7 +83,7 @@ fn lanes(op: OpCode) -> &'static [u16] {
         | OpCode::MaxPool2dF32
         | OpCode::AveragePool2dI8
         | OpCode::AveragePool2dF32
-        | OpCode::Mean2dI8 => &BLOCK,
+        | OpCode::Mean2dI8 => &BLOCKS,
         _ => &LANES[..1],
     }
 }
@@ -191,10 +191,15 @@ fn fit(steps: &[&Measured], loops: Loops) -> ([f64; 6], f64) {
     const SWEEPS: usize = 5_000;
     // Fewer lanes first: others have to earn their place.
     const PRICE_OF_A_UNIT: f64 = 1e-9;
+    // So few steps settle one rate: that of products.
+    const FEW: usize = 3;
     let rows: Vec<[f64; 6]> = steps
         .iter()
         .map(|step| {
             let work = &step.work[&loops];
+            if steps.len() < FEW {
+                return [0.0, 0.0, 0.0, 0.0, work.products as f64 / step.instructions, 0.0];
+            }
             [1, work.positions, work.outputs, work.runs, work.products, work.tail]
                 .map(|units| units as f64 / step.instructions)
         })
