@@ -4,6 +4,9 @@ use core::cell::Cell;
 
 use crate::ops::window::{Axis, Window};
 
+/// Writes an output row: of a window over the kept rows alone, these rows, and its place.
+type RowOf<'a> = dyn Fn(&Window, &[i8], &mut [i8]) -> Option<()> + 'a;
+
 /// Runs `row_of` for each output row: on a window over the kept rows alone, these rows, and the place of the output row. `None` where the
 /// scratch is shorter than [`Window::kept_bytes`].
 #[inline(never)]
@@ -11,7 +14,7 @@ pub fn rows_in_place(
     window: &Window,
     values: &mut [i8],
     scratch: &mut [u8],
-    row_of: &dyn Fn(&Window, &[i8], &mut [i8]) -> Option<()>,
+    row_of: &RowOf<'_>,
 ) -> Option<()> {
     let Window { batch, rows, columns, inputs, .. } = *window;
     let row_bytes = columns.input.wrapping_mul(inputs);
