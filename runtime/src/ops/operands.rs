@@ -120,12 +120,15 @@ pub fn drop_rows<T: Copy>(window: &mut [T], row: usize, rows: &Rows) -> Option<(
     Some(())
 }
 
+/// Windows of some rows, the elements that they read and write, and scratch.
+pub type Tile<'a, X, Y> = (Window, &'a [X], &'a mut [Y], &'a mut [u8]);
+
 /// The elements that a step in a region reads and those that it writes, with its windows and its scratch.
 pub fn tile<'a, X: AnyBitPattern, Y: AnyBitPattern + NoUninit>(
     window: &Window,
     rows: &Rows,
     views: Views<'a, 1>,
-) -> Option<(Window, &'a [X], &'a mut [Y], &'a mut [u8])> {
+) -> Option<Tile<'a, X, Y>> {
     let (part, read, written) = window.tile(rows)?;
     let [input] = views.inputs;
     let output: &mut [Y] = elements_mut(views.output)?;

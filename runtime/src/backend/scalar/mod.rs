@@ -14,5 +14,6 @@ pub(super) mod packed;
 pub(super) mod permute;
 pub(super) mod pool2d;
 #[cfg(test)]
+#[allow(dead_code, reason = "firmware that compares operators uses the rest")]
 mod reference;
 pub(super) mod softmax;

@@ -69,17 +69,17 @@ fn any(
 /// Whether lengths are right and the closed form holds for all channels.
 #[inline(never)]
 fn check(window: &Window, linear: &Integer<'_>, input: Option<usize>, output: usize) -> Option<()> {
-    let Window { batch, rows, columns, inputs, .. } = *window;
+    let Window { batch, rows, columns, outputs, .. } = *window;
     let pixels = rows.output.checked_mul(columns.output)?;
-    let needed = batch.checked_mul(pixels)?.checked_mul(inputs)?;
+    let needed = batch.checked_mul(pixels)?.checked_mul(outputs)?;
     let read = batch.checked_mul(window.image())?;
     let taps = rows.kernel.checked_mul(columns.kernel)?;
     let lengths = [linear.bias.len(), linear.multiplier.len(), linear.shift.len()];
     let whole = output == needed
         && input.is_none_or(|input| input >= read)
         && (input.is_some() || window.replaces_input())
-        && linear.weights.len() >= taps.checked_mul(inputs)?
-        && lengths.iter().all(|length| *length == inputs);
+        && linear.weights.len() >= taps.checked_mul(outputs)?
+        && lengths.iter().all(|length| *length == outputs);
     let (mut least, mut most, mut far) = (0, i32::MIN, 0);
     for (&shift, &bias) in linear.shift.iter().zip(linear.bias) {
         rolled();

@@ -52,11 +52,11 @@ pub const STRIP_WORDS: usize = 10;
 /// The plan for a request.
 #[inline(never)]
 pub fn strips(request: &Request) -> Option<Strips> {
-    let Window { rows, columns, inputs, .. } = window(request)?;
+    let Window { rows, columns, inputs, outputs, .. } = window(request)?;
     let stride = rows.stride;
     let square =
         [rows, columns].iter().all(|axis| (axis.kernel, axis.stride, axis.dilation) == (3, stride, 1));
-    if !square || stride > 2 || columns.output < 2 || inputs % QUAD != 0 {
+    if !square || stride > 2 || columns.output < 2 || inputs % QUAD != 0 || inputs != outputs {
         return None;
     }
     let padded = columns.output.checked_sub(1)?.checked_mul(stride)?.checked_add(3)?;
@@ -91,7 +91,7 @@ pub struct Quads {
 fn window(request: &Request) -> Option<&Window> {
     let Linear::DepthwiseConv2d { window } = &request.linear else { return None };
     let narrow = [request.input, request.output] == [DType::I8; 2] && request.packing == Packing::Rows;
-    (narrow && window.inputs == window.outputs).then_some(window)
+    (narrow && window.outputs.checked_rem(window.inputs) == Some(0)).then_some(window)
 }
 
 /// The plan for a request.
@@ -107,7 +107,7 @@ pub fn quads(request: &Request) -> Option<Quads> {
 
 #[inline(never)]
 fn quads_of(window: &Window) -> Option<Quads> {
-    let Window { rows, columns, inputs, .. } = *window;
+    let Window { rows, columns, outputs, .. } = *window;
     let taps = rows.kernel.checked_mul(columns.kernel).filter(|taps| *taps <= MOST_TAPS)?;
     let pairs = taps.div_ceil(2);
     // Bias, pairs with offsets, multiplier, constant, shift.
@@ -116,7 +116,7 @@ fn quads_of(window: &Window) -> Option<Quads> {
     let kept = columns.output.checked_sub(1)?.checked_mul(columns.stride)?.checked_add(columns.reach())?;
     let pixels = kept.checked_mul(kept_rows)?;
     let quad_bytes = pixels.checked_add(list_words)?.checked_mul(4)?;
-    let quads = block(inputs.div_ceil(QUAD), quad_bytes);
+    let quads = block(outputs.div_ceil(QUAD), quad_bytes);
     let scratch_bytes = quads.checked_mul(quad_bytes)?;
     (scratch_bytes <= LIMIT).then_some(Quads {
         window: *window,

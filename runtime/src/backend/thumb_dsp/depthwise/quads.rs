@@ -21,8 +21,9 @@ pub fn run(
     output: &mut [i8],
     scratch: &mut [u8],
 ) -> Option<()> {
-    let Window { batch, rows, columns, inputs: channels, .. } = plan.window;
+    let Window { batch, rows, columns, inputs, outputs: channels } = plan.window;
     let window = &plan.window;
+    let factor = channels.checked_div(inputs)?;
     let (lists, kept) =
         scratch.split_at_mut_checked(plan.quads.checked_mul(plan.list_words)?.checked_mul(4)?)?;
     let lists: &mut [u32] = bytemuck::try_cast_slice_mut(lists).ok()?;
@@ -59,9 +60,13 @@ pub fn run(
                         continue;
                     }
                     let from = read.wrapping_add(window.at(at, 0));
-                    let pixels = source.get(from..)?.get(..columns.input.wrapping_mul(channels))?;
-                    let pixels = pixels.get(first..)?;
+                    let pixels = source.get(from..)?.get(..columns.input.wrapping_mul(inputs))?;
                     let line = line.get_mut(columns.pad.wrapping_mul(block)..).unwrap_or(&mut []);
+                    if factor != 1 {
+                        repeat(line, block, pixels, inputs, first, taken, factor)?;
+                        continue;
+                    }
+                    let pixels = pixels.get(first..)?;
                     let count = line.len().checked_div(block)?.min(columns.input);
                     if taken & 3 == 0 && count > 0 {
                         let quads = taken >> 2;
@@ -118,6 +123,37 @@ pub fn run(
     Some(())
 }
 
+/// Fills pixels of `block` bytes, each with the inputs of `taken` output channels from `first` on, of which each `factor` have the same.
+#[inline(never)]
+fn repeat(
+    line: &mut [i8],
+    block: usize,
+    pixels: &[i8],
+    inputs: usize,
+    first: usize,
+    taken: usize,
+    factor: usize,
+) -> Option<()> {
+    let input = first.checked_div(factor)?;
+    let used = first.wrapping_sub(input.wrapping_mul(factor));
+    let mut left = pixels;
+    for slot in pieces_mut(line, block) {
+        let Some((pixel, rest)) = left.split_at_checked(inputs) else { break };
+        left = rest;
+        let mut values = pixel.get(input..)?.iter();
+        let (mut x, mut uses) = (*values.next()?, factor.wrapping_sub(used));
+        for slot in slot.iter_mut().take(taken) {
+            rolled();
+            if uses == 0 {
+                (x, uses) = (*values.next()?, factor);
+            }
+            *slot = x;
+            uses = uses.wrapping_sub(1);
+        }
+    }
+    Some(())
+}
+
 /// Fills the list of the quad from channel `first` on: 4 biases; for each pair of taps its offsets in the kept rows, and 4 pairs of doubled
 /// weights; 4 multipliers, 4 constants, 4 shifts. Lanes past the last channel become zeros.
 #[inline(never)]
@@ -128,7 +164,7 @@ fn prepare(
     first: usize,
     list: &mut [u32],
 ) -> Option<()> {
-    let Window { rows, columns, inputs: channels, .. } = *window;
+    let Window { rows, columns, outputs: channels, .. } = *window;
     let pixel = plan.quads.wrapping_mul(4);
     let (biases, rest) = list.split_at_mut_checked(4)?;
     let (pairs, ends) = rest.split_at_mut_checked(plan.pairs.wrapping_mul(6))?;
