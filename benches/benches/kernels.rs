@@ -42,7 +42,9 @@ fn per_mac(layer: &Layer) -> f64 {
     layer.instructions / layer.macs as f64
 }
 
+/// The peer's figure; a layer in place has that of the same layer.
 fn peer(name: &str, column: usize) -> Option<f64> {
+    let name = name.strip_suffix(" in place").unwrap_or(name);
     LAYERS.iter().find(|(known, _)| *known == name).and_then(|(_, figures)| figures[column])
 }
 
