@@ -1,6 +1,8 @@
 //! `cargo bench -p tucano-benches --bench boards [-- --json FILE]`: what the MLPerf Tiny models take on every emulated core as dense
 //! int8 blobs, beside TensorFlow Lite Micro with CMSIS-NN, and the modelled cycles of a Cortex-M4. Where the zoo is absent, the repository's own models, without peers.
 //!
+//! `-- --factorised` measures compressed networks of the zoo beside their dense int8 form instead.
+//!
 //! As a test (`cargo test --benches`) it measures a small model on two boards, and holds the arenas of the MLPerf models below the peer's.
 //! Needs what boards/setup.sh installs.
 
@@ -11,11 +13,11 @@ use comfy_table::CellAlignment;
 use miette::{IntoDiagnostic, Result, WrapErr, ensure, miette};
 use serde_json::{Map, Value, json};
 use tucano::host::Runner;
-use tucano_benches::figures::{BENCHMARKS, FIGURES, Figure, PEER};
+use tucano_benches::figures::{BENCHMARKS, FIGURES, Figure, LAYER_BOARDS, PEER};
 use tucano_converter::boards::cycles::{self, Modelled};
 use tucano_converter::boards::firmware::OptLevel;
 use tucano_converter::boards::{self, Report};
-use tucano_converter::convert::{Converted, Options, convert};
+use tucano_converter::convert::{Converted, Method, Options, convert};
 use tucano_converter::report::{human_bytes, plain_table};
 use tucano_converter::search::Silent;
 use tucano_tests::{models, read, zoo};
@@ -24,6 +26,8 @@ use tucano_tests::{models, read, zoo};
 const SAMPLES: usize = 2;
 /// The board whose core's cycles are modelled.
 const CYCLES: &str = "qemu-m4";
+/// The board whose arena stands in the table, as the peer's does.
+const ARENA: &str = "qemu-m4";
 /// Most samples that calibrate.
 const CALIBRATION: usize = 250;
 
@@ -33,7 +37,8 @@ struct Subject {
     macs: u64,
     calibration: usize,
     converted: Converted,
-    arena_bytes: usize,
+    /// Working memory of the blob of each core, in the order of [`LAYER_BOARDS`].
+    arenas: [usize; LAYER_BOARDS.len()],
     inputs: Vec<u8>,
     peer: Option<[f64; FIGURES.len()]>,
     /// Cycles of the first sample on [`CYCLES`], where they were wanted.
@@ -51,16 +56,27 @@ impl Subject {
         for sample in 0..SAMPLES {
             inputs.extend(runner.quantise(&data.sample(sample)).into_diagnostic()?.concat());
         }
+        let mut arenas = [0; LAYER_BOARDS.len()];
+        for (arena, (_, board)) in arenas.iter_mut().zip(LAYER_BOARDS) {
+            let blob = converted.blob_for(boards::find(board)?.kernels)?;
+            *arena = Runner::new(&blob).into_diagnostic()?.model().arena_bytes();
+        }
         Ok(Self {
             name: name.into(),
             macs: converted.report.after.macs,
             calibration: data.samples,
-            arena_bytes: converted.report.after.arena_bytes,
+            arenas,
             converted,
             inputs,
             peer: None,
             modelled: None,
         })
+    }
+
+    /// Working memory on a board of [`LAYER_BOARDS`].
+    fn arena(&self, board: &str) -> usize {
+        let place = LAYER_BOARDS.iter().position(|(_, name)| *name == board);
+        place.map_or(0, |place| self.arenas[place])
     }
 
     /// Models the cycles of the first sample.
@@ -92,7 +108,7 @@ impl Subject {
         for (found, (_, figure)) in found.iter_mut().zip(FIGURES).filter(|(_, (_, figure))| wanted(*figure)) {
             *found = Some(match figure {
                 Figure::Instructions(board) => run(board)?.instructions,
-                Figure::Arena => self.arena_bytes as f64,
+                Figure::Arena => self.arena(ARENA) as f64,
                 Figure::Stack => run("qemu-m4")?.stack_bytes as f64,
                 Figure::Code(board, level) => {
                     let board = boards::find(board)?;
@@ -137,6 +153,15 @@ fn text(figure: Figure, value: f64) -> String {
     }
 }
 
+/// Arenas by board.
+fn arenas(subject: &Subject) -> Map<String, Value> {
+    LAYER_BOARDS
+        .iter()
+        .zip(subject.arenas)
+        .map(|((_, board), arena)| (board.to_string(), json!(arena)))
+        .collect()
+}
+
 /// Prints the table; gives its JSON.
 fn report(measured: &[(Subject, [Option<f64>; FIGURES.len()])]) -> Value {
     let mut header = vec!["model", ""];
@@ -173,7 +198,7 @@ fn report(measured: &[(Subject, [Option<f64>; FIGURES.len()])]) -> Value {
         };
         documents.push(json!({
             "model": subject.name, "macs": subject.macs, "calibration_samples": subject.calibration,
-            "blob_bytes": subject.converted.blob.len(), "tucano": named(ours), "peer": named(&peer), "ratio": named(&ratios),
+            "blob_bytes": subject.converted.blob.len(), "arena_bytes": arenas(subject), "tucano": named(ours), "peer": named(&peer), "ratio": named(&ratios),
             "modelled": subject.modelled.map(|modelled| json!({
                 "board": CYCLES, "cycles": modelled.cycles, "cycles_per_mac": per_mac, "model": modelled.model,
             })),
@@ -191,6 +216,11 @@ fn report(measured: &[(Subject, [Option<f64>; FIGURES.len()])]) -> Value {
             human_bytes(subject.converted.blob.len()),
             subject.calibration
         );
+        if subject.arenas.iter().any(|arena| *arena != subject.arenas[0]) {
+            let each =
+                LAYER_BOARDS.iter().zip(subject.arenas).map(|((core, _), arena)| format!("{core} {arena}"));
+            println!("  arena by core: {}", each.collect::<Vec<_>>().join(", "));
+        }
     }
     if let Some(modelled) = measured.iter().find_map(|(subject, _)| subject.modelled) {
         println!(
@@ -200,7 +230,7 @@ fn report(measured: &[(Subject, [Option<f64>; FIGURES.len()])]) -> Value {
     }
     println!(
         "\nM0 to M55: executed instructions of one inference under emulation, not cycles, mean of {SAMPLES} samples, code at opt-level 3.\n\
-         Code, arena and stack in bytes; code without the model and the harness. Ratio: tucano / peer, less is better.\nPeer: {PEER}."
+         Code, arena (on M4) and stack in bytes; code without the model and the harness. Ratio: tucano / peer, less is better.\nPeer: {PEER}."
     );
     json!({"schema": "tucano.bench.boards/1", "peer": PEER, "samples": SAMPLES, "models": documents})
 }
@@ -233,7 +263,7 @@ fn test() -> Result<()> {
     for (subject, _) in &measured {
         if let Some(peer) = subject.peer {
             ensure!(
-                subject.arena_bytes as f64 <= peer[arena],
+                subject.arena(ARENA) as f64 <= peer[arena],
                 "{}: the arena is above the peer's",
                 subject.name
             );
@@ -242,13 +272,86 @@ fn test() -> Result<()> {
     Ok(())
 }
 
+/// Networks of the zoo that are compressed, their samples, and how many times fewer multiply-adds are wanted, if that is given.
+const FACTORISED: [(&str, &str, Option<f64>); 3] = [
+    ("trained/resnet8", "trained/resnet8", Some(2.0)),
+    ("trained/vgg_fat", "trained/vgg_fat", Some(3.0)),
+    ("mlperf/ad_fcae_f32_gemm", "mlperf/ad_fcae_f32_gemm", None),
+];
+
+/// Dense and compressed int8 blobs of a network on each board of [`FACTORISED_BOARDS`].
+fn factorised(model: &Path, data: &Path, macs_ratio: Option<f64>) -> Result<Vec<[String; 8]>> {
+    let name = model.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let (graph, data) = read(model, data, None)?;
+    let data = data.slice(0..CALIBRATION);
+    let dense = Options { int8: true, ..Options::default() };
+    let compressed = Options { method: Method::Auto, macs_ratio, ..dense.clone() };
+    let [dense, compressed] = [convert(&graph, Some(&data), &dense, &Silent)?, {
+        eprintln!("compressing {name}");
+        convert(&graph, Some(&data), &compressed, &Silent)?
+    }];
+    let macs = dense.report.after.macs as f64 / compressed.report.after.macs as f64;
+    let sample = data.sample(0);
+    let mut rows = Vec::new();
+    for (board, title) in FACTORISED_BOARDS {
+        eprintln!("{name} on {board}");
+        let board = boards::find(board)?;
+        let run = |converted: &Converted| -> Result<Report> {
+            let blob = converted.blob_for(board.kernels)?;
+            let stored = Runner::new(&blob).into_diagnostic()?.quantise(&sample).into_diagnostic()?.concat();
+            Ok(boards::run(&blob, board, &stored, 1, OptLevel::Three, &|_| ())?.0)
+        };
+        let (before, after) = (run(&dense)?, run(&compressed)?);
+        let scalar = after.steps.iter().filter(|step| step.kernel == "scalar");
+        rows.push([
+            name.clone(),
+            title.into(),
+            format!("{macs:.2}"),
+            format!("{:.2}", before.instructions / after.instructions),
+            format!("{:.3} M > {:.3} M", before.instructions / 1e6, after.instructions / 1e6),
+            format!("{} > {}", before.arena_bytes, after.arena_bytes),
+            format!("{} > {}", before.blob_bytes, after.blob_bytes),
+            scalar.map(|step| format!("{} ({})", step.name, step.op)).collect::<Vec<_>>().join(", "),
+        ]);
+    }
+    Ok(rows)
+}
+
+/// Boards of the table of compressed networks, with their cores.
+const FACTORISED_BOARDS: [(&str, &str); 2] = [("qemu-m4", "M4F"), ("qemu-m55", "M55")];
+
+/// Prints the table of compressed networks.
+fn report_factorised() -> Result<()> {
+    let zoo = zoo().ok_or_else(|| miette!("the zoo is not on this machine: set TUCANO_ZOO"))?;
+    let mut table = plain_table(&[
+        "model",
+        "core",
+        "fewer MACs",
+        "fewer instr.",
+        "instructions",
+        "arena",
+        "blob",
+        "scalar steps",
+    ]);
+    table.set_width(200);
+    for (model, data, macs_ratio) in FACTORISED {
+        let (model, data) = (zoo.join(format!("{model}.onnx")), zoo.join(format!("{data}.npz")));
+        table.add_rows(factorised(&model, &data, macs_ratio)?);
+    }
+    println!(
+        "{table}\n\nDense int8 > compressed int8; instructions under emulation, arena and blob in bytes."
+    );
+    Ok(())
+}
+
 fn main() -> Result<()> {
     let mut json = None;
-    let mut bench = false;
+    let (mut bench, mut compressed) = (false, false);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--bench" => bench = true,
+            "--factorised" => compressed = true,
             "--json" => {
                 json = Some(PathBuf::from(arguments.next().ok_or_else(|| miette!("--json needs a file"))?))
             }
@@ -258,6 +361,9 @@ fn main() -> Result<()> {
     }
     if !bench {
         return test();
+    }
+    if compressed {
+        return report_factorised();
     }
     let mut measured = Vec::new();
     for mut subject in subjects()? {

@@ -84,3 +84,28 @@ pub const BENCHMARKS: [Benchmark; 4] = [
         ],
     },
 ];
+
+/// Layers of known networks and the instructions per multiply-add that CMSIS-NN's int8 kernels take for them at -O3, in the order of [`LAYER_BOARDS`], where
+/// they were counted; other versions are those of [`PEER`].
+pub const LAYERS: [(&str, [Option<f64>; LAYER_BOARDS.len()]); 10] = [
+    ("conv 3x3 32x32 16>16", [Some(7.55), Some(3.33), Some(2.33), None, Some(2.33), Some(0.388)]),
+    ("conv 3x3 8x8 64>64", [Some(6.33), Some(2.67), Some(1.76), None, Some(1.76), Some(0.206)]),
+    ("conv 3x3 32x32 3>16", [Some(11.7), Some(5.45), Some(4.82), None, Some(4.80), Some(1.355)]),
+    ("pointwise 25x5 64>64", [Some(7.57), Some(3.11), Some(2.09), None, Some(2.08), Some(0.396)]),
+    ("pointwise 6x6 128>128", [Some(6.88), Some(2.88), Some(1.83), None, Some(1.83), Some(0.282)]),
+    ("depthwise 3x3 25x5 64", [Some(35.6), Some(9.37), Some(8.33), None, Some(8.25), Some(2.32)]),
+    ("depthwise 3x3 48x48 8", [Some(39.9), Some(10.8), Some(9.95), None, Some(9.81), Some(5.21)]),
+    ("dense 640>128", [Some(6.19), Some(3.44), Some(1.95), None, Some(1.95), Some(0.490)]),
+    ("dense 128>128", [Some(6.80), Some(3.67), Some(2.27), None, Some(2.27), Some(0.576)]),
+    ("dense 64>12", [Some(7.84), Some(4.10), Some(2.83), None, Some(2.83), Some(0.875)]),
+];
+
+/// A board for each emulated core, with the core's name in tables.
+pub const LAYER_BOARDS: [(&str, &str); 6] = [
+    ("M0", "qemu-m0"),
+    ("M3", "qemu-m3"),
+    ("M4F", "qemu-m4"),
+    ("M7", "qemu-m7"),
+    ("M33", "qemu-m33"),
+    ("M55", "qemu-m55"),
+];

@@ -1,8 +1,9 @@
 //! Every core's backend gives the bits of scalar code on random layers, and writes nothing beside its output; prints what layers of known networks
-//! take. Needs what boards/setup.sh installs. `TUCANO_CASES` sets the layers of each kind and run.
+//! take, and holds that to the recorded counts. Needs what boards/setup.sh installs. `TUCANO_CASES` sets the layers of each kind and run.
 
 use std::collections::BTreeMap;
 
+use tucano_benches::instructions::{Instructions, Verdict, compiler};
 use tucano_converter::boards::differential::{self, Differential};
 use tucano_converter::boards::firmware::OptLevel;
 use tucano_converter::boards::{self, Board, Error};
@@ -17,7 +18,7 @@ fn shown<T>(result: Result<T, Error>) -> T {
     result.unwrap_or_else(|error| panic!("{:?}", miette::Report::new(error)))
 }
 
-fn compare(board: &'static Board, cases: u32) {
+fn compare(board: &'static Board, cases: u32) -> Vec<differential::Layer> {
     let runs: Vec<Differential> = SEEDS
         .into_iter()
         .map(|(seed, opt_level)| shown(differential::run(board, opt_level, cases, seed)))
@@ -44,12 +45,28 @@ fn compare(board: &'static Board, cases: u32) {
     assert_eq!(done, 3 * cases as usize * SEEDS.len());
     assert_eq!(kernels.values().sum::<usize>(), done);
     assert!(!runs[0].layers.is_empty());
+    runs.into_iter().next().map(|run| run.layers).unwrap_or_default()
 }
 
 #[test]
-fn backends_give_the_bits_of_scalar_code() {
+fn backends_give_the_bits_of_scalar_code_in_the_recorded_instructions() {
     let cases = std::env::var("TUCANO_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(CASES);
+    let recorded = std::fs::read_to_string(Instructions::path()).map_err(|error| error.to_string());
+    let recorded = recorded.and_then(|text| Instructions::parse(&text));
+    let mut errors = Vec::new();
     for name in BOARDS {
-        compare(shown(boards::find(name)), cases);
+        let board = shown(boards::find(name));
+        // Its first run is at the recorded opt-level.
+        let layers = compare(board, cases);
+        let Verdict { errors: more, notes } = match &recorded {
+            Ok(recorded) => recorded.compare(board, &layers, &shown(compiler(board))),
+            Err(_) => Verdict::default(),
+        };
+        notes.iter().for_each(|note| println!("{note}"));
+        errors.extend(more);
     }
+    if let Err(reason) = recorded {
+        errors.push(reason);
+    }
+    assert!(errors.is_empty(), "\n{}", errors.join("\n"));
 }

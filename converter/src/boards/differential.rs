@@ -4,6 +4,7 @@
 use super::firmware::{self, OptLevel, Program};
 use super::toolchain::Toolchain;
 use super::{Board, Error, emulator};
+use std::path::PathBuf;
 
 /// What a run found where all outputs were the same.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -36,8 +37,7 @@ pub struct Layer {
 /// # Errors
 /// No toolchain, no emulator; a kernel that is wrong, with its layer.
 pub fn run(board: &Board, opt_level: OptLevel, cases: u32, seed: u32) -> Result<Differential, Error> {
-    let toolchain = Toolchain::find(board.target)?;
-    let elf = firmware::build(board, &Program::Differential, opt_level, &toolchain)?;
+    let elf = build(board, opt_level)?;
     let words = [cases, seed].map(u32::to_le_bytes);
     let (mut found, mut done, mut others) = (Differential::default(), false, Vec::new());
     emulator::execute(board, &elf, &[("inputs", words.as_flattened())], &[], |line| {
@@ -49,6 +49,14 @@ pub fn run(board: &Board, opt_level: OptLevel, cases: u32, seed: u32) -> Result<
         others.join("\n")
     })?;
     if done { Ok(found) } else { Err(Error::Run { board: board.name, said: others.join("\n") }) }
+}
+
+/// Builds the firmware, which has all kernels of the board's backend for linear layers; gives the path of its ELF file.
+///
+/// # Errors
+/// No toolchain; code that does not build.
+pub fn build(board: &Board, opt_level: OptLevel) -> Result<PathBuf, Error> {
+    firmware::build(board, &Program::Differential, opt_level, &Toolchain::find(board.target)?)
 }
 
 impl Differential {

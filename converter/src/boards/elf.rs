@@ -1,7 +1,7 @@
 //! What the firmware's file says: where symbols are, and how many bytes go to flash.
 
 use super::Error;
-use object::{Object, ObjectSection, ObjectSymbol, SectionFlags, SectionKind, elf};
+use object::{Object, ObjectSection, ObjectSymbol, SectionFlags, SectionKind, SymbolKind, elf};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +11,7 @@ pub struct Image {
     path: PathBuf,
     flash_bytes: u64,
     symbols: BTreeMap<String, u64>,
+    functions: Vec<(String, Vec<u16>)>,
 }
 
 impl Image {
@@ -25,8 +26,18 @@ impl Image {
             .filter(|section| loaded(section.flags()) && section.kind() != SectionKind::UninitializedData);
         let named =
             file.symbols().filter_map(|symbol| Some((symbol.name().ok()?.to_owned(), symbol.address())));
+        let code = |symbol: object::Symbol<'_, '_>| {
+            // The lowest bit of a function's address says Thumb.
+            let section = file.section_by_index(symbol.section_index()?).ok()?;
+            let bytes = section.data_range(symbol.address() & !1, symbol.size()).ok()??;
+            let halfwords = bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]));
+            Some((symbol.name().ok()?.to_owned(), halfwords.collect()))
+        };
+        let functions =
+            file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.size() > 0);
         Ok(Self {
             path: path.into(),
+            functions: functions.filter_map(code).collect(),
             flash_bytes: in_flash.map(|section| section.size()).sum(),
             symbols: named.collect(),
         })
@@ -42,6 +53,20 @@ impl Image {
         let missing =
             || Error::Image { path: self.path.clone(), reason: format!("there is no symbol `{name}`") };
         self.symbols.get(name).copied().ok_or_else(missing)
+    }
+
+    /// Halfwords of the function whose mangled name has this path, the module first: `["product", "tile"]`.
+    pub fn function(&self, path: &[&str]) -> Result<&[u16], Error> {
+        let mangled: String = path.iter().map(|part| format!("{}{part}", part.len())).collect();
+        let missing = || Error::Image {
+            path: self.path.clone(),
+            reason: format!("there is no function `{}`", path.join("::")),
+        };
+        // After the path stands the hash of the compiler's older mangling, or nothing.
+        let found = self.functions.iter().find(|(name, _)| {
+            name.split_once(&mangled).is_some_and(|(_, rest)| rest.is_empty() || rest.starts_with("17h"))
+        });
+        found.map(|(_, code)| code.as_slice()).ok_or_else(missing)
     }
 
     /// Helpers of the compiler for floating-point arithmetic that is done in software (`__aeabi_fmul`, `__aeabi_dadd`, conversions, ...).
