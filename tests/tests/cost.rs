@@ -186,26 +186,28 @@ fn refit(steps: &[Measured]) {
 }
 
 /// Non-negative least squares by coordinate descent (Lawson and Hanson 1974 state the problem; it has six unknowns here): rates and the sum
-/// of squared relative errors.
+/// of squared errors, each divided by the step's instructions relative to their mean: so that neither large steps nor small ones count alone.
 fn fit(steps: &[&Measured], loops: Loops) -> ([f64; 6], f64) {
     const SWEEPS: usize = 5_000;
     // Fewer lanes first: others have to earn their place.
     const PRICE_OF_A_UNIT: f64 = 1e-9;
     // So few steps settle one rate: that of products.
     const FEW: usize = 3;
+    let mean = steps.iter().map(|step| step.instructions).sum::<f64>() / steps.len() as f64;
+    let weight = |step: &Measured| (step.instructions * mean).sqrt();
     let rows: Vec<[f64; 6]> = steps
         .iter()
         .map(|step| {
             let work = &step.work[&loops];
             if steps.len() < FEW {
-                return [0.0, 0.0, 0.0, 0.0, work.products as f64 / step.instructions, 0.0];
+                return [0.0, 0.0, 0.0, 0.0, work.products as f64 / weight(step), 0.0];
             }
             [1, work.positions, work.outputs, work.runs, work.products, work.tail]
-                .map(|units| units as f64 / step.instructions)
+                .map(|units| units as f64 / weight(step))
         })
         .collect();
     let mut rates = [0.0; 6];
-    let mut residuals = vec![1.0; rows.len()];
+    let mut residuals: Vec<f64> = steps.iter().map(|step| step.instructions / weight(step)).collect();
     for _ in 0..SWEEPS {
         for k in 0..rates.len() {
             let (mut slope, mut curvature) = (0.0, 0.0);
