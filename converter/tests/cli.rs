@@ -97,7 +97,7 @@ fn the_main_job_end_to_end() {
     assert!(page.contains("chosen: ") && page.contains("--report"));
 
     let shown = accepted(&tucano(&["inspect", &blob]));
-    assert!(shown.contains("scalar") && shown.contains("arena"), "{shown}");
+    assert!(shown.contains("pairs, dense") && shown.contains("arena"), "the core's kernel: {shown}");
     let ran = at("run.json");
     accepted(&tucano(&["run", &blob, "--data", &model(DATA), "--json", &ran]));
     let ran = json(Path::new(&ran));
