@@ -516,6 +516,7 @@ fn check_step(step: &Step<'_>, defined: &mut u16, in_place: bool) -> Result<(), 
     Ok(())
 }
 
-fn meet(a: &Range<usize>, b: &Range<usize>) -> bool {
+/// Whether two ranges have bytes in common.
+pub(crate) fn meet(a: &Range<usize>, b: &Range<usize>) -> bool {
     !a.is_empty() && !b.is_empty() && a.start < b.end && b.start < a.end
 }
