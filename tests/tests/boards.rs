@@ -319,6 +319,7 @@ fn no_panic_is_reachable_and_integers_need_no_float_helpers() {
                 let program = Program::Minimal {
                     ops: ops.to_vec(),
                     tiles: false,
+                    kernels: None,
                     arena_bytes: 4096,
                     state_bytes: 64,
                     blob_bytes: 4096,

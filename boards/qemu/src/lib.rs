@@ -9,3 +9,4 @@ pub mod program;
 pub mod random;
 pub mod semihosting;
 pub mod startup;
+mod strings;

@@ -2,6 +2,7 @@
 
 use super::toolchain::Toolchain;
 use super::{Board, Error};
+use crate::emit::{backend_type, declare_kernels};
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -44,6 +45,8 @@ pub enum Program {
         ops: Vec<String>,
         /// Whether regions are.
         tiles: bool,
+        /// The kernels that are; `None`: all.
+        kernels: Option<Vec<&'static str>>,
     },
     /// Only the runtime and buffers of one model: what a product would flash. Its panic handler cannot link, so that linking
     /// proves that nothing can panic.
@@ -52,6 +55,8 @@ pub enum Program {
         ops: Vec<String>,
         /// Whether regions are.
         tiles: bool,
+        /// The kernels that are; `None`: all.
+        kernels: Option<Vec<&'static str>>,
         /// Bytes of the model's arena.
         arena_bytes: usize,
         /// Bytes of the model's state.
@@ -74,23 +79,24 @@ impl Program {
 
     /// The source that the firmware includes.
     fn source(&self, isa: Isa) -> String {
-        let (ops, tiles, arena_bytes, state_bytes, blob_bytes) = match self {
-            Self::Harness { ops, tiles } => (ops.as_slice(), *tiles, 0, 0, 0),
-            Self::Minimal { ops, tiles, arena_bytes, state_bytes, blob_bytes } => {
-                (ops.as_slice(), *tiles, *arena_bytes, *state_bytes, *blob_bytes)
+        let (ops, tiles, kernels, arena_bytes, state_bytes, blob_bytes) = match self {
+            Self::Harness { ops, tiles, kernels } => (ops.as_slice(), *tiles, kernels.as_deref(), 0, 0, 0),
+            Self::Minimal { ops, tiles, kernels, arena_bytes, state_bytes, blob_bytes } => {
+                (ops.as_slice(), *tiles, kernels.as_deref(), *arena_bytes, *state_bytes, *blob_bytes)
             }
-            Self::Differential => (&[][..], false, 0, 0, 0),
+            Self::Differential => (&[][..], false, None, 0, 0, 0),
         };
         let tiles = if tiles { "; tiles" } else { "" };
         format!(
-            "tucano::op_set! {{\n    /// The model's operators.\n    pub struct Ops {{ {}{tiles} }}\n}}\n\
-             /// The board's backend.\npub type Backend = tucano::backend::{};\n\
+            "tucano::op_set! {{\n    /// The model's operators.\n    pub struct Ops {{ {}{tiles} }}\n}}\n{}\
+             /// The board's backend.\npub type Backend = {};\n\
              /// Its token, if the core has what it needs.\npub fn backend() -> Option<Backend> {{\n    Backend::detect()\n}}\n\
              /// Bytes of the arena.\npub const ARENA_BYTES: usize = {arena_bytes};\n\
              /// Bytes of the state.\npub const STATE_BYTES: usize = {state_bytes};\n\
              /// Bytes of the blob.\npub const BLOB_BYTES: usize = {blob_bytes};\n",
             ops.join(", "),
-            isa.backend()
+            kernels.map(declare_kernels).unwrap_or_default(),
+            backend_type(isa, kernels.is_some()),
         )
     }
 }

@@ -248,8 +248,9 @@ pub fn build(blob: &[u8], board: &'static Board, opt_level: OptLevel) -> Result<
     let ops: Vec<String> = codes.into_iter().map(operator_name).collect();
 
     let tiles = model.model().blob().layout().regions.count > 0;
-    let harness =
-        firmware::build(board, &Program::Harness { ops: ops.clone(), tiles }, opt_level, &toolchain)?;
+    let kernels = Some(needs::kernels(&model.model(), board.kernels.isa()));
+    let harness = Program::Harness { ops: ops.clone(), tiles, kernels: kernels.clone() };
+    let harness = firmware::build(board, &harness, opt_level, &toolchain)?;
     let image = Image::read(&harness)?;
     let blob_address = image.symbol("_blob")?;
     let end = board.model.unwrap_or(board.flash).end();
@@ -264,7 +265,7 @@ pub fn build(blob: &[u8], board: &'static Board, opt_level: OptLevel) -> Result<
     if bytes > place {
         return Err(Error::RamTooSmall { board: board.name, bytes, place, ram: board.ram.length });
     }
-    let minimal = Program::Minimal { ops, tiles, arena_bytes, state_bytes, blob_bytes: blob.len() };
+    let minimal = Program::Minimal { ops, tiles, kernels, arena_bytes, state_bytes, blob_bytes: blob.len() };
     let minimal = firmware::build(board, &minimal, opt_level, &toolchain)?;
     let code_bytes = Image::read(&minimal)?.flash_bytes();
     Ok(Firmware { harness, minimal, code_bytes, toolchain: toolchain.description, blob_address })

@@ -8,7 +8,7 @@ mod module;
 mod step;
 pub mod write;
 
-pub use module::module;
+pub use module::{backend_type, declare_kernels, module};
 
 use step::Constant;
 use tucano::backend::spec::select::Isa;

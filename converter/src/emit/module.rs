@@ -2,9 +2,12 @@
 
 use std::fmt::Write;
 
+use tucano::backend::spec::select::Isa;
 use tucano::blob::InputContract;
+use tucano::host::Runner;
 
 use super::{Error, Program};
+use crate::plan::needs::kernels;
 
 /// The text of the module. `blob` is the blob's path as seen from the module, usually its file name.
 ///
@@ -73,10 +76,14 @@ pub fn module(program: &Program, blob: &str) -> Result<String, Error> {
     let _ = writeln!(out, "\ntucano::op_set! {{\n    /// The operators of this network: no other is linked.");
     let tiles = if program.plan.regions.is_empty() { "" } else { "; tiles" };
     let _ = writeln!(out, "    pub struct Ops {{ {}{tiles} }}\n}}", codes.join(", "));
+    if program.isa != Isa::Scalar {
+        let runner = Runner::new(&super::emit(program)?).map_err(|fault| Error::Blob(fault.to_string()))?;
+        let _ = write!(out, "\n{}", declare_kernels(&kernels(&runner.model(), program.isa)));
+    }
     let _ = writeln!(
         out,
-        "\n/// The backend that weights and scratch are laid out for. Any other gives the same numbers, slowly.\npub type Backend = tucano::backend::{};",
-        program.isa.backend()
+        "\n/// The backend that weights and scratch are laid out for. Any other gives the same numbers, slowly.\npub type Backend = {};",
+        backend_type(program.isa, true)
     );
     let _ = writeln!(
         out,
@@ -90,6 +97,21 @@ pub fn module(program: &Program, blob: &str) -> Result<String, Error> {
         "/// The network, for `tucano::Model::<Ops>::load`.\npub static BLOB: &[u8] = &ALIGNED.0;"
     );
     Ok(text)
+}
+
+/// Declares the type `Kernels`, the kernels that a program links.
+pub fn declare_kernels(names: &[&str]) -> String {
+    format!(
+        "/// The kernels that the operators take: no other is linked.\n#[derive(Clone, Copy, Debug)]\npub struct Kernels;\n\
+         impl tucano::backend::Kernels for Kernels {{\n    \
+         const NAMES: Option<&'static [&'static str]> = Some(&{names:?});\n}}\n"
+    )
+}
+
+/// The type of a target's backend, with the declared kernels if the program `chooses` any.
+pub fn backend_type(isa: Isa, chooses: bool) -> String {
+    let kernels = if chooses && isa != Isa::Scalar { "<Kernels>" } else { "" };
+    format!("tucano::backend::{}{kernels}", isa.backend())
 }
 
 fn axes(contract: &InputContract) -> Vec<usize> {

@@ -3,10 +3,15 @@
 //! Takes a linear layer's shape, its types and the target's instruction set; gives the scratch of the kernel that will run, with the output apart from the
 //! input and in its place. Planner, memory model of the search and emission ask the same functions, so a plan is what a board needs.
 
+use std::collections::BTreeSet;
+
+use tucano::backend::spec::dsp::depthwise;
 use tucano::backend::spec::elementwise::add_scratch;
 use tucano::backend::spec::select::{Isa, Linear, Request, SCALAR, least_scratch, packing, select};
-use tucano::blob::{DType, Packing, folded_bias, is_narrow};
+use tucano::blob::{DType, Packing, RegionRecord, folded_bias, is_narrow};
+use tucano::ops::conv2d;
 use tucano::ops::window::{Axis, Window};
+use tucano::{Model, OpSet};
 
 use crate::calibrate::covariance::Geometry;
 use crate::quantize;
@@ -173,6 +178,59 @@ pub fn all_narrow(layer: &quantize::Layer, zero_point: i32) -> bool {
     layer.weights.chunks(row).zip(&layer.bias).all(|(weights, &bias)| {
         let weights = weights.iter().copied();
         is_narrow(weights.clone(), folded_bias(weights, zero_point, bias))
+    })
+}
+
+/// Names of the kernels that a model's steps take on a target, ascending: what its firmware has to link.
+pub fn kernels<O: OpSet>(model: &Model<'_, O>, isa: Isa) -> Vec<&'static str> {
+    let mut names = BTreeSet::new();
+    for step in model.steps() {
+        names.insert(step.selection(isa).name);
+        let Some(request) = Request::of(&step) else { continue };
+        if isa == Isa::ThumbDsp && needs_quads(&step, &request) {
+            names.insert("quads");
+        }
+        let blob = model.blob();
+        let in_region = |region: RegionRecord| (region.first..region.end()).contains(&step.index());
+        if (0..blob.layout().regions.count).filter_map(|k| blob.region(k)).any(in_region) {
+            names.extend(parts(request).map(|part| select(isa, &part).name));
+        }
+    }
+    names.remove(SCALAR);
+    names.into_iter().collect()
+}
+
+/// Whether a step that strips are for has outputs which they do not take.
+fn needs_quads(step: &tucano::Step<'_>, request: &Request) -> bool {
+    let bound = conv2d::Parameters::parse(step.parameters()).zip(step.output(0));
+    depthwise::strips(request).is_some()
+        && !bound
+            .is_some_and(|(p, output)| depthwise::strips_take(p.act_min.cast_signed(), output.zero_point))
+}
+
+/// What a region asks for: any number of a layer's rows, at the top of the image or within it.
+fn parts(request: Request) -> impl Iterator<Item = Request> {
+    let window = match request.linear {
+        Linear::Conv2d { window, .. } | Linear::DepthwiseConv2d { window } => Some(window),
+        Linear::Dense { .. } => None,
+    };
+    let parts = window.into_iter().flat_map(|window| {
+        let rows = window.rows;
+        (1..=rows.output).flat_map(move |output| {
+            [0, rows.pad].map(|pad| {
+                let reach = (output - 1) * rows.stride + rows.reach();
+                let input = reach.saturating_sub(pad).clamp(1, rows.input);
+                Window { rows: Axis { input, output, pad, ..rows }, ..window }
+            })
+        })
+    });
+    parts.map(move |window| {
+        let linear = match request.linear {
+            Linear::Conv2d { groups, .. } => Linear::Conv2d { window, groups },
+            Linear::DepthwiseConv2d { .. } => Linear::DepthwiseConv2d { window },
+            other @ Linear::Dense { .. } => other,
+        };
+        Request { linear, in_place: false, ..request }
     })
 }
 

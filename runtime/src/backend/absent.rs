@@ -5,10 +5,10 @@ macro_rules! absent {
         $(#[$condition])*
         #[doc = concat!("Kernels for ", $cores, ". This target has none of those cores.")]
         #[derive(Clone, Copy, Debug)]
-        pub struct $name(core::convert::Infallible);
+        pub struct $name<K = super::AllKernels>(core::convert::Infallible, core::marker::PhantomData<K>);
 
         $(#[$condition])*
-        impl $name {
+        impl<K> $name<K> {
             /// There is no token.
             pub const fn detect() -> Option<Self> {
                 None

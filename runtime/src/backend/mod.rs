@@ -9,6 +9,7 @@
 mod absent;
 #[cfg(tucano_profile = "v8m")]
 mod helium;
+mod kernels;
 mod scalar;
 pub mod spec;
 #[cfg(any(tucano_profile = "v7em", tucano_profile = "v8m"))]
@@ -29,8 +30,10 @@ pub use thumb_dsp::ThumbDsp;
 #[cfg(any(tucano_profile = "v6m", tucano_profile = "v7m"))]
 pub use thumb_scalar::ThumbScalar;
 
-use spec::select::Isa;
+pub use kernels::{AllKernels, Kernels};
+use spec::select::{Isa, SCALAR};
 
+use crate::model::Step;
 use crate::ops::linear::{Float, Integer};
 use crate::ops::window::Window;
 use crate::ops::{add, mean, permute, softmax, unary};
@@ -65,6 +68,14 @@ pub trait Backend: Copy {
     const NAME: &'static str;
     /// Whose kernels [`spec::select`] knows.
     const ISA: Isa;
+    /// Names of those that are linked; `None`: all.
+    const KERNELS: Option<&'static [&'static str]> = None;
+
+    /// The name of the kernel that takes a step.
+    fn kernel(step: &Step<'_>) -> &'static str {
+        let name = step.selection(Self::ISA).name;
+        if kernels::contains(Self::KERNELS, name) { name } else { SCALAR }
+    }
 
     /// Convolution in `groups` groups. Without `input` the output holds it ([`Window::replaces_input`]); then the scratch has at least
     /// [`Window::kept_bytes`].

@@ -117,11 +117,11 @@ fn run(free: &mut [u8]) -> Result<(), Failure> {
         let more = session.step(&mut cursor, arena, state);
         let after = counter::ticks();
         explain(more, "step")?;
-        let isa = <Backend as tucano::backend::Backend>::ISA;
         // The steps of a region run in turns: the first stands for all.
         for step in first..cursor.next() {
             let ticks = if step == first { after - before } else { 0 };
-            let kernel = model.step(step).map_or("", |step| step.selection(isa).name);
+            let kernel =
+                model.step(step).map_or("", |step| <Backend as tucano::backend::Backend>::kernel(&step));
             say!("step {step} {ticks} {kernel}");
         }
     }

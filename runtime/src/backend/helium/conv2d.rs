@@ -5,13 +5,14 @@ use core::arch::naked_asm;
 use super::dense::dense;
 use super::memory;
 use super::product::{Product, Width};
+use crate::backend::kernels::{Kernels, links};
 use crate::backend::spec::helium::{BLOCK, Conv, VECTOR, overread, padded, patch_bytes, table_bytes};
 use crate::ops::linear::Integer;
 use crate::ops::window::Window;
 
-/// Runs a convolution. Slices are bytes of the tensors.
+/// Runs a convolution whose kernel is linked. Slices are bytes of the tensors.
 #[inline(never)]
-pub fn conv2d(
+pub fn conv2d<K: Kernels>(
     conv: Conv,
     window: &Window,
     linear: &Integer<'_>,
@@ -21,10 +22,19 @@ pub fn conv2d(
     scratch: &mut [u8],
 ) -> Option<()> {
     match conv {
-        Conv::Dense { inputs } => dense(inputs, linear, width, input?, output, scratch),
-        Conv::Pointwise { round } => pointwise(round, window, linear, width, input, output, scratch),
-        Conv::Rows { row } => rows(row, None, window, linear, width, input, output, scratch),
-        Conv::Patches { row, round } => rows(row, Some(round), window, linear, width, input, output, scratch),
+        Conv::Dense { inputs } if const { links::<K>("helium dense") } => {
+            dense(inputs, linear, width, input?, output, scratch)
+        }
+        Conv::Pointwise { round } if const { links::<K>("helium pointwise") } => {
+            pointwise(round, window, linear, width, input, output, scratch)
+        }
+        Conv::Rows { row } if const { links::<K>("helium rows") } => {
+            rows(row, None, window, linear, width, input, output, scratch)
+        }
+        Conv::Patches { row, round } if const { links::<K>("helium patches") } => {
+            rows(row, Some(round), window, linear, width, input, output, scratch)
+        }
+        _ => None,
     }
 }
 

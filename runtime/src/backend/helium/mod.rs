@@ -11,11 +11,14 @@ mod memory;
 mod pool2d;
 mod product;
 
+use core::marker::PhantomData;
+
+use super::kernels::links;
 use super::scalar::compact::{self, Order};
 use super::scalar::in_place::rows_in_place;
 use super::spec::helium as spec;
 use super::spec::select::{Isa, Linear, Request};
-use super::{Backend, Integers, IntegersMut};
+use super::{AllKernels, Backend, Integers, IntegersMut, Kernels};
 use crate::blob::{DType, Packing};
 use crate::ops::linear::Integer;
 use crate::ops::window::Window;
@@ -25,9 +28,9 @@ use product::Width;
 
 /// Kernels for cores with the vector extension.
 #[derive(Clone, Copy, Debug)]
-pub struct Helium(());
+pub struct Helium<K = AllKernels>(PhantomData<K>);
 
-impl Helium {
+impl<K> Helium<K> {
     /// The token; `None` on a core without the extension. The start-up code must have enabled coprocessors 10 and 11, which hold the
     /// vector registers (`CPACR`, bits 20 to 23).
     pub fn detect() -> Option<Self> {
@@ -35,12 +38,13 @@ impl Helium {
         // SAFETY: MVFR1, a read-only register of every core of the profile that this is built for.
         let features = unsafe { FEATURES.read_volatile() };
         // The field `MVE`: 0 without, 1 for integers, 2 with floats.
-        (features >> 8 & 0xF != 0).then_some(Self(()))
+        (features >> 8 & 0xF != 0).then_some(Self(PhantomData))
     }
 }
 
-impl Backend for Helium {
+impl<K: Kernels> Backend for Helium<K> {
     const NAME: &'static str = "helium";
+    const KERNELS: Option<&'static [&'static str]> = K::NAMES;
     const ISA: Isa = Isa::Helium;
 
     fn conv2d_i8(
@@ -60,12 +64,14 @@ impl Backend for Helium {
             in_place: input.is_none(),
         };
         match spec::conv2d(&request) {
-            Some(conv) if spec::conv2d_scratch(window, DType::I8, &conv) <= scratch.len() => {
+            Some(conv)
+                if linked::<K>(&conv) && spec::conv2d_scratch(window, DType::I8, &conv) <= scratch.len() =>
+            {
                 let input = input.map(bytemuck::cast_slice);
                 let output = bytemuck::cast_slice_mut(output);
-                conv2d::conv2d(conv, window, linear, Width::Narrow, input, output, scratch)
+                conv2d::conv2d::<K>(conv, window, linear, Width::Narrow, input, output, scratch)
             }
-            _ if linear.packing == Packing::Rows => {
+            _ if const { links::<K>("helium grouped") } && linear.packing == Packing::Rows => {
                 plain(window, groups, Order::Outputs, linear, input, output, scratch)
             }
             _ => compact::bytes(window, groups, Order::Outputs, linear, input, output, scratch),
@@ -90,11 +96,13 @@ impl Backend for Helium {
             in_place: false,
         };
         match spec::conv2d(&request) {
-            Some(conv) if spec::conv2d_scratch(window, input_type, &conv) <= scratch.len() => {
+            Some(conv)
+                if linked::<K>(&conv) && spec::conv2d_scratch(window, input_type, &conv) <= scratch.len() =>
+            {
                 let input = Some(bytes(input));
-                conv2d::conv2d(conv, window, linear, width, input, bytes_mut(output), scratch)
+                conv2d::conv2d::<K>(conv, window, linear, width, input, bytes_mut(output), scratch)
             }
-            _ if linear.packing == Packing::Rows => {
+            _ if const { links::<K>("helium grouped") } && linear.packing == Packing::Rows => {
                 grouped(window, groups, Order::Outputs, linear, width, bytes(input), bytes_mut(output))
             }
             _ => compact::layer(window, groups, Order::Outputs, linear, input, &mut output),
@@ -117,12 +125,12 @@ impl Backend for Helium {
             in_place: input.is_none(),
         };
         match spec::depthwise3(&request) {
-            Some(plan) if plan.scratch() <= scratch.len() => {
+            Some(plan) if const { links::<K>("helium depthwise 3x3") } && plan.scratch() <= scratch.len() => {
                 let input = input.map(bytemuck::cast_slice);
                 let output = bytemuck::cast_slice_mut(output);
                 depthwise3::depthwise3(&plan, window, linear, input, output, scratch)
             }
-            _ if spec::depthwise(&request) => match input {
+            _ if const { links::<K>("helium depthwise") } && spec::depthwise(&request) => match input {
                 Some(input) => {
                     let (input, output) = (bytemuck::cast_slice(input), bytemuck::cast_slice_mut(output));
                     depthwise::depthwise(window, linear, Width::Narrow, input, output)
@@ -132,7 +140,10 @@ impl Backend for Helium {
                     depthwise::depthwise(window, linear, Width::Narrow, input, output)
                 }),
             },
-            _ => plain(window, window.inputs, Order::Taps, linear, input, output, scratch),
+            _ if const { links::<K>("helium grouped") } => {
+                plain(window, window.inputs, Order::Taps, linear, input, output, scratch)
+            }
+            _ => compact::bytes(window, window.inputs, Order::Taps, linear, input, output, scratch),
         }
     }
 
@@ -141,7 +152,7 @@ impl Backend for Helium {
         window: &Window,
         linear: &Integer<'_>,
         input: Integers<'_>,
-        output: IntegersMut<'_>,
+        mut output: IntegersMut<'_>,
         scratch: &mut [u8],
     ) -> Option<()> {
         let _ = scratch;
@@ -153,10 +164,21 @@ impl Backend for Helium {
             packing: linear.packing,
             in_place: false,
         };
-        if spec::depthwise(&request) {
+        if const { links::<K>("helium depthwise") } && spec::depthwise(&request) {
             return depthwise::depthwise(window, linear, width, bytes(input), bytes_mut(output));
         }
-        grouped(window, window.inputs, Order::Taps, linear, width, bytes(input), bytes_mut(output))
+        if const { links::<K>("helium grouped") } {
+            return grouped(
+                window,
+                window.inputs,
+                Order::Taps,
+                linear,
+                width,
+                bytes(input),
+                bytes_mut(output),
+            );
+        }
+        compact::layer(window, window.inputs, Order::Taps, linear, input, &mut output)
     }
 
     fn dense_i8(
@@ -168,11 +190,14 @@ impl Backend for Helium {
         scratch: &mut [u8],
     ) -> Option<()> {
         match linear.packing {
-            Packing::Blocks8x16 if scratch.len() >= spec::dense_scratch(inputs, DType::I8) => {
+            Packing::Blocks8x16
+                if const { links::<K>("helium dense") }
+                    && scratch.len() >= spec::dense_scratch(inputs, DType::I8) =>
+            {
                 let (input, output) = (bytemuck::cast_slice(input), bytemuck::cast_slice_mut(output));
                 dense::dense(inputs, linear, Width::Narrow, input, output, scratch)
             }
-            Packing::Rows => {
+            Packing::Rows if const { links::<K>("helium grouped") } => {
                 let (input, output) = (bytemuck::cast_slice(input), bytemuck::cast_slice_mut(output));
                 grouped::dense(inputs, linear, Width::Narrow, input, output)
             }
@@ -190,10 +215,15 @@ impl Backend for Helium {
     ) -> Option<()> {
         let (width, input_type) = widths(&input, &output)?;
         match linear.packing {
-            Packing::Blocks8x16 if scratch.len() >= spec::dense_scratch(inputs, input_type) => {
+            Packing::Blocks8x16
+                if const { links::<K>("helium dense") }
+                    && scratch.len() >= spec::dense_scratch(inputs, input_type) =>
+            {
                 dense::dense(inputs, linear, width, bytes(input), bytes_mut(output), scratch)
             }
-            Packing::Rows => grouped::dense(inputs, linear, width, bytes(input), bytes_mut(output)),
+            Packing::Rows if const { links::<K>("helium grouped") } => {
+                grouped::dense(inputs, linear, width, bytes(input), bytes_mut(output))
+            }
             _ => compact::dense(inputs, linear, input, &mut output),
         }
     }
@@ -237,6 +267,16 @@ impl Backend for Helium {
 
     fn table_i8(self, table: &[i8; 256], values: &mut [i8]) {
         elementwise::table_i8(table, values);
+    }
+}
+
+/// Whether a convolution's kernel is linked.
+fn linked<K: Kernels>(conv: &spec::Conv) -> bool {
+    match conv {
+        spec::Conv::Dense { .. } => const { links::<K>("helium dense") },
+        spec::Conv::Pointwise { .. } => const { links::<K>("helium pointwise") },
+        spec::Conv::Rows { .. } => const { links::<K>("helium rows") },
+        spec::Conv::Patches { .. } => const { links::<K>("helium patches") },
     }
 }
 

@@ -7,6 +7,7 @@
 mod quads;
 mod strips;
 
+use crate::backend::kernels::{Kernels, links};
 use crate::backend::spec::dsp::depthwise as plans;
 use crate::backend::spec::select::{Linear, Request};
 use crate::backend::thumb_dsp::isa;
@@ -20,7 +21,7 @@ const MOST_SHIFT: i32 = 22;
 
 /// The convolution, `None` before anything is written if no kernel takes it.
 #[inline(never)]
-pub fn depthwise_conv2d_i8(
+pub fn depthwise_conv2d_i8<K: Kernels>(
     window: &Window,
     linear: &Integer<'_>,
     input: Option<&[i8]>,
@@ -36,10 +37,13 @@ pub fn depthwise_conv2d_i8(
     };
     check(window, linear, input.map(<[i8]>::len), output.len())?;
     match plans::strips(&request) {
-        Some(plan) if linear.low >= linear.output_zero => {
+        Some(plan)
+            if const { links::<K>("strips") } && plans::strips_take(linear.low, linear.output_zero) =>
+        {
             strips::run(&plan, window, linear, input, output, scratch)?;
         }
-        _ => any(&request, linear, input, output, scratch)?,
+        _ if const { links::<K>("quads") } => any(&request, linear, input, output, scratch)?,
+        _ => return None,
     }
     if (linear.low, linear.high) != (i8::MIN.into(), i8::MAX.into()) {
         let splat = |bound: i32| u32::from(bound as u8).wrapping_mul(0x0101_0101);

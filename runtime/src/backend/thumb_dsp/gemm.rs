@@ -7,14 +7,70 @@ pub mod dense;
 mod gather;
 mod tile;
 
+use core::marker::PhantomData;
+
 use constants::{Form, narrow_start};
 use tile::{BLOCK, GROUP, GROUP_COLUMNS, Part, Run};
 
+use crate::backend::kernels::{Kernels, links};
 use crate::backend::spec::dsp::gemm::{self, Gather, Tile};
 use crate::backend::{Integers, IntegersMut};
 use crate::blob::DType;
 use crate::ops::linear::Integer;
 use crate::ops::window::Window;
+
+/// What of this module is linked.
+pub trait Linked {
+    /// Tiles of [`tile::narrow`], by the way to their columns: [`Gather::Pointwise`], [`Gather::Words`], [`Gather::Bytes`].
+    const PAIRS: [bool; 3];
+    /// Tiles of [`tile::wide`].
+    const PLAIN: [bool; 3];
+    /// Dense layers by quads of outputs.
+    const DENSE_PAIRS: bool;
+    /// Dense layers by pairs of outputs.
+    const DENSE_PLAIN: bool;
+
+    /// Any narrow tiles.
+    const NARROW: bool = Self::PAIRS[0] || Self::PAIRS[1] || Self::PAIRS[2];
+    /// Any wide tiles.
+    const WIDE: bool = Self::PLAIN[0] || Self::PLAIN[1] || Self::PLAIN[2];
+    /// Any pointwise tiles.
+    const POINTWISE: bool = Self::PAIRS[0] || Self::PLAIN[0];
+    /// Any tiles that are gathered by words.
+    const WORDS: bool = Self::PAIRS[1] || Self::PLAIN[1];
+    /// Any tiles that are gathered by bytes.
+    const BYTES: bool = Self::PAIRS[2] || Self::PLAIN[2];
+
+    /// Whether such tiles are linked.
+    fn takes(tile: &Tile) -> bool {
+        let [pointwise, words, bytes] = if Self::narrow(tile) { Self::PAIRS } else { Self::PLAIN };
+        Self::narrow(tile) == tile.narrow
+            && match tile.gather {
+                Gather::Pointwise => pointwise,
+                Gather::Words => words,
+                Gather::Bytes => bytes,
+            }
+    }
+
+    /// Whether linked tiles are narrow.
+    fn narrow(tile: &Tile) -> bool {
+        Self::NARROW && (!Self::WIDE || tile.narrow)
+    }
+
+    /// Whether linked tiles over rows are gathered by words.
+    fn words(tile: &Tile) -> bool {
+        Self::WORDS && (!Self::BYTES || tile.gather == Gather::Words)
+    }
+}
+
+impl<K: Kernels> Linked for K {
+    const PAIRS: [bool; 3] =
+        [links::<K>("pairs, pointwise"), links::<K>("pairs, words"), links::<K>("pairs, bytes")];
+    const PLAIN: [bool; 3] =
+        [links::<K>("plain, pointwise"), links::<K>("plain, words"), links::<K>("plain, bytes")];
+    const DENSE_PAIRS: bool = links::<K>("pairs, dense");
+    const DENSE_PLAIN: bool = links::<K>("plain, dense");
+}
 
 /// Activations and outputs as bytes.
 pub struct Tensors<'a> {
@@ -75,7 +131,7 @@ unsafe fn finish(linear: &Integer<'_>, channel: usize, sum: i32, place: *mut u8,
 
 /// Convolution. `None`: it is not for these kernels, nothing was done.
 #[inline(never)]
-pub fn conv2d<'a>(
+pub fn conv2d<'a, K: Linked>(
     window: &'a Window,
     groups: usize,
     linear: &'a Integer<'a>,
@@ -85,7 +141,8 @@ pub fn conv2d<'a>(
     if groups != 1 {
         return None;
     }
-    let tile = gemm::tile_of(window, tensors.types[0], linear.packing)?;
+    let tile = gemm::tile_of(window, tensors.types[0], linear.packing).filter(K::takes)?;
+    let narrow = K::narrow(&tile);
     // From here on `None` means that a buffer is shorter than the shapes say, or weights or scratch are not aligned for words.
     let scratch = scratch.get_mut(..tile.scratch_bytes)?;
     let (constants, rest) = scratch.split_at_mut_checked(tile.constants)?;
@@ -112,12 +169,13 @@ pub fn conv2d<'a>(
     {
         return None;
     }
-    let form = Form::of(linear, &tile, [x_bytes, y_bytes], tensors.store, constants);
+    let form = Form::of::<K>(linear, &tile, [x_bytes, y_bytes], tensors.store, constants);
     let finished = if form.is_some() { outputs & !1 } else { 0 };
     let form = form.unwrap_or(Form::SUMS);
     let columns = columns.as_mut_ptr();
-    let (entry, passes) = tile::passes(tile.groups, tile.narrow);
-    let mut layer = Layer {
+    let (entry, passes) = tile::passes(tile.groups, narrow);
+    let mut layer = Layer::<K> {
+        linked: PhantomData,
         window,
         linear,
         tile: &tile,
@@ -156,7 +214,7 @@ pub fn conv2d<'a>(
             looped: 0,
         },
         tensors,
-        code: if tile.narrow { tile::narrow } else { tile::wide },
+        code: if narrow { tile::narrow } else { tile::wide },
         finished,
         pixel,
         y_bytes,
@@ -164,8 +222,9 @@ pub fn conv2d<'a>(
         positions,
     };
     match tile.gather {
-        Gather::Pointwise => layer.pointwise(),
-        Gather::Words | Gather::Bytes => layer.windows(linear.input_zero),
+        Gather::Pointwise if K::POINTWISE => layer.pointwise(),
+        Gather::Words | Gather::Bytes if K::WORDS || K::BYTES => layer.windows(linear.input_zero),
+        _ => None,
     }
 }
 
@@ -191,7 +250,8 @@ enum From {
 }
 
 /// A layer on its way through the tiles.
-struct Layer<'a> {
+struct Layer<'a, K> {
+    linked: PhantomData<K>,
     window: &'a Window,
     linear: &'a Integer<'a>,
     tile: &'a Tile,
@@ -216,7 +276,7 @@ struct Layer<'a> {
     positions: usize,
 }
 
-impl Layer<'_> {
+impl<K: Linked> Layer<'_, K> {
     /// Runs `blocks` blocks of windows from `first` on, the last one with `count` windows; more than one block only if all are full. The
     /// caller knows that activations are readable to the end of their groups.
     #[inline(never)]
@@ -261,7 +321,7 @@ impl Layer<'_> {
             while channel < self.window.outputs {
                 let [even, odd] = [channel, channel.wrapping_add(1)]
                     .map(|channel| self.linear.bias.get(channel).copied().unwrap_or(0));
-                let first = if self.tile.narrow { narrow_start(even, odd) } else { [even, odd] };
+                let first = if K::narrow(self.tile) { narrow_start(even, odd) } else { [even, odd] };
                 let mut sums = [0i32; 2 * BLOCK];
                 let weights = channel.wrapping_mul(self.tile.groups).wrapping_mul(GROUP);
                 self.run.weights = all_weights.wrapping_add(weights);
@@ -273,7 +333,7 @@ impl Layer<'_> {
                 self.run.fill = tile::fill_nothing;
                 let (evens, odds) = sums.split_at(BLOCK);
                 for (window, (&even, &odd)) in evens.iter().zip(odds).enumerate().take(count) {
-                    let pair = if self.tile.narrow {
+                    let pair = if K::narrow(self.tile) {
                         let odd = odd >> 8;
                         [even.wrapping_sub(odd) >> 8, odd]
                     } else {
@@ -424,7 +484,7 @@ impl Layer<'_> {
         self.run.x_steps = steps(step, BLOCK);
         self.run.table = self.table.as_ptr();
         self.run.segments = self.tile.segments;
-        if self.tile.gather == Gather::Words {
+        if K::words(self.tile) {
             self.run.groups = self.tile.segment / GROUP;
         } else {
             self.run.gathered = self.gathered.as_mut_ptr();
@@ -433,7 +493,7 @@ impl Layer<'_> {
 
     /// The next block takes the windows that were gathered.
     fn one_by_one(&mut self) {
-        if self.tile.gather == Gather::Words {
+        if K::words(self.tile) {
             self.run.fill = tile::fill_nothing;
             return;
         }
@@ -475,7 +535,7 @@ impl Layer<'_> {
         let base = self.rows.as_ptr().wrapping_add(column);
         let table = self.table.as_ptr();
         let Tile { segment, segments, gathered, .. } = *self.tile;
-        if self.tile.gather == Gather::Words {
+        if K::words(self.tile) {
             let columns = self.run.columns.wrapping_add(lane.wrapping_mul(4));
             // SAFETY: `Tile` makes a kept row as long as the last window of a row reaches, and the columns as long as all segments of
             // a window are; the table was filled with rows that are kept.

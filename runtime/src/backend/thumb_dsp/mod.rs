@@ -7,28 +7,32 @@ mod elementwise;
 mod gemm;
 mod isa;
 
+use core::marker::PhantomData;
+
 use super::scalar::compact::{self, Order};
 use super::spec::select::Isa;
-use super::{Backend, Integers, IntegersMut};
+use super::{AllKernels, Backend, Integers, IntegersMut, Kernels};
 use crate::blob::Packing;
 use crate::ops::add;
 use crate::ops::linear::Integer;
 use crate::ops::window::Window;
+use gemm::Linked;
 
 /// Kernels for cores with the DSP extension.
 #[derive(Clone, Copy, Debug)]
-pub struct ThumbDsp(());
+pub struct ThumbDsp<K = AllKernels>(PhantomData<K>);
 
-impl ThumbDsp {
+impl<K> ThumbDsp<K> {
     /// The token; `None` on a core without the extension. On Armv8-M it reads an identification register, for which the caller has to be
     /// privileged.
     pub fn detect() -> Option<Self> {
-        detect::has_dsp().then_some(Self(()))
+        detect::has_dsp().then_some(Self(PhantomData))
     }
 }
 
-impl Backend for ThumbDsp {
+impl<K: Kernels> Backend for ThumbDsp<K> {
     const NAME: &'static str = "thumb-dsp";
+    const KERNELS: Option<&'static [&'static str]> = K::NAMES;
     const ISA: Isa = Isa::ThumbDsp;
 
     fn conv2d_i8(
@@ -41,7 +45,7 @@ impl Backend for ThumbDsp {
         scratch: &mut [u8],
     ) -> Option<()> {
         let tensors = gemm::Tensors::bytes(input, output);
-        gemm::conv2d(window, groups, linear, tensors, scratch)
+        gemm::conv2d::<K>(window, groups, linear, tensors, scratch)
             .or_else(|| compact::bytes(window, groups, Order::Outputs, linear, input, output, scratch))
     }
 
@@ -55,7 +59,7 @@ impl Backend for ThumbDsp {
         scratch: &mut [u8],
     ) -> Option<()> {
         let tensors = gemm::Tensors::of(input, &mut output);
-        gemm::conv2d(window, groups, linear, tensors, scratch)
+        gemm::conv2d::<K>(window, groups, linear, tensors, scratch)
             .or_else(|| compact::layer(window, groups, Order::Outputs, linear, input, &mut output))
     }
 
@@ -67,11 +71,13 @@ impl Backend for ThumbDsp {
         output: &mut [i8],
         scratch: &mut [u8],
     ) -> Option<()> {
-        let done = if linear.packing == Packing::Blocks2x4 {
+        let done = if linear.packing == Packing::Blocks2x4 && K::DENSE_PLAIN {
             let tensors = gemm::Tensors::bytes(Some(input), output);
             gemm::dense::dense_plain(inputs, linear, tensors, gemm::dense::pair_i8)
-        } else {
+        } else if K::DENSE_PAIRS {
             gemm::dense::dense_i8(inputs, linear, input, output, scratch)
+        } else {
+            None
         };
         done.or_else(|| compact::dense(inputs, linear, Integers::I8(input), &mut IntegersMut::I8(output)))
     }
@@ -101,7 +107,7 @@ impl Backend for ThumbDsp {
         output: &mut [i8],
         scratch: &mut [u8],
     ) -> Option<()> {
-        depthwise::depthwise_conv2d_i8(window, linear, input, output, scratch)
+        depthwise::depthwise_conv2d_i8::<K>(window, linear, input, output, scratch)
             .or_else(|| compact::bytes(window, window.inputs, Order::Taps, linear, input, output, scratch))
     }
 

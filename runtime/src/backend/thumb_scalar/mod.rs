@@ -18,24 +18,27 @@ use v6m as core;
 #[cfg(tucano_profile = "v7m")]
 use v7m as core;
 
-use super::Backend;
+use ::core::marker::PhantomData;
+
 use super::spec::select::Isa;
+use super::{AllKernels, Backend, Kernels};
 use crate::ops::linear::Integer;
 use crate::ops::window::Window;
 
 /// Kernels for cores without the DSP extension.
 #[derive(Clone, Copy, Debug)]
-pub struct ThumbScalar(());
+pub struct ThumbScalar<K = AllKernels>(PhantomData<K>);
 
-impl ThumbScalar {
+impl<K> ThumbScalar<K> {
     /// The token: these kernels run on every core of the target's profile.
     pub fn detect() -> Option<Self> {
-        Some(Self(()))
+        Some(Self(PhantomData))
     }
 }
 
-impl Backend for ThumbScalar {
+impl<K: Kernels> Backend for ThumbScalar<K> {
     const NAME: &'static str = "thumb-scalar";
+    const KERNELS: Option<&'static [&'static str]> = K::NAMES;
     #[cfg(tucano_profile = "v6m")]
     const ISA: Isa = Isa::ThumbV6M;
     #[cfg(not(tucano_profile = "v6m"))]

@@ -39,6 +39,11 @@ pub struct Strips {
     pub scratch_bytes: usize,
 }
 
+/// Whether strips take outputs of at least `low`: none below the zero point.
+pub fn strips_take(low: i32, output_zero: i32) -> bool {
+    low >= output_zero
+}
+
 /// Quads of a block, of `quads` in all with `quad_bytes` each: at least one, blocks of about the same size.
 fn block(quads: usize, quad_bytes: usize) -> usize {
     let most = ROOM.checked_div(quad_bytes).unwrap_or(1).max(1);

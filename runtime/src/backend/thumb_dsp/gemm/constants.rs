@@ -12,6 +12,7 @@
 //!
 //! The zero point, less the lower bound, enters the addend too, or is added last, so that the lower bound is 0 and an unsigned saturation clamps to it.
 
+use super::Linked;
 use super::tile::{self, PAIR_WORDS, Part};
 use crate::backend::spec::dsp::gemm::Tile;
 use crate::ops::linear::Integer;
@@ -47,14 +48,14 @@ impl Form {
     /// The form that takes all channels of a layer, if there is one, and its constants, eight words for each pair of outputs. `store` stores bounded
     /// outputs.
     #[inline(never)]
-    pub fn of(
+    pub fn of<K: Linked>(
         linear: &Integer<'_>,
         tile: &Tile,
         [x_bytes, y_bytes]: [usize; 2],
         store: Part,
         constants: &mut [i32],
     ) -> Option<Self> {
-        let narrow = tile.narrow;
+        let narrow = K::narrow(tile);
         let wide_y = y_bytes == 2;
         if !narrow {
             // Twice a sum has to fit 32 bits: |w| <= 2^7, |x| <= 2^15 or 2^7, and a bias takes less than a quarter.
@@ -84,26 +85,27 @@ impl Form {
         if narrow && (wide_y || full) {
             form.scale = Some(tile::narrow_unsigned);
         }
-        if low >= output_zero && form.write(linear, constants).is_some() {
+        if low >= output_zero && form.write::<K>(linear, constants).is_some() {
             return Some(form);
         }
         form.signed = true;
         form.scale = Some(if narrow { tile::narrow_signed } else { tile::wide_signed });
-        form.write(linear, constants)?;
+        form.write::<K>(linear, constants)?;
         Some(form)
     }
 
     /// Writes the constants of all whole pairs of outputs; `None` if there is a channel that this form cannot take.
     #[inline(never)]
-    fn write(&self, linear: &Integer<'_>, constants: &mut [i32]) -> Option<()> {
+    fn write<K: Linked>(&self, linear: &Integer<'_>, constants: &mut [i32]) -> Option<()> {
+        let narrow = K::NARROW && (!K::WIDE || self.narrow);
         // Sums come times 2^(1 + spare); a channel's unit is 2^(e + spare).
-        let spare = if self.narrow { 7 } else { 0 };
+        let spare = if narrow { 7 } else { 0 };
         let zero = if self.signed { 0 } else { self.zero };
         // The product is below 2^30, and so is the zero point; together they fit.
         let most = 30u32.wrapping_sub(32u32.wrapping_sub(zero.unsigned_abs().leading_zeros()));
-        let negative = if self.signed && self.narrow { -(1 << 7 << tile::SIGN) } else { 0 };
+        let negative = if self.signed && narrow { -(1 << 7 << tile::SIGN) } else { 0 };
         // Of sums below 2^23 nothing is left by a shift of 24.
-        let nothing = if self.narrow { 24 } else { 32 };
+        let nothing = if narrow { 24 } else { 32 };
         let odd_zero = zero.wrapping_mul(2).wrapping_add(1);
         let scale = |multiplier: i32, shift: i32| {
             let mut e = shift.wrapping_neg();
@@ -129,7 +131,7 @@ impl Form {
         {
             let [even_factor, even_addend, even_shift] = scale(factors[0], shifts[0])?;
             let [odd_factor, odd_addend, odd_shift] = scale(factors[1], shifts[1])?;
-            let first = if self.narrow { narrow_start(even, odd) } else { [even, odd] };
+            let first = if narrow { narrow_start(even, odd) } else { [even, odd] };
             let [first, second] = first;
             *pair = [first, second, even_factor, even_addend, even_shift, odd_factor, odd_addend, odd_shift];
             last = Some(pair);
