@@ -219,6 +219,7 @@ impl<'m> Step<'m> {
     }
 
     /// The elements of weight `k`; `None` if it is of another type.
+    #[inline(never)]
     pub fn weight_i32(&self, k: usize) -> Option<&'m [i32]> {
         self.elements(k, DType::I32)
     }

@@ -1,9 +1,16 @@
 //! Loops that stay loops.
 
-/// As the first statement of a loop's body: on Cortex-M the compiler neither unrolls the loop nor makes a call of it. It is no instruction. For loops
+/// As the first statement of a loop's body: on Cortex-M the compiler does not vectorise the loop, nor makes a call of it. It is no instruction. For loops
 /// that run once a layer or a load, where code counts more than time.
 #[inline(always)]
 pub(crate) fn rolled() {
     #[cfg(target_arch = "arm")]
     core::hint::black_box(());
+}
+
+/// A number that the compiler does not know on Cortex-M: a count or a bound of a loop that it would write out, or a condition that it would
+/// write two loops for.
+#[inline(always)]
+pub(crate) fn unknown<T: Copy>(number: T) -> T {
+    if cfg!(target_arch = "arm") { core::hint::black_box(number) } else { number }
 }

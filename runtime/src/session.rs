@@ -240,12 +240,14 @@ impl<'m, O: OpSet, B: Backend> Session<'m, O, B> {
         step(count.checked_sub(1)?)
     }
 
+    #[inline(never)]
     fn check_arena(&self, arena: &[u8]) -> Result<(), Error> {
         let header = self.model.blob().header();
         let (bytes, align) = (header.arena_bytes, header.align);
         fits(arena, bytes, align, ErrorKind::ArenaTooSmall, ErrorKind::ArenaAlignment)
     }
 
+    #[inline(never)]
     fn terminal(
         &self,
         arena: &[u8],
@@ -268,6 +270,7 @@ fn wrong(found: Option<DType>) -> Error {
 }
 
 /// Whether a buffer holds `bytes` and lies at a multiple of `align`. A model without state takes any state, also an empty one.
+#[inline(never)]
 fn fits(buffer: &[u8], bytes: u32, align: u16, small: ErrorKind, misaligned: ErrorKind) -> Result<(), Error> {
     if buffer.len() < bytes as usize {
         return Err(Error::new(small, bytes));

@@ -81,7 +81,8 @@ impl<'a, W> Integer<'a, W> {
     }
 
     /// The output of channel `channel` for an accumulator that holds products and bias.
-    #[inline]
+    #[cfg_attr(target_arch = "arm", inline(never))]
+    #[cfg_attr(not(target_arch = "arm"), inline)]
     pub fn finish(&self, channel: usize, accumulator: i32) -> Option<i32> {
         let scaled =
             quant::requantize(accumulator, *self.multiplier.get(channel)?, *self.shift.get(channel)?);

@@ -3,6 +3,7 @@
 use core::cell::Cell;
 
 use crate::ops::window::{Axis, Window};
+use crate::rolled::rolled;
 
 /// Writes an output row: of a window over the kept rows alone, these rows, and its place.
 type RowOf<'a> = dyn Fn(&Window, &[i8], &mut [i8]) -> Option<()> + 'a;
@@ -34,13 +35,17 @@ pub fn rows_in_place(
             if dropped > 0 {
                 // `copy_within` links a panic.
                 let live = Cell::from_mut(kept.get_mut(..end)?).as_slice_of_cells();
-                live.iter().zip(live.get(dropped..)?).for_each(|(slot, x)| slot.set(x.get()));
+                for (slot, x) in live.iter().zip(live.get(dropped..)?) {
+                    rolled();
+                    slot.set(x.get());
+                }
             }
             let to = row.wrapping_add(reach).saturating_sub(rows.pad).min(rows.input);
             let fresh = image.get(next.wrapping_mul(row_bytes)..to.wrapping_mul(row_bytes)).unwrap_or(&[]);
             let at = count.wrapping_mul(row_bytes);
             let slots = kept.get_mut(at..at.wrapping_add(fresh.len()))?;
             for (slot, &x) in slots.iter_mut().zip(fresh) {
+                rolled();
                 *slot = x;
             }
             (first, next) = (from, to.max(next));

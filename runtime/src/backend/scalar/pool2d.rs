@@ -4,6 +4,7 @@ use super::element::clamp_f32;
 use crate::ops::mean;
 use crate::ops::window::Window;
 use crate::quant::requantize;
+use crate::rolled::rolled;
 
 /// Channels that integer pools reduce at once.
 const LANES: usize = 8;
@@ -108,15 +109,73 @@ pub fn mean2d_i8(
     input: &[i8],
     output: &mut [i8],
 ) -> Option<()> {
-    // Of a sum and of the zero points in it.
-    let finish = |sum: i32, zeros: i32| mean_of(sum.wrapping_sub(zeros), parameters, zero_out);
-    let zeros = |count: usize| zero_in.wrapping_mul(count as i32);
-    if window.rows.kernel.wrapping_mul(window.columns.kernel) <= SUMMED
-        && sum_lanes(window, input, output, |count| Some(zeros(count)), finish).is_some()
-    {
-        return Some(());
+    let Window { rows, columns, inputs: channels, .. } = *window;
+    let area = rows.input.wrapping_mul(columns.input);
+    let zeros = zero_in.wrapping_mul(area as i32);
+    let finish = |sum: i32| mean_of(sum.wrapping_sub(zeros), parameters, zero_out);
+    let (mut images, mut outputs) = (input, output);
+    while !outputs.is_empty() {
+        let (image, rest) = images.split_at_checked(area.checked_mul(channels)?)?;
+        images = rest;
+        let (means, rest) = outputs.split_at_mut_checked(channels.max(1))?;
+        outputs = rest;
+        if area > SUMMED || channels % LANES != 0 || mean_lanes(image, means, area, &finish).is_none() {
+            for (channel, mean) in means.iter_mut().enumerate() {
+                let (mut sum, mut at) = (0i32, channel);
+                while let Some(&x) = image.get(at) {
+                    rolled();
+                    sum = sum.wrapping_add(x.into());
+                    at = at.wrapping_add(channels);
+                }
+                *mean = finish(sum);
+            }
+        }
     }
-    pool_each(window, input, output, &|_, sum, count| Some(finish(sum, zeros(count))))
+    Some(())
+}
+
+/// Means of eight channels at once over the `area` pixels of an image; `None` if its words are not aligned.
+fn mean_lanes(image: &[i8], means: &mut [i8], area: usize, finish: &impl Fn(i32) -> i8) -> Option<()> {
+    let (image, _) = bytemuck::try_cast_slice::<_, u32>(image).ok()?.as_chunks::<2>();
+    let (means, _) = bytemuck::try_cast_slice_mut::<_, u32>(means).ok()?.as_chunks_mut::<2>();
+    let (pixel, bias) = (means.len(), area.wrapping_mul(128) as i32);
+    for (lane, means) in means.iter_mut().enumerate() {
+        let (mut sums, mut at) = ([0; 4], lane);
+        while let Some(&[x, y]) = image.get(at) {
+            sums = add_lanes(sums, [x ^ BIAS, y ^ BIAS]);
+            at = at.wrapping_add(pixel);
+        }
+        *means = finish_lanes(sums, |sum| finish(sum.wrapping_sub(bias)));
+    }
+    Some(())
+}
+
+/// Adds eight numbers from 0 to 255: each sum of a word's first and third byte, then of the others.
+#[inline(always)]
+fn add_lanes([a, b, c, d]: [u32; 4], [x, y]: [u32; 2]) -> [u32; 4] {
+    const EVEN: u32 = 0x00FF_00FF;
+    [
+        a.wrapping_add(x & EVEN),
+        b.wrapping_add(x >> 8 & EVEN),
+        c.wrapping_add(y & EVEN),
+        d.wrapping_add(y >> 8 & EVEN),
+    ]
+}
+
+/// Outputs of the sums of [`add_lanes`].
+#[inline(always)]
+fn finish_lanes(sums: [u32; 4], finish: impl Fn(i32) -> i8) -> [u32; 2] {
+    let mut results = [0; 2];
+    for (word, &[even, odd]) in results.iter_mut().zip(sums.as_chunks::<2>().0) {
+        let (mut this, mut other) = (even, odd);
+        for _ in 0..4 {
+            rolled();
+            let result = finish((this & 0xFFFF) as i32);
+            *word = *word >> 8 | u32::from(result as u8) << 24;
+            (this, other) = (other, this >> 16);
+        }
+    }
+    results
 }
 
 /// The output of a sum: not once more for each output of a word.
@@ -135,33 +194,11 @@ fn sum_lanes<P: Copy>(
     prepare: impl Fn(usize) -> Option<P>,
     finish: impl Fn(i32, P) -> i8,
 ) -> Option<()> {
-    /// The first and the third byte of a word.
-    const EVEN: u32 = 0x00FF_00FF;
-    let fold = |[a, b, c, d]: [u32; 4], [x, y]: [u32; 2]| {
-        [
-            a.wrapping_add(x & EVEN),
-            b.wrapping_add(x >> 8 & EVEN),
-            c.wrapping_add(y & EVEN),
-            d.wrapping_add(y >> 8 & EVEN),
-        ]
-    };
     let finish = |sums: [u32; 4], (bias, prepared): (i32, P)| {
-        let mut results = [0; 2];
-        for (word, [even, odd]) in results.iter_mut().zip(sums.as_chunks::<2>().0) {
-            let (mut even, mut odd) = (*even, *odd);
-            for _ in 0..2 {
-                for sums in [&mut even, &mut odd] {
-                    let sum = (*sums & 0xFFFF) as i32;
-                    *sums >>= 16;
-                    let result = finish(sum.wrapping_sub(bias), prepared);
-                    *word = *word >> 8 | u32::from(result as u8) << 24;
-                }
-            }
-        }
-        results
+        finish_lanes(sums, |sum| finish(sum.wrapping_sub(bias), prepared))
     };
     let prepare = |count: usize| Some((count.wrapping_mul(128) as i32, prepare(count)?));
-    pool_lanes(window, input, output, [0; 4], fold, prepare, finish)
+    pool_lanes(window, input, output, [0; 4], add_lanes, prepare, finish)
 }
 
 /// The loops of integer pools whose channels fill words; `None` where they do not, with the output in any state. `fold` takes in the elements

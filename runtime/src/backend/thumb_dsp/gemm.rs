@@ -18,6 +18,7 @@ use crate::backend::{Integers, IntegersMut};
 use crate::blob::DType;
 use crate::ops::linear::Integer;
 use crate::ops::window::Window;
+use crate::rolled::unknown;
 
 /// What of this module is linked.
 pub trait Linked {
@@ -116,6 +117,7 @@ impl<'a> Tensors<'a> {
 ///
 /// # Safety
 /// One or two bytes, as `bytes` says, are writable at `place`.
+#[inline(never)]
 unsafe fn finish(linear: &Integer<'_>, channel: usize, sum: i32, place: *mut u8, bytes: usize) -> Option<()> {
     let value = linear.finish(channel, sum)?;
     // SAFETY: the caller's promise.
@@ -312,7 +314,7 @@ impl<K: Linked> Layer<'_, K> {
         for _ in 0..blocks {
             self.run.blocks = 1;
             self.run.out = out;
-            if self.finished > 0 {
+            if unknown(self.finished) > 0 {
                 // SAFETY: as in `blocks`, for one of them.
                 unsafe { (self.code)(&raw const self.run) };
                 self.run.fill = tile::fill_nothing;
@@ -332,19 +334,24 @@ impl<K: Linked> Layer<'_, K> {
                 unsafe { (self.code)(&raw const self.run) };
                 self.run.fill = tile::fill_nothing;
                 let (evens, odds) = sums.split_at(BLOCK);
-                for (window, (&even, &odd)) in evens.iter().zip(odds).enumerate().take(count) {
+                let mut place = out.wrapping_add(channel.wrapping_mul(self.y_bytes));
+                for (&even, &odd) in evens.iter().zip(odds).take(unknown(count)) {
                     let pair = if K::narrow(self.tile) {
                         let odd = odd >> 8;
                         [even.wrapping_sub(odd) >> 8, odd]
                     } else {
                         [even, odd]
                     };
-                    for (channel, sum) in (channel..self.window.outputs).zip(pair) {
-                        let at = window.wrapping_mul(self.out_pixel);
-                        let place = out.wrapping_add(at).wrapping_add(channel.wrapping_mul(self.y_bytes));
-                        // SAFETY: an output of the block's windows, which `blocks` has checked.
-                        unsafe { finish(self.linear, channel, sum, place, self.y_bytes)? };
+                    let [even, odd] = pair;
+                    // SAFETY: outputs of the block's windows, which `blocks` has checked; the odd one if there is one.
+                    unsafe {
+                        finish(self.linear, channel, even, place, self.y_bytes)?;
+                        let (channel, place) = (channel.wrapping_add(1), place.wrapping_add(self.y_bytes));
+                        if channel < self.window.outputs {
+                            finish(self.linear, channel, odd, place, self.y_bytes)?;
+                        }
                     }
+                    place = place.wrapping_add(self.out_pixel);
                 }
                 channel = channel.wrapping_add(2);
             }

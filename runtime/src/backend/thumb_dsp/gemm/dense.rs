@@ -11,7 +11,7 @@ use crate::backend::spec::dsp::gemm::{self, Dense};
 use crate::backend::thumb_dsp::isa::{dsp_off, dsp_on};
 use crate::blob::{DType, Packing};
 use crate::ops::linear::Integer;
-use crate::rolled::rolled;
+use crate::rolled::{rolled, unknown};
 
 /// Inputs of a group.
 const GROUP: usize = 4;
@@ -343,21 +343,24 @@ pub fn dense_i8(
     let top = high.wrapping_sub(low) as u32 & 0xFF ^ 0xFF;
     let back = high.wrapping_add(1) as u32 & 0xFF;
     // The kernel shifts to the right, and by one bit at least.
-    let regular = linear.shift.iter().fold(0, |all, shift| all | !shift) as u32 <= 31;
+    let mut shifts = 0;
+    for shift in linear.shift {
+        rolled();
+        shifts |= !shift;
+    }
+    let regular = shifts as u32 <= 31;
     let whole = if regular { outputs & !(QUAD - 1) } else { 0 };
-    // Sums wait in scratch, unless one chunk takes all inputs.
-    let chunked = step < groups;
     let mut run = Run {
-        resumed: chunked.into(),
+        resumed: 0,
         unfinished: 0,
-        sums: sums.as_mut_ptr(),
-        sums_end: sums.as_mut_ptr(),
+        sums: core::ptr::null_mut(),
+        sums_end: core::ptr::null_mut(),
         bias: linear.bias.as_ptr(),
         multiplier: linear.multiplier.as_ptr(),
         shift: linear.shift.as_ptr(),
-        out: output.as_mut_ptr(),
+        out: core::ptr::null_mut(),
         out_end: core::ptr::null_mut(),
-        x: columns.as_ptr(),
+        x: core::ptr::null(),
         x_end: core::ptr::null(),
         entry: 0,
         single: 0,
@@ -365,7 +368,7 @@ pub fn dense_i8(
         zero: output_zero.wrapping_sub(low).wrapping_mul(2),
         top: top.wrapping_mul(0x101_0101),
         back: back.wrapping_mul(0x101_0101),
-        weights: linear.weights.as_ptr(),
+        weights: core::ptr::null(),
     };
     let (mut x_left, mut y_left) = (input, output);
     while !y_left.is_empty() {
@@ -379,6 +382,7 @@ pub fn dense_i8(
 }
 
 /// One row of a dense layer.
+#[inline(never)]
 fn row(
     linear: &Integer<'_>,
     x: &[i8],
@@ -388,7 +392,8 @@ fn row(
     run: &mut Run,
     [groups, step, whole]: [usize; 3],
 ) -> Option<()> {
-    let chunked = step < groups;
+    // Sums wait in scratch, unless one chunk takes all inputs.
+    let chunked = unknown(step < groups);
     if chunked {
         start(sums, linear.bias);
     }
@@ -405,26 +410,25 @@ fn row(
         let weights = linear.weights.as_ptr().wrapping_add(first.wrapping_mul(QUAD * GROUP));
         first = first.wrapping_add(now);
         let last = first >= groups;
-        let mut own = *run;
-        own.enter(columns, now);
-        own.weights_advance = between;
-        own.weights = if chunked { weights.wrapping_sub(between) } else { weights };
+        run.enter(columns, now);
+        run.weights_advance = between;
+        run.weights = if chunked { weights.wrapping_sub(between) } else { weights };
         let waiting = sums.as_mut_ptr_range();
-        (own.sums, own.sums_end) = (waiting.start, waiting.end);
-        own.unfinished = (!last).into();
-        own.out = y.as_mut_ptr();
-        own.out_end = own.out.wrapping_add(whole);
+        (run.sums, run.sums_end) = (waiting.start, waiting.end);
+        (run.resumed, run.unfinished) = (chunked.into(), (!last).into());
+        run.out = y.as_mut_ptr();
+        run.out_end = run.out.wrapping_add(whole);
         if !last || whole > 0 {
             // SAFETY: the weights and constants were measured by `dense_i8`; outputs of whole quads are made, or none, and there are sums of
             // all quads where they are read or written.
-            unsafe { chunk(&raw const own) };
+            unsafe { chunk(&raw const *run) };
         }
         if !last {
             continue;
         }
         // What the kernel does not finish: a quad that is not whole, or shifts that are none to the right.
-        own.resumed = 1;
-        own.unfinished = 1;
+        run.resumed = 1;
+        run.unfinished = 1;
         let mut channel = whole;
         while channel < y.len() {
             let at = if chunked { channel } else { 0 };
@@ -433,19 +437,17 @@ fn row(
                 start(sums, linear.bias.get(channel..)?);
             }
             let quad = sums.as_mut_ptr_range();
-            (own.sums, own.sums_end) = (quad.start, quad.end);
-            own.weights =
+            (run.sums, run.sums_end) = (quad.start, quad.end);
+            run.weights =
                 weights.wrapping_add(channel.wrapping_mul(groups).wrapping_mul(GROUP)).wrapping_sub(between);
             // SAFETY: as above, for one quad; its outputs are not written.
-            unsafe { chunk(&raw const own) };
-            for pair in sums.as_chunks::<2>().0 {
-                let &[both, odd] = pair;
-                for sum in [both.wrapping_sub(odd) >> 8, odd] {
-                    if let Some(y) = y.get_mut(channel) {
-                        *y = linear.finish(channel, sum)? as i8;
-                    }
-                    channel = channel.wrapping_add(1);
-                }
+            unsafe { chunk(&raw const *run) };
+            for [both, odd] in sums.as_chunks_mut::<2>().0.iter_mut().take(unknown(2)) {
+                *both = both.wrapping_sub(*odd) >> 8;
+            }
+            for (y, &sum) in y.get_mut(channel..)?.iter_mut().zip(&*sums).take(unknown(QUAD)) {
+                *y = linear.finish(channel, sum)? as i8;
+                channel = channel.wrapping_add(1);
             }
         }
         return Some(());
@@ -457,6 +459,7 @@ fn row(
 fn start(sums: &mut [i32], bias: &[i32]) {
     let mut bias = bias.iter();
     for [both, odd] in sums.as_chunks_mut::<2>().0 {
+        rolled();
         let even = bias.next().copied().unwrap_or(0);
         *odd = bias.next().copied().unwrap_or(0);
         *both = even.wrapping_shl(8).wrapping_add(*odd);
@@ -477,6 +480,7 @@ fn fill(columns: &mut [i32], x: &[i8], groups: usize) -> Option<()> {
     if whole < groups {
         let mut padded = [0i8; GROUP];
         for (slot, &x) in padded.iter_mut().zip(x.get(whole.wrapping_mul(GROUP)..)?) {
+            rolled();
             *slot = x;
         }
         let (_, left) = columns.split_at_mut_checked(whole.wrapping_mul(2))?;
