@@ -134,7 +134,8 @@ op_set! {
         TableI8, UnaryF32,
         SoftmaxI8, SoftmaxI16, SoftmaxF32,
         PermuteI8, PermuteF32,
-        Mean2dI8;
+        Mean2dI8,
+        WinogradConv2dI8;
         tiles
     }
 }

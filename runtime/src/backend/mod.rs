@@ -91,6 +91,18 @@ pub trait Backend: Copy {
         scalar::conv2d::conv2d_i8(window, groups, linear, input, output, scratch)
     }
 
+    /// Convolution of windows 3 x 3 of stride 1 with weights as [`crate::blob::winograd`] has them. Without `input` as [`Backend::conv2d_i8`].
+    fn winograd_conv2d_i8(
+        self,
+        window: &Window,
+        linear: &Integer<'_>,
+        input: Option<&[i8]>,
+        output: &mut [i8],
+        scratch: &mut [u8],
+    ) -> Option<()> {
+        scalar::winograd::conv2d(window, linear, input, output, scratch)
+    }
+
     /// Convolution in `groups` groups from or to `i16`.
     fn conv2d_i16(
         self,

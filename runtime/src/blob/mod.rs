@@ -65,6 +65,7 @@ mod emit;
 mod packing;
 mod parse;
 mod record;
+pub mod winograd;
 
 pub use crc::crc32;
 #[cfg(feature = "host")]

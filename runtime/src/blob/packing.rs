@@ -5,6 +5,8 @@
 //! weights` instead of its bias, so that kernels need not subtract the input's zero point; padding then counts as values, not as nothing.
 
 use super::record::Packing;
+#[cfg(feature = "host")]
+use super::winograd;
 
 /// Where a weight is stored, and in what form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +46,7 @@ impl Packing {
     /// Outputs and positions of a block; both are powers of two.
     pub const fn block(self) -> (usize, usize) {
         match self {
-            Self::Rows => (1, 1),
+            Self::Rows | Self::Winograd => (1, 1),
             Self::Pairs | Self::Blocks2x4 => (2, 4),
             Self::PairQuads => (4, 4),
             Self::Blocks4x16 => (4, 16),
@@ -55,8 +57,11 @@ impl Packing {
         }
     }
 
-    /// Bytes of a layer's weights; `None` if they pass `usize`.
+    /// Bytes of a layer's weights; `None` if they pass `usize`, and for [`Packing::Winograd`], which is no order of weights.
     pub fn bytes(self, outputs: usize, depth: usize) -> Option<usize> {
+        if self == Self::Winograd {
+            return None;
+        }
         let (lanes, step) = self.block();
         outputs.checked_next_multiple_of(lanes)?.checked_mul(depth.checked_next_multiple_of(step)?)
     }
@@ -69,6 +74,7 @@ impl Packing {
         let block =
             o.wrapping_sub(lane).wrapping_mul(padded).wrapping_add(k.wrapping_sub(at).wrapping_mul(lanes));
         match self {
+            Self::Winograd => (usize::MAX, Form::Plain),
             Self::Rows | Self::EvenRows | Self::Blocks2x4 | Self::Blocks4x16 | Self::Blocks8x16 => {
                 (block.wrapping_add(lane.wrapping_mul(step)).wrapping_add(at), Form::Plain)
             }
@@ -90,7 +96,7 @@ impl Packing {
         }
     }
 
-    /// Weight `k` of output `o`; `None` if it lies outside.
+    /// Weight `k` of output `o`; `None` if it lies outside, and for [`Packing::Winograd`].
     pub fn weight(self, stored: &[i8], depth: usize, o: usize, k: usize) -> Option<i8> {
         let (at, form) = self.place(depth, o, k);
         let byte = *stored.get(at)?;
@@ -99,6 +105,18 @@ impl Packing {
             Form::Offset => byte.wrapping_sub(i8::MIN),
             Form::High { low } => byte.wrapping_add(i8::from(*stored.get(low)? < 0)),
         })
+    }
+
+    /// As [`Packing::weight`], of any packing.
+    #[cfg(feature = "host")]
+    pub fn any_weight(self, stored: &[i8], depth: usize, o: usize, k: usize) -> Option<i8> {
+        if self != Self::Winograd {
+            return self.weight(stored, depth, o, k);
+        }
+        let inputs = depth / (winograd::TAPS * winograd::TAPS);
+        let tap = k.checked_div(inputs)?;
+        let column = winograd::weights(stored, inputs, o, tap % winograd::TAPS, k % inputs)?;
+        column.get(tap / winograd::TAPS).copied()
     }
 
     /// Stores the weights `[outputs][depth]` in this order. `None` if `rows` or `stored` is of another length.
@@ -205,5 +223,7 @@ mod tests {
         assert_eq!(Packing::Rows.pack(&[1, 2], 1, 2, &mut [0; 3]), None);
         assert_eq!(Packing::Pairs.pack(&[1, 2], 1, 3, &mut [0; 8]), None);
         assert_eq!(Packing::Columns8.weight(&[0; 16], 1, 8, 0), None);
+        assert_eq!(Packing::Winograd.pack(&[0; 36], 4, 9, &mut [0; 36]), None);
+        assert_eq!(Packing::Winograd.weight(&[0; 36], 9, 0, 0), None);
     }
 }

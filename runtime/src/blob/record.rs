@@ -261,6 +261,8 @@ pub enum Packing {
     HalfOffset4 = 8,
     /// Plain order, each output filled up to an even number of positions: for convolutions on Armv7-M.
     EvenRows = 9,
+    /// Not an order but a transform, see [`super::winograd`]: of [`crate::ops::WinogradConv2dI8`] alone.
+    Winograd = 10,
 }
 
 impl Packing {
@@ -277,6 +279,7 @@ impl Packing {
             7 => Some(Self::Offset4),
             8 => Some(Self::HalfOffset4),
             9 => Some(Self::EvenRows),
+            10 => Some(Self::Winograd),
             _ => None,
         }
     }

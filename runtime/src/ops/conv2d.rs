@@ -152,7 +152,7 @@ pub(super) fn check_layer(step: &Step<'_>, family: Family, depthwise: bool) -> R
 }
 
 /// Refuses an output in the place of the input where windows do not allow it, or where the scratch cannot hold the rows under a window.
-fn check_in_place(step: &Step<'_>, window: &Window) -> Result<(), ErrorKind> {
+pub(super) fn check_in_place(step: &Step<'_>, window: &Window) -> Result<(), ErrorKind> {
     if !step.in_place() {
         return Ok(());
     }

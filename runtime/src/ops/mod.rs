@@ -70,6 +70,7 @@ pub mod softmax;
 pub mod table;
 pub mod unary;
 pub mod window;
+pub mod winograd;
 
 pub use add::{AddF32, AddI8};
 pub use conv2d::{Conv2dF32, Conv2dI4, Conv2dI8, Conv2dI16};
@@ -82,6 +83,7 @@ pub use pool2d::{AveragePool2dF32, AveragePool2dI8, MaxPool2dF32, MaxPool2dI8};
 pub use softmax::{SoftmaxF32, SoftmaxI8, SoftmaxI16};
 pub use table::TableI8;
 pub use unary::UnaryF32;
+pub use winograd::WinogradConv2dI8;
 
 pub(crate) use operands::last_axis;
 
@@ -186,6 +188,8 @@ pub enum OpCode {
     PermuteF32 = 0x0B04,
     /// Mean over an image, requantised, `i8`.
     Mean2dI8 = 0x0C01,
+    /// Convolution with transformed weights, `i8`.
+    WinogradConv2dI8 = 0x0D01,
 }
 
 impl From<OpCode> for u16 {
@@ -196,7 +200,7 @@ impl From<OpCode> for u16 {
 
 impl OpCode {
     /// All codes, in ascending order.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Conv2dI8,
         Self::Conv2dI16,
         Self::Conv2dF32,
@@ -223,6 +227,7 @@ impl OpCode {
         Self::PermuteI8,
         Self::PermuteF32,
         Self::Mean2dI8,
+        Self::WinogradConv2dI8,
     ];
 
     /// Reads the stored number. The name of each code (its `Debug`) is that of the [`Operator`] that has it.

@@ -8,7 +8,7 @@
 
 use tucano::backend::spec::select::{Linear, Request, Selection, least_scratch, packing, select};
 use tucano::backend::{Integers, IntegersMut, Scalar};
-use tucano::blob::{DType, Packing};
+use tucano::blob::{DType, Packing, winograd};
 use tucano::ops::linear::Integer;
 use tucano::ops::window::{Axis, Window};
 use tucano_boards_qemu::program::{Backend, backend};
@@ -114,6 +114,8 @@ struct Shape {
     groups: usize,
     types: [DType; 2],
     in_place: bool,
+    /// Whether the weights are transformed.
+    winograd: bool,
 }
 
 const ONE: Axis = Axis { input: 1, output: 1, kernel: 1, stride: 1, dilation: 1, pad: 0 };
@@ -165,6 +167,7 @@ fn random_shape(noise: &mut Noise, kind: Kind) -> Shape {
         groups: 1,
         types,
         in_place: false,
+        winograd: false,
     };
     if kind == Kind::Dense {
         shape.inputs = noise.extent(300);
@@ -219,8 +222,25 @@ fn random_shape(noise: &mut Noise, kind: Kind) -> Shape {
     if kind == Kind::Conv && noise.one_of(3) {
         shape.outputs = shape.inputs;
     }
+    if kind == Kind::Conv && noise.one_of(3) {
+        // The windows that weights can be transformed for.
+        shape.winograd = true;
+        shape.types = [DType::I8, DType::I8];
+        shape.groups = 1;
+        shape.outputs = shape.outputs.next_multiple_of(4);
+        let equal = noise.one_of(2);
+        for axis_of in [&mut shape.rows, &mut shape.columns] {
+            let before = noise.below(3);
+            let pads = if equal { [before, 2 - before] } else { [noise.below(4), noise.below(4)] };
+            let least = 3 - (pads[0] + pads[1]).min(2);
+            *axis_of = axis(noise.within(least, 12), 3, 1, 1, pads);
+        }
+        if equal && !noise.one_of(3) {
+            shape.inputs = shape.outputs;
+        }
+    }
     let window = window(&shape);
-    shape.in_place = types == [DType::I8, DType::I8] && window.replaces_input() && noise.one_of(2);
+    shape.in_place = shape.types == [DType::I8, DType::I8] && window.replaces_input() && noise.one_of(2);
     shape
 }
 
@@ -314,9 +334,20 @@ fn make<'a>(pool: &mut Pool<'a>, noise: &mut Noise, shape: &Shape, usual: bool, 
         folded[o] = plain.bias[o].wrapping_sub(total.wrapping_mul(input_zero));
         narrow &= 128 * i64::from(most) + i64::from(folded[o]).abs() < 1 << 23;
     }
-    request.packing = packing(<Backend as tucano::backend::Backend>::ISA, &request, narrow);
+    request.packing = match shape.winograd {
+        true => Packing::Winograd,
+        false => packing(<Backend as tucano::backend::Backend>::ISA, &request, narrow),
+    };
     let packed = match request.packing {
         Packing::Rows => plain,
+        Packing::Winograd => {
+            let stored = pool.bytes(winograd::bytes(shape.inputs, outputs).unwrap_or(0));
+            if winograd::pack(plain.weights, shape.inputs, outputs, stored).is_none() {
+                say!("error packing winograd");
+                semihosting::exit(2);
+            }
+            Integer { weights: &*stored, packing: Packing::Winograd, bias: &*folded, ..plain }
+        }
         packing => {
             let stored = pool.bytes(packing.bytes(outputs, depth).unwrap_or(0));
             if packing.pack(plain.weights, outputs, depth, stored).is_none() {
@@ -364,6 +395,9 @@ fn run<B: tucano::backend::Backend>(
         let output: &mut [i8] = cast(output);
         let maybe = if request.in_place { None } else { Some(source) };
         return match &request.linear {
+            Linear::Conv2d { window, .. } if request.packing == Packing::Winograd => {
+                backend.winograd_conv2d_i8(window, linear, maybe, output, scratch)
+            }
             Linear::Conv2d { window, groups } => {
                 backend.conv2d_i8(window, *groups, linear, maybe, output, scratch)
             }
@@ -472,7 +506,7 @@ fn describe(case: &Case<'_>, number: usize, seed: u32) {
 }
 
 /// Layers of known networks: name, extents.
-fn known() -> [(&'static str, Shape); 24] {
+fn known() -> [(&'static str, Shape); 28] {
     let base = Shape {
         kind: Kind::Conv,
         batch: 1,
@@ -483,6 +517,7 @@ fn known() -> [(&'static str, Shape); 24] {
         groups: 1,
         types: [DType::I8, DType::I8],
         in_place: false,
+        winograd: false,
     };
     let pointwise = |h: usize, w: usize, inputs: usize, outputs: usize| Shape {
         rows: axis(h, 1, 1, 1, [0, 0]),
@@ -511,6 +546,7 @@ fn known() -> [(&'static str, Shape); 24] {
     let dense = |inputs: usize, outputs: usize| Shape { kind: Kind::Dense, inputs, outputs, ..base };
     let wide = |shape: Shape, types: [DType; 2]| Shape { types, ..shape };
     let in_place = |shape: Shape| Shape { in_place: true, ..shape };
+    let transformed = |shape: Shape| Shape { winograd: true, ..shape };
     [
         ("pointwise 25x5 64>64", pointwise(25, 5, 64, 64)),
         ("pointwise 25x5 64>64 in place", in_place(pointwise(25, 5, 64, 64))),
@@ -523,6 +559,10 @@ fn known() -> [(&'static str, Shape); 24] {
         ("conv 3x3 32x32 16>16", conv(32, 16, 16, 1)),
         ("conv 3x3 32x32 16>16 in place", in_place(conv(32, 16, 16, 1))),
         ("conv 3x3 8x8 64>64", conv(8, 64, 64, 1)),
+        ("winograd 32x32 16>16", transformed(conv(32, 16, 16, 1))),
+        ("winograd 32x32 16>16 in place", transformed(in_place(conv(32, 16, 16, 1)))),
+        ("winograd 16x16 32>32", transformed(conv(16, 32, 32, 1))),
+        ("winograd 8x8 64>64", transformed(conv(8, 64, 64, 1))),
         ("conv 3x3 stride 2 32x32 16>32", conv(32, 16, 32, 2)),
         ("conv 3x3 32x32 3>16", conv(32, 3, 16, 1)),
         (

@@ -17,3 +17,4 @@ pub(super) mod pool2d;
 #[allow(dead_code, reason = "firmware that compares operators uses the rest")]
 mod reference;
 pub(super) mod softmax;
+pub(super) mod winograd;

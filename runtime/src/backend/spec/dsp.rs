@@ -2,6 +2,7 @@
 
 pub mod depthwise;
 pub mod gemm;
+pub mod winograd;
 
 use super::select::{Linear, Request, Selection};
 use crate::blob::Packing;
@@ -9,6 +10,7 @@ use crate::blob::Packing;
 /// The kernel for a request; `None`: scalar code.
 pub fn select(request: &Request) -> Option<Selection> {
     match request.linear {
+        Linear::Conv2d { .. } if request.packing == Packing::Winograd => winograd::select(request),
         Linear::Conv2d { .. } | Linear::Dense { .. } => gemm::select(request),
         Linear::DepthwiseConv2d { .. } => depthwise::select(request),
     }

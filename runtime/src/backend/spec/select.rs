@@ -102,7 +102,7 @@ impl Request {
             Some((p.window(&input, &output).ok()?, p.groups as usize))
         };
         let linear = match OpCode::parse(step.op())? {
-            OpCode::Conv2dI8 | OpCode::Conv2dI16 => {
+            OpCode::Conv2dI8 | OpCode::Conv2dI16 | OpCode::WinogradConv2dI8 => {
                 let (window, groups) = convolution()?;
                 Linear::Conv2d { window, groups }
             }

@@ -2,10 +2,10 @@
 //!
 //! The code loads and stores words and halfwords at any address, in normal memory: `CCR.UNALIGN_TRP` has to be clear, as it is after reset.
 
-mod constants;
+pub mod constants;
 pub mod dense;
-mod gather;
-mod tile;
+pub mod gather;
+pub mod tile;
 
 use core::marker::PhantomData;
 

@@ -6,6 +6,7 @@ mod detect;
 mod elementwise;
 mod gemm;
 mod isa;
+mod winograd;
 
 use core::marker::PhantomData;
 
@@ -47,6 +48,18 @@ impl<K: Kernels> Backend for ThumbDsp<K> {
         let tensors = gemm::Tensors::bytes(input, output);
         gemm::conv2d::<K>(window, groups, linear, tensors, scratch)
             .or_else(|| compact::bytes(window, groups, Order::Outputs, linear, input, output, scratch))
+    }
+
+    fn winograd_conv2d_i8(
+        self,
+        window: &Window,
+        linear: &Integer<'_>,
+        input: Option<&[i8]>,
+        output: &mut [i8],
+        scratch: &mut [u8],
+    ) -> Option<()> {
+        winograd::conv2d(window, linear, input, output, scratch)
+            .or_else(|| super::scalar::winograd::conv2d(window, linear, input, output, scratch))
     }
 
     fn conv2d_i16(

@@ -30,7 +30,8 @@ pub struct Form {
     /// See [`tile::Run::zero`].
     pub zero: i32,
     narrow: bool,
-    signed: bool,
+    /// Whether the scaling code is one for sums of either sign.
+    pub signed: bool,
 }
 
 impl Form {
