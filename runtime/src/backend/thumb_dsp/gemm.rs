@@ -1,4 +1,4 @@
-//! Matrix products: convolutions in one group and dense layers.
+//! Matrix products: convolutions and dense layers.
 //!
 //! The code loads and stores words and halfwords at any address, in normal memory: `CCR.UNALIGN_TRP` has to be clear, as it is after reset.
 
@@ -8,7 +8,7 @@ mod gather;
 mod tile;
 
 use constants::{Form, narrow_start};
-use tile::{BLOCK, GROUP, GROUP_COLUMNS, Part, Run};
+use tile::{BLOCK, GROUP, GROUP_COLUMNS, PAIR_WORDS, Part, Run};
 
 use crate::backend::spec::dsp::gemm::{self, Gather, Tile};
 use crate::backend::{Integers, IntegersMut};
@@ -82,10 +82,7 @@ pub fn conv2d<'a>(
     tensors: Tensors<'a>,
     scratch: &'a mut [u8],
 ) -> Option<()> {
-    if groups != 1 {
-        return None;
-    }
-    let tile = gemm::tile_of(window, tensors.types[0], linear.packing)?;
+    let tile = gemm::tile_of(window, groups, tensors.types[0], linear.packing)?;
     // From here on `None` means that a buffer is shorter than the shapes say, or weights or scratch are not aligned for words.
     let scratch = scratch.get_mut(..tile.scratch_bytes)?;
     let (constants, rest) = scratch.split_at_mut_checked(tile.constants)?;
@@ -102,9 +99,10 @@ pub fn conv2d<'a>(
     let positions = batch.checked_mul(rows.output)?.checked_mul(across.output)?;
     let image = batch.checked_mul(rows.input)?.checked_mul(across.input)?.checked_mul(pixel)?;
     let given = tensors.input.unwrap_or(tensors.output).len();
+    let group_weights = linear.packing.bytes(tile.outputs, tile.depth)?;
     if given < image
         || tensors.output.len() < positions.checked_mul(out_pixel)?
-        || linear.weights.len() < linear.packing.bytes(outputs, tile.depth)?
+        || linear.weights.len() < group_weights.checked_mul(groups)?
         || linear.weights.as_ptr().align_offset(4) != 0
         || linear.bias.len() != outputs
         || linear.multiplier.len() != outputs
@@ -113,7 +111,7 @@ pub fn conv2d<'a>(
         return None;
     }
     let form = Form::of(linear, &tile, [x_bytes, y_bytes], tensors.store, constants);
-    let finished = if form.is_some() { outputs & !1 } else { 0 };
+    let finished = if form.is_some() { tile.outputs & !1 } else { 0 };
     let form = form.unwrap_or(Form::SUMS);
     let columns = columns.as_mut_ptr();
     let (entry, passes) = tile::passes(tile.groups, tile.narrow);
@@ -158,6 +156,9 @@ pub fn conv2d<'a>(
         tensors,
         code: if tile.narrow { tile::narrow } else { tile::wide },
         finished,
+        channel_groups: groups,
+        group_weights,
+        group_pixel: tile.inputs.wrapping_mul(x_bytes),
         pixel,
         y_bytes,
         out_pixel,
@@ -204,8 +205,14 @@ struct Layer<'a> {
     rows: &'a mut [u8],
     run: Run,
     code: unsafe extern "C" fn(*const Run),
-    /// Outputs whose pairs the assembly code finishes.
+    /// Outputs of a group of channels whose pairs the assembly code finishes.
     finished: usize,
+    /// Groups of channels.
+    channel_groups: usize,
+    /// Bytes of a group's weights.
+    group_weights: usize,
+    /// Bytes of a group's activations at a position.
+    group_pixel: usize,
     /// Bytes of the activations at a position.
     pixel: usize,
     /// Bytes of an output.
@@ -218,7 +225,7 @@ struct Layer<'a> {
 
 impl Layer<'_> {
     /// Runs `blocks` blocks of windows from `first` on, the last one with `count` windows; more than one block only if all are full. The
-    /// caller knows that activations are readable to the end of their groups.
+    /// caller knows that activations are readable to the end of their groups. Groups of channels come one after the other, in all blocks.
     #[inline(never)]
     fn blocks(&mut self, from: From, first: usize, blocks: usize, count: usize) -> Option<()> {
         let windows = blocks.wrapping_sub(1).wrapping_mul(BLOCK).wrapping_add(count);
@@ -234,19 +241,41 @@ impl Layer<'_> {
         }
         self.run.out_steps = steps(self.out_pixel, count);
         self.run.out = out;
-        self.run.blocks = blocks;
-        if self.finished == self.window.outputs {
-            // SAFETY: the constants, columns, weights and outputs that `run` names were cut and measured by `conv2d`; the
-            // windows lie within the positions, as was checked above, and their activations are readable, as the caller knows.
-            unsafe { (self.code)(&raw const self.run) };
-            return Some(());
+        let Run { x, weights, constants, .. } = self.run;
+        let mut channel = 0usize;
+        loop {
+            self.run.blocks = blocks;
+            if self.finished == self.tile.outputs {
+                // SAFETY: the constants, columns, weights and outputs that `run` names were cut and measured by `conv2d`; the
+                // windows lie within the positions, as was checked above, and their activations are readable, as the caller knows.
+                unsafe { (self.code)(&raw const self.run) };
+            } else {
+                self.blocks_with_sums(channel, self.run.out, blocks, count)?;
+            }
+            channel = channel.wrapping_add(self.tile.outputs);
+            if channel >= self.window.outputs {
+                break;
+            }
+            self.run.x = self.run.x.wrapping_add(self.group_pixel);
+            self.run.out = out.wrapping_add(channel.wrapping_mul(self.y_bytes));
+            self.run.weights = self.run.weights.wrapping_add(self.group_weights);
+            self.run.constants =
+                self.run.constants.wrapping_add((self.tile.outputs / 2).wrapping_mul(PAIR_WORDS));
         }
-        self.blocks_with_sums(out, blocks, count)
+        (self.run.x, self.run.weights, self.run.constants) = (x, weights, constants);
+        Some(())
     }
 
-    /// As [`Layer::blocks`], where some pairs of outputs are finished here: the last one of an odd number, or all where no form takes them.
+    /// As [`Layer::blocks`], of the group of channels whose first output is `channel`, where some pairs of outputs are finished here: the last one of an odd
+    /// number, or all where no form takes them.
     #[inline(never)]
-    fn blocks_with_sums(&mut self, out: *mut u8, blocks: usize, count: usize) -> Option<()> {
+    fn blocks_with_sums(
+        &mut self,
+        first_channel: usize,
+        out: *mut u8,
+        blocks: usize,
+        count: usize,
+    ) -> Option<()> {
         let Run { weights: all_weights, constants, scale, fill, x, .. } = self.run;
         let mut out = out;
         for _ in 0..blocks {
@@ -258,9 +287,11 @@ impl Layer<'_> {
                 self.run.fill = tile::fill_nothing;
             }
             let mut channel = self.finished;
-            while channel < self.window.outputs {
-                let [even, odd] = [channel, channel.wrapping_add(1)]
-                    .map(|channel| self.linear.bias.get(channel).copied().unwrap_or(0));
+            while channel < self.tile.outputs {
+                let [even, odd] = [channel, channel.wrapping_add(1)].map(|channel| {
+                    let channel = first_channel.wrapping_add(channel);
+                    self.linear.bias.get(channel).copied().unwrap_or(0)
+                });
                 let first = if self.tile.narrow { narrow_start(even, odd) } else { [even, odd] };
                 let mut sums = [0i32; 2 * BLOCK];
                 let weights = channel.wrapping_mul(self.tile.groups).wrapping_mul(GROUP);
@@ -279,9 +310,10 @@ impl Layer<'_> {
                     } else {
                         [even, odd]
                     };
-                    for (channel, sum) in (channel..self.window.outputs).zip(pair) {
+                    for (channel, sum) in (channel..self.tile.outputs).zip(pair) {
                         let at = window.wrapping_mul(self.out_pixel);
                         let place = out.wrapping_add(at).wrapping_add(channel.wrapping_mul(self.y_bytes));
+                        let channel = first_channel.wrapping_add(channel);
                         // SAFETY: an output of the block's windows, which `blocks` has checked.
                         unsafe { finish(self.linear, channel, sum, place, self.y_bytes)? };
                     }
@@ -302,7 +334,7 @@ impl Layer<'_> {
     fn pointwise(&mut self) -> Option<()> {
         // Groups that are not filled reach past the last positions: these are gathered.
         let beside = match self.window.inputs {
-            inputs if inputs.is_multiple_of(GROUP) => 0,
+            _ if self.tile.inputs.is_multiple_of(GROUP) => 0,
             1 => 3,
             2 => 2,
             _ => 1,
@@ -385,11 +417,16 @@ impl Layer<'_> {
                 self.point(top, tap_step)?;
                 let mut column = 0usize;
                 while column < columns.output {
-                    let blocks = columns.output.wrapping_sub(column) / BLOCK;
+                    let left = columns.output.wrapping_sub(column);
+                    // Windows of several rows share a block only where there is one group of channels to gather.
+                    let (blocks, count) = match left / BLOCK {
+                        0 if self.channel_groups > 1 => (1, left),
+                        blocks => (blocks, BLOCK),
+                    };
                     if lanes == 0 && blocks > 0 {
-                        let windows = blocks.wrapping_mul(BLOCK);
-                        self.side_by_side(column.wrapping_mul(column_step), column_step);
-                        self.blocks(From::Run, first, blocks, BLOCK)?;
+                        let windows = blocks.wrapping_sub(1).wrapping_mul(BLOCK).wrapping_add(count);
+                        self.side_by_side(column.wrapping_mul(column_step), column_step, count);
+                        self.blocks(From::Run, first, blocks, count)?;
                         first = first.wrapping_add(windows);
                         column = column.wrapping_add(windows);
                         continue;
@@ -417,11 +454,11 @@ impl Layer<'_> {
         Some(())
     }
 
-    /// The next blocks take windows of one row, from byte `column` of the kept rows on.
-    fn side_by_side(&mut self, column: usize, step: usize) {
+    /// The next blocks take windows of one row, from byte `column` of the kept rows on; the last one `count` of them.
+    fn side_by_side(&mut self, column: usize, step: usize, count: usize) {
         self.run.fill = self.tensors.fill;
         self.run.x = self.rows.as_ptr().wrapping_add(column);
-        self.run.x_steps = steps(step, BLOCK);
+        self.run.x_steps = steps(step, count);
         self.run.table = self.table.as_ptr();
         self.run.segments = self.tile.segments;
         if self.tile.gather == Gather::Words {
