@@ -60,10 +60,10 @@ impl Backend for Helium {
             in_place: input.is_none(),
         };
         match spec::conv2d(&request) {
-            Some(conv) if spec::conv2d_scratch(window, DType::I8, &conv) <= scratch.len() => {
+            Some(conv) if spec::conv2d_scratch(window, groups, DType::I8, &conv) <= scratch.len() => {
                 let input = input.map(bytemuck::cast_slice);
                 let output = bytemuck::cast_slice_mut(output);
-                conv2d::conv2d(conv, window, linear, Width::Narrow, input, output, scratch)
+                conv2d::conv2d(conv, window, groups, linear, Width::Narrow, input, output, scratch)
             }
             _ if linear.packing == Packing::Rows => {
                 plain(window, groups, Order::Outputs, linear, input, output, scratch)
@@ -90,9 +90,9 @@ impl Backend for Helium {
             in_place: false,
         };
         match spec::conv2d(&request) {
-            Some(conv) if spec::conv2d_scratch(window, input_type, &conv) <= scratch.len() => {
+            Some(conv) if spec::conv2d_scratch(window, groups, input_type, &conv) <= scratch.len() => {
                 let input = Some(bytes(input));
-                conv2d::conv2d(conv, window, linear, width, input, bytes_mut(output), scratch)
+                conv2d::conv2d(conv, window, groups, linear, width, input, bytes_mut(output), scratch)
             }
             _ if linear.packing == Packing::Rows => {
                 grouped(window, groups, Order::Outputs, linear, width, bytes(input), bytes_mut(output))
