@@ -209,10 +209,10 @@ impl Program<'_> {
             return Ok(Constant::plain(DType::I8, rows.iter().map(|weight| *weight as u8).collect()));
         }
         let fits = || Error::Blob(format!("the weights of `{}` do not fill their order", node.name));
-        let depth = linear.depth().filter(|depth| *depth > 0).ok_or_else(fits)?;
-        let mut stored = vec![0; packing.bytes(bias.len(), depth).ok_or_else(fits)?];
-        packing.pack(rows, bias.len(), depth, &mut stored).ok_or_else(fits)?;
-        for (bias, weights) in bias.iter_mut().zip(rows.chunks(depth)) {
+        let matrix = linear.matrix().filter(|matrix| matrix.depth > 0).ok_or_else(fits)?;
+        let mut stored = vec![0; matrix.bytes(packing).ok_or_else(fits)?];
+        matrix.pack(packing, rows, &mut stored).ok_or_else(fits)?;
+        for (bias, weights) in bias.iter_mut().zip(rows.chunks(matrix.depth)) {
             *bias = folded_bias(weights.iter().copied(), zero_point, *bias);
         }
         let bytes = stored.iter().map(|weight| *weight as u8).collect();

@@ -117,7 +117,7 @@ pub fn weight_bytes(isa: Isa, layer: &Geometry) -> usize {
             [(true, true), (true, false), (false, true), (false, false)].map(|(a, b)| (types, a, b))
         }) {
             let packing = request(isa, linear, types, narrow, in_place).packing;
-            let bytes = linear.depth().and_then(|depth| packing.bytes(linear.outputs(), depth));
+            let bytes = linear.matrix().and_then(|matrix| matrix.bytes(packing));
             most = most.max(bytes.unwrap_or(0));
         }
     }
@@ -248,14 +248,14 @@ pub fn missed(step: &tucano::Step<'_>, isa: Isa) -> Option<&'static str> {
 /// Whether all outputs of a step are narrow.
 fn is_narrow_step(step: &tucano::Step<'_>, request: &Request) -> Option<bool> {
     let (stored, bias) = (step.weight_i8(0)?, step.weight_i32(1)?);
-    let (zero_point, depth) = (step.input(0)?.zero_point, request.linear.depth()?);
+    let (zero_point, matrix) = (step.input(0)?.zero_point, request.linear.matrix()?);
     let outputs = request.linear.outputs();
     for (o, &bias) in bias.iter().enumerate() {
         let weight = |k: usize| match request.linear {
             Linear::DepthwiseConv2d { .. } => stored.get(k * outputs + o).copied(),
-            _ => request.packing.weight(stored, depth, o, k),
+            _ => matrix.weight(request.packing, stored, o, k),
         };
-        let weights = (0..depth).map(weight).collect::<Option<Vec<i8>>>()?.into_iter();
+        let weights = (0..matrix.depth).map(weight).collect::<Option<Vec<i8>>>()?.into_iter();
         let folded = match request.packing {
             Packing::Rows => folded_bias(weights.clone(), zero_point, bias),
             _ => bias,

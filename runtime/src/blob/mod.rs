@@ -70,7 +70,7 @@ pub mod winograd;
 pub use crc::crc32;
 #[cfg(feature = "host")]
 pub use emit::{BlobBuilder, EmitError};
-pub use packing::{folded_bias, is_narrow, unfolded_bias};
+pub use packing::{Matrix, folded_bias, is_narrow, unfolded_bias};
 pub use parse::{Blob, Header, Layout, Requirements, Section, requirements};
 pub(crate) use record::product;
 pub use record::{

@@ -22,6 +22,48 @@ enum Form {
     },
 }
 
+/// The weights of a layer: rows of `depth` weights, one for each output. The outputs of a group are packed on their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Matrix {
+    /// Groups.
+    pub groups: usize,
+    /// Outputs of a group.
+    pub outputs: usize,
+    /// Weights of an output.
+    pub depth: usize,
+}
+
+impl Matrix {
+    /// Bytes of all weights in an order; `None` if they pass `usize`.
+    pub fn bytes(&self, packing: Packing) -> Option<usize> {
+        packing.bytes(self.outputs, self.depth)?.checked_mul(self.groups)
+    }
+
+    /// Weight `k` of output `o` of all; `None` if it lies outside.
+    pub fn weight(&self, packing: Packing, stored: &[i8], o: usize, k: usize) -> Option<i8> {
+        let group = o.checked_div(self.outputs)?;
+        let first = group.checked_mul(packing.bytes(self.outputs, self.depth)?)?;
+        let output = o.wrapping_sub(group.wrapping_mul(self.outputs));
+        packing.weight(stored.get(first..)?, self.depth, output, k)
+    }
+
+    /// Stores the weights `[groups][outputs][depth]` in an order. `None` if `rows` or `stored` is of another length.
+    pub fn pack(&self, packing: Packing, rows: &[i8], stored: &mut [i8]) -> Option<()> {
+        if Some(stored.len()) != self.bytes(packing) {
+            return None;
+        }
+        let (from, to) = (self.outputs.checked_mul(self.depth)?, packing.bytes(self.outputs, self.depth)?);
+        let (mut rows, mut stored) = (rows, stored);
+        for _ in 0..self.groups {
+            let (group, left) = rows.split_at_checked(from)?;
+            let (place, rest) = stored.split_at_mut_checked(to)?;
+            packing.pack(group, self.outputs, self.depth, place)?;
+            (rows, stored) = (left, rest);
+        }
+        rows.is_empty().then_some(())
+    }
+}
+
 /// The bias that is stored with packed weights of one output: `bias - zero_point * sum of weights`, modulo 2^32.
 pub fn folded_bias(weights: impl Iterator<Item = i8>, zero_point: i32, bias: i32) -> i32 {
     bias.wrapping_sub(zero_point.wrapping_mul(sum(weights)))
@@ -181,6 +223,24 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn groups_are_packed_one_by_one() {
+        let matrix = Matrix { groups: 3, outputs: 5, depth: 6 };
+        let rows: Vec<i8> = (0..90).map(|k| (k * 37 % 255) as i8).map(|w| w.max(-127)).collect();
+        for packing in ALL {
+            let mut stored = vec![0x55; matrix.bytes(packing).unwrap()];
+            matrix.pack(packing, &rows, &mut stored).unwrap();
+            let mut second = vec![0; packing.bytes(5, 6).unwrap()];
+            packing.pack(&rows[30..60], 5, 6, &mut second).unwrap();
+            assert_eq!(stored[second.len()..2 * second.len()], second);
+            for (at, &weight) in rows.iter().enumerate() {
+                assert_eq!(matrix.weight(packing, &stored, at / 6, at % 6), Some(weight), "{packing:?} {at}");
+            }
+            assert_eq!(matrix.pack(packing, &rows[1..], &mut stored), None);
+            assert_eq!(matrix.weight(packing, &stored, usize::MAX, 0), None);
         }
     }
 

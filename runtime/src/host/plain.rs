@@ -83,13 +83,14 @@ pub fn plain(model: &Model<'_, AllOps>) -> Option<Vec<u8>> {
 /// Plain weights and biases of a step.
 fn unpack(step: &Step<'_>, request: &Request) -> Option<(Vec<i8>, Vec<i32>)> {
     let (stored, folded) = (step.weight_i8(0)?, step.weight_i32(1)?);
-    let (outputs, depth) = (request.linear.outputs(), request.linear.depth()?);
+    let matrix = request.linear.matrix()?;
+    let (outputs, depth) = (request.linear.outputs(), matrix.depth);
     let zero_point = step.input(0)?.zero_point;
     let mut weights = Vec::with_capacity(outputs * depth);
     let mut biases = Vec::with_capacity(outputs);
     for (o, &bias) in folded.iter().enumerate() {
         for k in 0..depth {
-            weights.push(request.packing.weight(stored, depth, o, k)?);
+            weights.push(matrix.weight(request.packing, stored, o, k)?);
         }
         biases.push(unfolded_bias(weights[o * depth..].iter().copied(), zero_point, bias));
     }

@@ -145,10 +145,11 @@ pub(super) fn check_layer(step: &Step<'_>, family: Family, depthwise: bool) -> R
     let kernel = inputs
         .checked_div(p.groups)
         .and_then(|elements| elements.checked_mul(p.kernel_h)?.checked_mul(p.kernel_w));
-    if (depthwise || p.groups != 1) && !linear::plain(step) {
+    if depthwise && !linear::plain(step) {
         return Err(ErrorKind::Parameter);
     }
-    linear::check(step, family, [p.act_min, p.act_max], kernel, outputs, output.dtype)
+    // A depthwise convolution's plain weights are in another order, but as many.
+    linear::check(step, family, [p.act_min, p.act_max], p.groups, kernel, outputs, output.dtype)
 }
 
 /// Refuses an output in the place of the input where windows do not allow it, or where the scratch cannot hold the rows under a window.

@@ -43,7 +43,7 @@ fn check(step: &Step<'_>, family: Family) -> Result<(), ErrorKind> {
     if input.rank != output.rank || !same_rows || inputs == 0 || outputs == 0 {
         return Err(ErrorKind::Shape);
     }
-    linear::check(step, family, [p.act_min, p.act_max], Some(inputs), outputs, output.dtype)
+    linear::check(step, family, [p.act_min, p.act_max], 1, Some(inputs), outputs, output.dtype)
 }
 
 /// [`OpCode::DenseI8`].

@@ -1,7 +1,7 @@
 //! Constant operands that convolutions and dense layers share: weights, bias and how an accumulator becomes an output.
 
 use super::operands::Family;
-use crate::blob::{DType, Packing, TensorRecord};
+use crate::blob::{DType, Matrix, Packing, TensorRecord};
 use crate::error::ErrorKind;
 use crate::model::Step;
 use crate::quant;
@@ -125,20 +125,26 @@ impl<'a> Float<'a> {
     }
 }
 
-/// Checks the constants and bounds of a linear operator whose output channels have `kernel` weights each (`None`: more than 32 bits count).
+/// Checks the constants and bounds of a linear operator in `groups` groups, whose output channels have `kernel` weights each (`None`: more than 32 bits
+/// count).
 #[inline(never)]
 pub(super) fn check(
     step: &Step<'_>,
     family: Family,
     [act_min, act_max]: [u32; 2],
+    groups: u32,
     kernel: Option<u32>,
     outputs: u32,
     output: DType,
 ) -> Result<(), ErrorKind> {
     let weights = kernel.and_then(|kernel| kernel.checked_mul(outputs));
     let stored = |packing: Packing| {
-        let bytes = packing.bytes(outputs as usize, kernel? as usize)?;
-        u32::try_from(bytes).ok()
+        let matrix = Matrix {
+            groups: groups as usize,
+            outputs: outputs.checked_div(groups)? as usize,
+            depth: kernel? as usize,
+        };
+        u32::try_from(matrix.bytes(packing)?).ok()
     };
     let missing = ErrorKind::ElementType;
     match family {

@@ -214,10 +214,10 @@ fn random_shape(noise: &mut Noise, kind: Kind) -> Shape {
         }
         shape.groups = shape.inputs;
         shape.outputs = if noise.one_of(5) { 2 * shape.inputs } else { shape.inputs };
-    } else if noise.one_of(8) {
-        shape.groups = noise.within(2, 4);
-        shape.inputs = shape.groups * noise.within(1, 8);
-        shape.outputs = shape.groups * noise.within(1, 8);
+    } else if noise.one_of(3) {
+        shape.groups = noise.within(2, 5);
+        shape.inputs = shape.groups * noise.extent(16);
+        shape.outputs = shape.groups * noise.extent(16);
     }
     if kind == Kind::Conv && noise.one_of(3) {
         shape.outputs = shape.inputs;
@@ -349,8 +349,9 @@ fn make<'a>(pool: &mut Pool<'a>, noise: &mut Noise, shape: &Shape, usual: bool, 
             Integer { weights: &*stored, packing: Packing::Winograd, bias: &*folded, ..plain }
         }
         packing => {
-            let stored = pool.bytes(packing.bytes(outputs, depth).unwrap_or(0));
-            if packing.pack(plain.weights, outputs, depth, stored).is_none() {
+            let matrix = request.linear.matrix();
+            let stored = pool.bytes(matrix.and_then(|matrix| matrix.bytes(packing)).unwrap_or(0));
+            if matrix.and_then(|matrix| matrix.pack(packing, plain.weights, stored)).is_none() {
                 say!("error packing {packing:?}");
                 semihosting::exit(2);
             }
@@ -506,7 +507,7 @@ fn describe(case: &Case<'_>, number: usize, seed: u32) {
 }
 
 /// Layers of known networks: name, extents.
-fn known() -> [(&'static str, Shape); 28] {
+fn known() -> [(&'static str, Shape); 29] {
     let base = Shape {
         kind: Kind::Conv,
         batch: 1,
@@ -555,6 +556,9 @@ fn known() -> [(&'static str, Shape); 28] {
         ("pointwise 24x24 16>32", pointwise(24, 24, 16, 32)),
         ("pointwise 12x12 32>64", pointwise(12, 12, 32, 64)),
         ("pointwise 25x5 64>64 in 4 groups", Shape { groups: 4, ..pointwise(25, 5, 64, 64) }),
+        ("pointwise 12x12 128>128 in 4 groups", Shape { groups: 4, ..pointwise(12, 12, 128, 128) }),
+        ("conv 3x3 16x16 64>64 in 4 groups", Shape { groups: 4, ..conv(16, 64, 64, 1) }),
+        ("conv 3x3 8x8 64>64 in 16 groups", Shape { groups: 16, ..conv(8, 64, 64, 1) }),
         ("depthwise 3x3 6x6 128", depthwise(6, 6, 128, 1)),
         ("conv 3x3 32x32 16>16", conv(32, 16, 16, 1)),
         ("conv 3x3 32x32 16>16 in place", in_place(conv(32, 16, 16, 1))),

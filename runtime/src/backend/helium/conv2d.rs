@@ -1,4 +1,4 @@
-//! Convolution in one group: brings each position's inputs side by side for [`Product`].
+//! Convolution: brings each position's inputs of a group side by side for [`Product`].
 
 use core::arch::naked_asm;
 
@@ -6,15 +6,17 @@ use super::dense::dense;
 use super::memory;
 use super::product::{Product, Width};
 use crate::backend::kernels::{Kernels, links};
-use crate::backend::spec::helium::{BLOCK, Conv, VECTOR, overread, padded, patch_bytes, table_bytes};
+use crate::backend::spec::helium::{BLOCK, Conv, Segments, VECTOR, overread, padded};
 use crate::ops::linear::Integer;
 use crate::ops::window::Window;
 
 /// Runs a convolution whose kernel is linked. Slices are bytes of the tensors.
 #[inline(never)]
+#[expect(clippy::too_many_arguments, reason = "those of the operator, and the plan")]
 pub fn conv2d<K: Kernels>(
     conv: Conv,
     window: &Window,
+    groups: usize,
     linear: &Integer<'_>,
     width: Width,
     input: Option<&[u8]>,
@@ -26,36 +28,44 @@ pub fn conv2d<K: Kernels>(
             dense(inputs, linear, width, input?, output, scratch)
         }
         Conv::Pointwise { round } if const { links::<K>("helium pointwise") } => {
-            pointwise(round, window, linear, width, input, output, scratch)
+            pointwise(round, window, groups, linear, width, input, output, scratch)
         }
         Conv::Rows { row } if const { links::<K>("helium rows") } => {
-            rows(row, None, window, linear, width, input, output, scratch)
+            rows(row, None, window, groups, linear, width, input, output, scratch)
         }
         Conv::Patches { row, round } if const { links::<K>("helium patches") } => {
-            rows(row, Some(round), window, linear, width, input, output, scratch)
+            rows(row, Some(round), window, groups, linear, width, input, output, scratch)
         }
         _ => None,
     }
 }
 
+#[expect(clippy::too_many_arguments, reason = "those of the operator, and the plan")]
 fn pointwise(
     round: usize,
     window: &Window,
+    groups: usize,
     linear: &Integer<'_>,
     width: Width,
     input: Option<&[u8]>,
     output: &mut [u8],
     scratch: &mut [u8],
 ) -> Option<()> {
-    let product = Product::new(linear, width, 1, window.inputs.div_ceil(BLOCK))?;
+    let inputs = window.inputs.checked_div(groups)?;
+    let product = Product::new(linear, width, groups, 1, inputs.div_ceil(BLOCK))?;
+    let [step_in, step_out] = [inputs.checked_mul(width.input())?, product.output_bytes()];
     let position = window.inputs.checked_mul(width.input())?;
     let outputs = window.outputs.checked_mul(width.output())?;
     let positions = window.batch.checked_mul(window.rows.input)?.checked_mul(window.columns.input)?;
     // Positions that are read where they lie.
     let direct = match input {
         Some(input) => {
-            let direct = positions.saturating_sub(overread(window.inputs));
-            product.run(input, &[0], position, direct, output)?;
+            let direct = positions.saturating_sub(overread(window, inputs));
+            for group in 0..groups {
+                let input = input.get(group.wrapping_mul(step_in)..)?;
+                let place = output.get_mut(group.wrapping_mul(step_out)..)?;
+                product.run(group, input, &[0], position, direct, place)?;
+            }
             direct
         }
         None => 0,
@@ -74,8 +84,12 @@ fn pointwise(
             None => output.get(first..)?,
         };
         memory::copy(scratch.get_mut(..bytes)?, source.get(..bytes)?);
-        let place = output.get_mut(done.wrapping_mul(outputs)..)?;
-        product.run(scratch, &[0], position, count, place)?;
+        let place = done.wrapping_mul(outputs);
+        for group in 0..groups {
+            let source = scratch.get(group.wrapping_mul(step_in)..)?;
+            let place = output.get_mut(place.wrapping_add(group.wrapping_mul(step_out))..)?;
+            product.run(group, source, &[0], position, count, place)?;
+        }
         done = done.wrapping_add(count);
     }
     Some(())
@@ -183,6 +197,7 @@ fn rows(
     row_bytes: usize,
     patches: Option<usize>,
     window: &Window,
+    groups: usize,
     linear: &Integer<'_>,
     width: Width,
     input: Option<&[u8]>,
@@ -194,27 +209,33 @@ fn rows(
     let image = window.image().checked_mul(width.input())?;
     let line = columns.input.checked_mul(position)?;
     let outputs = outputs.checked_mul(width.output())?;
-    let run = columns.kernel.checked_mul(inputs)?;
-    let depth = rows.kernel.checked_mul(run)?;
+    let segments = Segments::of(window, groups)?;
+    let depth = segments.count.checked_mul(segments.elements)?;
     let step = columns.stride.checked_mul(position)?;
     let product = match patches {
-        Some(_) => Product::new(linear, width, 1, depth.div_ceil(BLOCK))?,
-        None => Product::new(linear, width, rows.kernel, run / BLOCK)?,
+        Some(_) => Product::new(linear, width, groups, 1, depth.div_ceil(BLOCK))?,
+        None => Product::new(linear, width, groups, segments.count, segments.elements / BLOCK)?,
     };
-    let run = run.checked_mul(width.input())?;
-    let pitch = patch_bytes(window, width.input());
+    let step_in = inputs.checked_div(groups)?.checked_mul(width.input())?;
+    let step_out = product.output_bytes();
+    let run = segments.elements.checked_mul(width.input())?;
+    let pitch = segments.patch_bytes(width.input());
     // Copies of segments read whole vectors, past the ring too.
     let slack = if patches.is_some() { VECTOR } else { 0 };
     let ring_bytes = rows.kernel.checked_mul(row_bytes)?.checked_add(slack)?;
-    let (table, scratch) = scratch.split_at_mut_checked(table_bytes(window))?;
+    let (table, scratch) = scratch.split_at_mut_checked(segments.table_bytes())?;
     let (ring, copies) = scratch.split_at_mut_checked(ring_bytes)?;
-    // Where the rows of a window start, for each slot that the first of them may have: a run of the table.
+    // Where the segments of a window start, for each slot that the first row may have: a run of the table.
     let table: &mut [usize] = bytemuck::try_cast_slice_mut(table).ok()?;
     let slots = (0..rows.kernel).chain(0..rows.kernel);
-    for (start, slot) in table.iter_mut().zip(slots) {
-        *start = slot.wrapping_mul(row_bytes);
+    let mut starts = table.iter_mut();
+    for slot in slots {
+        for (tap, start) in (0..segments.across).zip(&mut starts) {
+            *start = slot.wrapping_mul(row_bytes).wrapping_add(tap.wrapping_mul(position));
+        }
     }
-    let far = rows.kernel.wrapping_sub(1).wrapping_mul(row_bytes);
+    let beside = segments.across.wrapping_sub(1).wrapping_mul(position);
+    let far = rows.kernel.wrapping_sub(1).wrapping_mul(row_bytes).wrapping_add(beside);
     let left = columns.pad.checked_mul(position)?;
     let middle = left..left.checked_add(line)?.min(row_bytes).max(left);
     let zero = linear.input_zero as u8;
@@ -250,9 +271,13 @@ fn rows(
                 }
             }
             // The slot of the next row is that of the window's first.
-            let starts = table.get(slot..)?.get(..rows.kernel)?;
+            let starts = table.get(slot.wrapping_mul(segments.across)..)?.get(..segments.count)?;
             let Some(round) = patches else {
-                product.run(ring, starts, step, columns.output, output.get_mut(place..)?)?;
+                for group in 0..groups {
+                    let ring = ring.get(group.wrapping_mul(step_in)..)?;
+                    let place = output.get_mut(place.wrapping_add(group.wrapping_mul(step_out))..)?;
+                    product.run(group, ring, starts, step, columns.output, place)?;
+                }
                 place = place.wrapping_add(columns.output.wrapping_mul(outputs));
                 continue;
             };
@@ -260,18 +285,26 @@ fn rows(
             while column < columns.output {
                 let count = round.wrapping_sub(waiting).min(columns.output.wrapping_sub(column));
                 let from = column.wrapping_mul(step);
-                copy_patches(
-                    ring,
-                    from,
-                    starts,
-                    [far, run, step, pitch],
-                    count,
-                    copies.get_mut(waiting.wrapping_mul(pitch)..)?,
-                )?;
-                column = column.wrapping_add(count);
+                let before = waiting.wrapping_mul(pitch);
                 waiting = waiting.wrapping_add(count);
-                if waiting == round {
-                    product.run(copies, &[0], pitch, waiting, output.get_mut(place..)?)?;
+                // Of several groups none can wait: they take turns in one place.
+                let full = waiting == round || groups > 1;
+                for group in 0..groups {
+                    copy_patches(
+                        ring,
+                        from.wrapping_add(group.wrapping_mul(step_in)),
+                        starts,
+                        [far, run, step, pitch],
+                        count,
+                        copies.get_mut(before..)?,
+                    )?;
+                    if full {
+                        let place = output.get_mut(place.wrapping_add(group.wrapping_mul(step_out))..)?;
+                        product.run(group, copies, &[0], pitch, waiting, place)?;
+                    }
+                }
+                column = column.wrapping_add(count);
+                if full {
                     place = place.wrapping_add(waiting.wrapping_mul(outputs));
                     waiting = 0;
                 }
@@ -279,7 +312,7 @@ fn rows(
         }
     }
     if waiting > 0 {
-        product.run(copies, &[0], pitch, waiting, output.get_mut(place..)?)?;
+        product.run(0, copies, &[0], pitch, waiting, output.get_mut(place..)?)?;
     }
     Some(())
 }

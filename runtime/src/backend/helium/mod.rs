@@ -65,11 +65,12 @@ impl<K: Kernels> Backend for Helium<K> {
         };
         match spec::conv2d(&request) {
             Some(conv)
-                if linked::<K>(&conv) && spec::conv2d_scratch(window, DType::I8, &conv) <= scratch.len() =>
+                if linked::<K>(&conv)
+                    && spec::conv2d_scratch(window, groups, DType::I8, &conv) <= scratch.len() =>
             {
                 let input = input.map(bytemuck::cast_slice);
                 let output = bytemuck::cast_slice_mut(output);
-                conv2d::conv2d::<K>(conv, window, linear, Width::Narrow, input, output, scratch)
+                conv2d::conv2d::<K>(conv, window, groups, linear, Width::Narrow, input, output, scratch)
             }
             _ if const { links::<K>("helium grouped") } && linear.packing == Packing::Rows => {
                 plain(window, groups, Order::Outputs, linear, input, output, scratch)
@@ -97,10 +98,11 @@ impl<K: Kernels> Backend for Helium<K> {
         };
         match spec::conv2d(&request) {
             Some(conv)
-                if linked::<K>(&conv) && spec::conv2d_scratch(window, input_type, &conv) <= scratch.len() =>
+                if linked::<K>(&conv)
+                    && spec::conv2d_scratch(window, groups, input_type, &conv) <= scratch.len() =>
             {
                 let input = Some(bytes(input));
-                conv2d::conv2d::<K>(conv, window, linear, width, input, bytes_mut(output), scratch)
+                conv2d::conv2d::<K>(conv, window, groups, linear, width, input, bytes_mut(output), scratch)
             }
             _ if const { links::<K>("helium grouped") } && linear.packing == Packing::Rows => {
                 grouped(window, groups, Order::Outputs, linear, width, bytes(input), bytes_mut(output))

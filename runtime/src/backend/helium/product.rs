@@ -452,26 +452,39 @@ pub fn clamp_range(low: i32, high: i32) -> [u32; 2] {
     [0xFFFF_i32.wrapping_sub(high.wrapping_sub(low)) as u32, high.wrapping_add(1) as u32]
 }
 
-/// A layer of products.
+/// A layer of products, in groups.
 pub struct Product<'a> {
     linear: &'a Integer<'a>,
     width: Width,
+    groups: usize,
+    /// Outputs of a group.
+    outputs: usize,
     kernel: unsafe extern "C" fn(*const Frame),
     /// Bytes of a segment of inputs.
     run: usize,
     blocks: usize,
     segments: usize,
     weight_step: usize,
+    /// Bytes of a group's weights.
+    weights: usize,
 }
 
 impl<'a> Product<'a> {
-    /// `segments` runs of `blocks` blocks. `None` if there are not as many weights and constants.
-    pub fn new(linear: &'a Integer<'a>, width: Width, segments: usize, blocks: usize) -> Option<Self> {
-        let outputs = linear.bias.len();
+    /// In each of `groups` groups `segments` runs of `blocks` blocks. `None` if there are not as many weights and constants.
+    pub fn new(
+        linear: &'a Integer<'a>,
+        width: Width,
+        groups: usize,
+        segments: usize,
+        blocks: usize,
+    ) -> Option<Self> {
+        let channels = linear.bias.len();
+        let outputs = channels.checked_div(groups)?;
         let weight_step = segments.checked_mul(blocks)?.checked_mul(4 * BLOCK)?;
-        if linear.weights.len() < outputs.div_ceil(4).checked_mul(weight_step)?
-            || linear.multiplier.len() < outputs
-            || linear.shift.len() < outputs
+        let weights = outputs.div_ceil(4).checked_mul(weight_step)?;
+        if linear.weights.len() < weights.checked_mul(groups)?
+            || linear.multiplier.len() < channels
+            || linear.shift.len() < channels
             || outputs == 0
             || blocks == 0
             || !(1..=MOST_TAPS).contains(&segments)
@@ -487,31 +500,35 @@ impl<'a> Product<'a> {
             Width::Wide => product_16_16,
         };
         let run = blocks.checked_mul(BLOCK * width.input())?;
-        Some(Self { linear, width, kernel, run, blocks, segments, weight_step })
+        Some(Self { linear, width, groups, outputs, kernel, run, blocks, segments, weight_step, weights })
     }
 
-    /// The outputs of `count` positions, which lie side by side in `output`. Segment `s` of position `p` is at byte
+    /// Bytes of a group's outputs at a position.
+    pub fn output_bytes(&self) -> usize {
+        self.outputs.wrapping_mul(self.width.output())
+    }
+
+    /// A group's outputs of `count` positions, which start `output` and lie there as far apart as those of all groups reach. Segment `s` of position `p` is at byte
     /// `starts[s] + p * step` of `input`. `None` if a slice is too short.
     #[inline(never)]
     pub fn run(
         &self,
+        group: usize,
         input: &[u8],
         starts: &[usize],
         step: usize,
         count: usize,
         output: &mut [u8],
     ) -> Option<()> {
-        let outputs = self.linear.bias.len();
-        let output_step = outputs.checked_mul(self.width.output())?;
-        let last = match count.checked_sub(1) {
-            Some(before) => before.checked_mul(step)?,
-            None => return Some(()),
-        };
+        let output_step = self.linear.bias.len().checked_mul(self.width.output())?;
+        let Some(before) = count.checked_sub(1) else { return Some(()) };
+        let last = before.checked_mul(step)?;
         let reach = last.checked_add(self.run)?;
         let first = *starts.first()?;
         if starts.len() != self.segments
             || starts.iter().any(|start| start.checked_add(reach).is_none_or(|end| end > input.len()))
-            || output.len() < count.checked_mul(output_step)?
+            || output.len() < before.checked_mul(output_step)?.checked_add(self.output_bytes())?
+            || group >= self.groups
         {
             return None;
         }
@@ -522,13 +539,15 @@ impl<'a> Product<'a> {
             end = start.wrapping_add(self.run);
         }
         let advance = end.wrapping_sub(first);
+        let channel = group.wrapping_mul(self.outputs);
+        let constants = |all: &[i32]| all.as_ptr().wrapping_add(channel);
         let [saturate, restore] = clamp(self.linear);
         let mut frame = Frame {
             saturate,
             restore,
             output_step: output_step as u32,
             input_next: step.wrapping_mul(2).wrapping_sub(advance) as u32,
-            weights: self.linear.weights.as_ptr(),
+            weights: self.linear.weights.as_ptr().wrapping_add(group.wrapping_mul(self.weights)),
             end: core::ptr::null_mut(),
             rounds: 0,
             segments: self.segments as u32,
@@ -538,10 +557,10 @@ impl<'a> Product<'a> {
             input: input.as_ptr().wrapping_add(first),
             input_step: step as u32,
             output: output.as_mut_ptr(),
-            outputs: outputs as u32,
-            bias: self.linear.bias.as_ptr(),
-            multiplier: self.linear.multiplier.as_ptr(),
-            shift: self.linear.shift.as_ptr(),
+            outputs: self.outputs as u32,
+            bias: constants(self.linear.bias),
+            multiplier: constants(self.linear.multiplier),
+            shift: constants(self.linear.shift),
             weight_step: self.weight_step as u32,
             blocks: self.blocks.wrapping_sub(1) as u32,
             gaps: gaps.as_ptr(),
@@ -551,7 +570,7 @@ impl<'a> Product<'a> {
         if pairs > 0 {
             frame.end = frame.output.wrapping_add(pairs.wrapping_mul(output_step));
             // SAFETY: positions 0 to `pairs` of every segment end within `input`, and their outputs within `output`, as checked above; weights and constants
-            // reach for all outputs, as `new` has checked; loads of constants and stores are predicated on outputs that exist.
+            // reach for all outputs of all groups, as `new` has checked; loads of constants and stores are predicated on outputs that exist.
             unsafe { (self.kernel)(&frame) }
         }
         if count & 1 == 1 {

@@ -58,7 +58,7 @@ pub fn dense(
                 weights = weights.get(inputs..)?;
                 products
             } else {
-                let from = Stored { depth: inputs, channel, k: 0, count: inputs };
+                let from = Stored { weights, depth: inputs, channel, k: 0, count: inputs };
                 packed(linear, &input, Some(first), &from)?
             };
             finish(linear, channel, bias.wrapping_add(products), output, slot)?;
@@ -104,17 +104,21 @@ pub fn layer(
     let outputs_of_group = outputs.checked_div(groups)?;
     let depth = rows.kernel.wrapping_mul(columns.kernel).wrapping_mul(depth_of_tap);
     let plain = linear.packing == Packing::Rows;
+    let group_bytes = linear.packing.bytes(outputs_of_group, depth)?;
     let (tap_step, channel_step) = if order == Order::Taps { (outputs, 1) } else { (depth_of_tap, depth) };
     let (mut image, mut slot) = (0usize, 0usize);
     for _ in 0..batch {
         for row in 0..rows.output {
             for column in 0..columns.output {
                 let (mut first_input, mut left) = (0usize, outputs_of_group);
+                let mut stored = linear.weights;
                 for channel in 0..outputs {
                     if left == 0 {
                         first_input = first_input.wrapping_add(depth_of_tap);
                         left = outputs_of_group;
+                        stored = if plain { stored } else { stored.get(group_bytes..)? };
                     }
+                    let of_group = outputs_of_group.wrapping_sub(left);
                     left = left.wrapping_sub(1);
                     let mut sum = *linear.bias.get(channel)?;
                     let (mut k, mut weight_at) = (0usize, channel.wrapping_mul(channel_step));
@@ -126,7 +130,13 @@ pub fn layer(
                                 source = Some(window.at(y, x).wrapping_add(image).wrapping_add(first_input));
                             }
                             let products = if !plain {
-                                let from = Stored { depth, channel, k, count: depth_of_tap };
+                                let from = Stored {
+                                    weights: stored,
+                                    depth,
+                                    channel: of_group,
+                                    k,
+                                    count: depth_of_tap,
+                                };
                                 packed(linear, &input, source, &from)?
                             } else if let Some(source) = source {
                                 let weights = linear.weights.get(weight_at..)?;
@@ -160,10 +170,12 @@ fn products(input: &Integers<'_>, first: usize, zero: i16, count: usize, weights
 }
 
 /// Which packed weights.
-struct Stored {
+struct Stored<'a> {
+    /// The weights of a group.
+    weights: &'a [i8],
     /// Weights of an output.
     depth: usize,
-    /// The output.
+    /// The output of the group.
     channel: usize,
     /// The first of them, and how many.
     k: usize,
@@ -173,11 +185,11 @@ struct Stored {
 /// Products of some inputs (`None`: padding, which counts as the zero point) and packed weights, whose bias holds the part of the zero point.
 #[cold]
 #[inline(never)]
-fn packed(linear: &Integer<'_>, input: &Integers<'_>, first: Option<usize>, of: &Stored) -> Option<i32> {
+fn packed(linear: &Integer<'_>, input: &Integers<'_>, first: Option<usize>, of: &Stored<'_>) -> Option<i32> {
     let mut sum = 0i32;
     for lane in 0..of.count {
         rolled();
-        let weight = linear.packing.weight(linear.weights, of.depth, of.channel, of.k.wrapping_add(lane))?;
+        let weight = linear.packing.weight(of.weights, of.depth, of.channel, of.k.wrapping_add(lane))?;
         let x = match (first, input) {
             (None, _) => linear.input_zero,
             (Some(first), Integers::I8(input)) => (*input.get(first.wrapping_add(lane))?).into(),

@@ -94,7 +94,7 @@ fn integer<X: Element, Y: Element>(
     output: &mut [Y],
 ) -> Option<()> {
     if linear.packing != Packing::Rows {
-        return if groups == 1 { packed::conv2d(window, linear, input, output) } else { None };
+        return packed::conv2d(window, groups, linear, input, output);
     }
     let zero = linear.input_zero;
     let finish = |channel: usize, sum: i32| {

@@ -2,7 +2,8 @@
 //!
 //! Convolutions are products of weights and of positions, four outputs by two positions at a time, with [`Packing::Blocks4x16`]. They differ in
 //! where a position's inputs lie side by side: in the tensor ([`Conv::Pointwise`]), in padded rows ([`Conv::Rows`]), or in copies ([`Conv::Patches`]).
-//! Dense layers take [`Packing::Blocks8x16`]. Depthwise convolutions, and convolutions in groups or with dilation, take plain weights. Every layer has a kernel;
+//! Of groups each has its own weights, and reads and writes its channels among those of all.
+//! Dense layers take [`Packing::Blocks8x16`]. Depthwise convolutions, and convolutions with dilation, take plain weights. Every layer has a kernel;
 //! packed weights without the scratch that their kernel wants are left to scalar code.
 
 use super::select::{Linear, Request, Selection};
@@ -51,8 +52,8 @@ pub enum Conv {
 
 /// The convolution for a request.
 pub fn conv2d(request: &Request) -> Option<Conv> {
-    let Linear::Conv2d { window, groups: 1 } = &request.linear else { return None };
-    let conv = conv2d_shape(window, request.input, request.in_place)?;
+    let Linear::Conv2d { window, groups } = &request.linear else { return None };
+    let conv = conv2d_shape(window, *groups, request.input, request.in_place)?;
     (request.packing == conv.packing()).then_some(conv)
 }
 
@@ -73,15 +74,16 @@ fn ring_row(window: &Window, input: DType) -> usize {
     padded(extent.saturating_mul(window.inputs).saturating_mul(input.bytes()))
 }
 
-fn conv2d_shape(window: &Window, input: DType, in_place: bool) -> Option<Conv> {
+fn conv2d_shape(window: &Window, groups: usize, input: DType, in_place: bool) -> Option<Conv> {
     let Window { rows, columns, inputs, .. } = window;
+    let segments = Segments::of(window, groups)?;
     let dense = |axis: &Axis| axis.dilation == 1 || axis.kernel == 1;
     if !dense(rows) || !dense(columns) || rows.kernel > MOST_TAPS {
         return None;
     }
     let whole = |axis: &Axis| axis.kernel == axis.input && axis.output == 1 && axis.pad == 0;
     // What may lie in place is left to kernels that can.
-    if whole(rows) && whole(columns) && !window.replaces_input() {
+    if groups == 1 && whole(rows) && whole(columns) && !window.replaces_input() {
         return Some(Conv::Dense { inputs: window.image() });
     }
     let plain = |axis: &Axis| axis.kernel == 1 && axis.stride == 1 && axis.input == axis.output;
@@ -91,30 +93,49 @@ fn conv2d_shape(window: &Window, input: DType, in_place: bool) -> Option<Conv> {
         return Some(Conv::Pointwise { round });
     }
     let row = ring_row(window, input);
-    let run = columns.kernel.saturating_mul(*inputs);
-    if run % BLOCK == 0 {
+    if segments.elements % BLOCK == 0 && segments.count <= MOST_TAPS {
         return Some(Conv::Rows { row });
     }
-    Some(Conv::Patches { row, round: round(patch_bytes(window, input.bytes())) })
+    Some(Conv::Patches { row, round: round(segments.patch_bytes(input.bytes())) })
+}
+
+/// What of a window lies side by side in padded rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segments {
+    /// How many segments a window has.
+    pub count: usize,
+    /// How many of them a kernel row has.
+    pub across: usize,
+    /// Elements of a segment.
+    pub elements: usize,
+}
+
+impl Segments {
+    /// Kernel rows of a window in one group, else taps.
+    pub fn of(window: &Window, groups: usize) -> Option<Self> {
+        let taps = window.columns.kernel;
+        let inputs = window.inputs.checked_div(groups)?;
+        let (across, elements) = if groups == 1 { (1, taps.checked_mul(inputs)?) } else { (taps, inputs) };
+        Some(Self { count: window.rows.kernel.checked_mul(across)?, across, elements })
+    }
+
+    /// Bytes of a position's copy, of elements of so many bytes: whole blocks, and room for the last segment's whole vectors.
+    pub fn patch_bytes(&self, size: usize) -> usize {
+        let depth = whole(self.count.saturating_mul(self.elements), BLOCK).saturating_mul(size);
+        let run = self.elements.saturating_mul(size);
+        let last = self.count.wrapping_sub(1).saturating_mul(run);
+        depth.max(padded(last.saturating_add(padded(run))))
+    }
+
+    /// Bytes of the table of segments' starts, for each slot that the first row may have.
+    pub fn table_bytes(&self) -> usize {
+        padded(self.count.saturating_mul(8))
+    }
 }
 
 /// Positions of a round of copies of so many bytes each: an even number.
 fn round(bytes: usize) -> usize {
     ROUND_BYTES.checked_div(bytes).unwrap_or(0).clamp(2, ROUND) & !1
-}
-
-/// Bytes of a position's copy, of elements of so many bytes: whole blocks, and room for the last segment's whole vectors.
-pub fn patch_bytes(window: &Window, size: usize) -> usize {
-    let run = window.columns.kernel.saturating_mul(window.inputs);
-    let depth = whole(window.rows.kernel.saturating_mul(run), BLOCK).saturating_mul(size);
-    let run = run.saturating_mul(size);
-    let last = window.rows.kernel.wrapping_sub(1).saturating_mul(run);
-    depth.max(padded(last.saturating_add(padded(run))))
-}
-
-/// Bytes of the table of row starts.
-pub fn table_bytes(window: &Window) -> usize {
-    padded(window.rows.kernel.saturating_mul(8))
 }
 
 /// The next multiple of a power of two.
@@ -127,30 +148,31 @@ pub fn padded(bytes: usize) -> usize {
     whole(bytes, VECTOR)
 }
 
-/// Positions at a tensor's end whose last block would read behind it.
-pub fn overread(inputs: usize) -> usize {
+/// Positions at a tensor's end whose last block would read behind it, with the inputs of a group.
+pub fn overread(window: &Window, inputs: usize) -> usize {
     let depth = whole(inputs, BLOCK);
-    depth.wrapping_sub(inputs).div_ceil(inputs.max(1))
+    depth.wrapping_sub(inputs).div_ceil(window.inputs.max(1))
 }
 
 /// Scratch of a convolution.
-pub fn conv2d_scratch(window: &Window, input: DType, conv: &Conv) -> usize {
+pub fn conv2d_scratch(window: &Window, groups: usize, input: DType, conv: &Conv) -> usize {
+    let Some(segments) = Segments::of(window, groups) else { return usize::MAX };
     let position = window.inputs.saturating_mul(input.bytes());
     match conv {
         Conv::Dense { inputs } => dense_scratch(*inputs, input),
         Conv::Pointwise { round } => {
-            let copied = overread(window.inputs).max(*round);
+            let copied = overread(window, segments.elements).max(*round);
             if copied == 0 {
                 return 0;
             }
             padded(copied.saturating_mul(position).saturating_add(BLOCK.wrapping_mul(input.bytes())))
         }
-        Conv::Rows { row } => row.saturating_mul(window.rows.kernel).saturating_add(table_bytes(window)),
+        Conv::Rows { row } => row.saturating_mul(window.rows.kernel).saturating_add(segments.table_bytes()),
         Conv::Patches { row, round } => row
             .saturating_mul(window.rows.kernel)
             .saturating_add(VECTOR)
-            .saturating_add(table_bytes(window))
-            .saturating_add(patch_bytes(window, input.bytes()).saturating_mul(*round)),
+            .saturating_add(segments.table_bytes())
+            .saturating_add(segments.patch_bytes(input.bytes()).saturating_mul(*round)),
     }
 }
 
@@ -277,7 +299,7 @@ pub fn select(request: &Request) -> Option<Selection> {
             let scratch_bytes = if request.in_place { window.kept_bytes() } else { 0 };
             Some(Selection { name: "helium grouped", scratch_bytes })
         }
-        Linear::Conv2d { window, .. } => {
+        Linear::Conv2d { window, groups } => {
             let conv = conv2d(request)?;
             let name = match conv {
                 Conv::Dense { .. } => "helium dense",
@@ -285,7 +307,7 @@ pub fn select(request: &Request) -> Option<Selection> {
                 Conv::Rows { .. } => "helium rows",
                 Conv::Patches { .. } => "helium patches",
             };
-            Some(Selection { name, scratch_bytes: conv2d_scratch(window, request.input, &conv) })
+            Some(Selection { name, scratch_bytes: conv2d_scratch(window, *groups, request.input, &conv) })
         }
         Linear::DepthwiseConv2d { window } => match depthwise3(request) {
             Some(plan) => Some(Selection { name: "helium depthwise 3x3", scratch_bytes: plan.scratch() }),
@@ -310,8 +332,10 @@ pub fn select(request: &Request) -> Option<Selection> {
 pub fn packing(request: &Request, narrow: bool) -> Packing {
     let _ = narrow;
     match &request.linear {
-        Linear::Conv2d { window, groups: 1 } => {
-            conv2d_shape(window, request.input, request.in_place).map_or(Packing::Rows, |conv| conv.packing())
+        Linear::Conv2d { window, groups } => {
+            let conv = conv2d_shape(window, *groups, request.input, request.in_place);
+            let packing = conv.map_or(Packing::Rows, |conv| conv.packing());
+            if request.linear.fills(packing) { packing } else { Packing::Rows }
         }
         Linear::Dense { .. } => Packing::Blocks8x16,
         _ => Packing::Rows,

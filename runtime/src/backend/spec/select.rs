@@ -2,7 +2,7 @@
 //! target, so that the converter plans what a board will run and reports name it. Kernels ask the same functions, so a report cannot be wrong.
 
 use super::{dsp, helium, v6m, v7m};
-use crate::blob::{DType, Packing};
+use crate::blob::{DType, Matrix, Packing};
 use crate::model::Step;
 use crate::ops::window::Window;
 use crate::ops::{OpCode, conv2d, last_axis};
@@ -82,6 +82,29 @@ impl Linear {
             Self::DepthwiseConv2d { window } => taps(window),
             Self::Dense { inputs, .. } => Some(*inputs),
         }
+    }
+
+    /// Groups.
+    pub fn groups(&self) -> usize {
+        match self {
+            Self::Conv2d { groups, .. } => *groups,
+            _ => 1,
+        }
+    }
+
+    /// The weights, but for a depthwise convolution. `None` where there are no such numbers.
+    pub fn matrix(&self) -> Option<Matrix> {
+        let groups = self.groups();
+        Some(Matrix { groups, outputs: self.outputs().checked_div(groups)?, depth: self.depth()? })
+    }
+
+    /// Whether its weights in an order, with what blocks are filled up with, take at most twice their own bytes. A layer in one group takes what it wants.
+    pub fn fills(&self, packing: Packing) -> bool {
+        let fills = |matrix: Matrix| {
+            let own = matrix.bytes(Packing::Rows)?.saturating_mul(2);
+            Some(matrix.groups == 1 || matrix.bytes(packing)? <= own)
+        };
+        self.matrix().and_then(fills) == Some(true)
     }
 
     /// Output channels.

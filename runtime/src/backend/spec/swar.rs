@@ -53,13 +53,14 @@ pub struct Core {
 
 /// The scratch of a convolution; `None`: scalar code.
 pub fn convolution(request: &Request, core: &Core) -> Option<Convolution> {
-    let Linear::Conv2d { window, groups: 1 } = &request.linear else { return None };
+    let Linear::Conv2d { window, groups } = &request.linear else { return None };
     if !narrow(request) || request.packing != core.convolution {
         return None;
     }
     let Window { rows, columns, inputs, outputs, .. } = window;
-    let run = columns.kernel.saturating_mul(*inputs);
-    let depth = rows.kernel.saturating_mul(run).checked_next_multiple_of(2)?;
+    let inputs_of_group = inputs.checked_div(*groups)?;
+    let run = columns.kernel.checked_sub(1)?.saturating_mul(*inputs).saturating_add(inputs_of_group);
+    let depth = request.linear.depth()?.checked_next_multiple_of(2)?;
     let pointwise = rows.kernel == 1 && columns.kernel == 1;
     Some(Convolution {
         channels: outputs.saturating_mul(core.channel_bytes),
@@ -179,7 +180,7 @@ pub fn select(request: &Request, core: &Core) -> Option<Selection> {
 pub fn packing(request: &Request, core: &Core) -> Packing {
     match &request.linear {
         _ if !narrow(request) => Packing::Rows,
-        Linear::Conv2d { groups: 1, .. } => core.convolution,
+        Linear::Conv2d { .. } if request.linear.fills(core.convolution) => core.convolution,
         Linear::Dense { .. } => core.dense,
         _ => Packing::Rows,
     }

@@ -1,4 +1,4 @@
-//! Matrix products: convolutions in one group and dense layers.
+//! Matrix products: convolutions and dense layers.
 //!
 //! The code loads and stores words and halfwords at any address, in normal memory: `CCR.UNALIGN_TRP` has to be clear, as it is after reset.
 
@@ -10,7 +10,7 @@ pub mod tile;
 use core::marker::PhantomData;
 
 use constants::{Form, narrow_start};
-use tile::{BLOCK, GROUP, GROUP_COLUMNS, Part, Run};
+use tile::{BLOCK, GROUP, GROUP_COLUMNS, PAIR_WORDS, Part, Run};
 
 use crate::backend::kernels::{Kernels, links};
 use crate::backend::spec::dsp::gemm::{self, Gather, Tile};
@@ -140,10 +140,7 @@ pub fn conv2d<'a, K: Linked>(
     tensors: Tensors<'a>,
     scratch: &'a mut [u8],
 ) -> Option<()> {
-    if groups != 1 {
-        return None;
-    }
-    let tile = gemm::tile_of(window, tensors.types[0], linear.packing).filter(K::takes)?;
+    let tile = gemm::tile_of(window, groups, tensors.types[0], linear.packing).filter(K::takes)?;
     let narrow = K::narrow(&tile);
     // From here on `None` means that a buffer is shorter than the shapes say, or weights or scratch are not aligned for words.
     let scratch = scratch.get_mut(..tile.scratch_bytes)?;
@@ -161,9 +158,10 @@ pub fn conv2d<'a, K: Linked>(
     let positions = batch.checked_mul(rows.output)?.checked_mul(across.output)?;
     let image = batch.checked_mul(rows.input)?.checked_mul(across.input)?.checked_mul(pixel)?;
     let given = tensors.input.unwrap_or(tensors.output).len();
+    let group_weights = linear.packing.bytes(tile.outputs, tile.depth)?;
     if given < image
         || tensors.output.len() < positions.checked_mul(out_pixel)?
-        || linear.weights.len() < linear.packing.bytes(outputs, tile.depth)?
+        || linear.weights.len() < group_weights.checked_mul(groups)?
         || linear.weights.as_ptr().align_offset(4) != 0
         || linear.bias.len() != outputs
         || linear.multiplier.len() != outputs
@@ -172,7 +170,7 @@ pub fn conv2d<'a, K: Linked>(
         return None;
     }
     let form = Form::of::<K>(linear, &tile, [x_bytes, y_bytes], tensors.store, constants);
-    let finished = if form.is_some() { outputs & !1 } else { 0 };
+    let finished = if form.is_some() { tile.outputs & !1 } else { 0 };
     let form = form.unwrap_or(Form::SUMS);
     let columns = columns.as_mut_ptr();
     let (entry, passes) = tile::passes(tile.groups, narrow);
@@ -218,6 +216,9 @@ pub fn conv2d<'a, K: Linked>(
         tensors,
         code: if narrow { tile::narrow } else { tile::wide },
         finished,
+        channel_groups: groups,
+        group_weights,
+        group_pixel: tile.inputs.wrapping_mul(x_bytes),
         pixel,
         y_bytes,
         out_pixel,
@@ -266,8 +267,14 @@ struct Layer<'a, K> {
     rows: &'a mut [u8],
     run: Run,
     code: unsafe extern "C" fn(*const Run),
-    /// Outputs whose pairs the assembly code finishes.
+    /// Outputs of a group of channels whose pairs the assembly code finishes.
     finished: usize,
+    /// Groups of channels.
+    channel_groups: usize,
+    /// Bytes of a group's weights.
+    group_weights: usize,
+    /// Bytes of a group's activations at a position.
+    group_pixel: usize,
     /// Bytes of the activations at a position.
     pixel: usize,
     /// Bytes of an output.
@@ -280,7 +287,7 @@ struct Layer<'a, K> {
 
 impl<K: Linked> Layer<'_, K> {
     /// Runs `blocks` blocks of windows from `first` on, the last one with `count` windows; more than one block only if all are full. The
-    /// caller knows that activations are readable to the end of their groups.
+    /// caller knows that activations are readable to the end of their groups. Groups of channels come one after the other, in all blocks.
     #[inline(never)]
     fn blocks(&mut self, from: From, first: usize, blocks: usize, count: usize) -> Option<()> {
         let windows = blocks.wrapping_sub(1).wrapping_mul(BLOCK).wrapping_add(count);
@@ -296,19 +303,41 @@ impl<K: Linked> Layer<'_, K> {
         }
         self.run.out_steps = steps(self.out_pixel, count);
         self.run.out = out;
-        self.run.blocks = blocks;
-        if self.finished == self.window.outputs {
-            // SAFETY: the constants, columns, weights and outputs that `run` names were cut and measured by `conv2d`; the
-            // windows lie within the positions, as was checked above, and their activations are readable, as the caller knows.
-            unsafe { (self.code)(&raw const self.run) };
-            return Some(());
+        let Run { x, weights, constants, .. } = self.run;
+        let mut channel = 0usize;
+        loop {
+            self.run.blocks = blocks;
+            if self.finished == self.tile.outputs {
+                // SAFETY: the constants, columns, weights and outputs that `run` names were cut and measured by `conv2d`; the
+                // windows lie within the positions, as was checked above, and their activations are readable, as the caller knows.
+                unsafe { (self.code)(&raw const self.run) };
+            } else {
+                self.blocks_with_sums(channel, self.run.out, blocks, count)?;
+            }
+            channel = channel.wrapping_add(self.tile.outputs);
+            if channel >= self.window.outputs {
+                break;
+            }
+            self.run.x = self.run.x.wrapping_add(self.group_pixel);
+            self.run.out = out.wrapping_add(channel.wrapping_mul(self.y_bytes));
+            self.run.weights = self.run.weights.wrapping_add(self.group_weights);
+            self.run.constants =
+                self.run.constants.wrapping_add((self.tile.outputs / 2).wrapping_mul(PAIR_WORDS));
         }
-        self.blocks_with_sums(out, blocks, count)
+        (self.run.x, self.run.weights, self.run.constants) = (x, weights, constants);
+        Some(())
     }
 
-    /// As [`Layer::blocks`], where some pairs of outputs are finished here: the last one of an odd number, or all where no form takes them.
+    /// As [`Layer::blocks`], of the group of channels whose first output is `channel`, where some pairs of outputs are finished here: the last one of an odd
+    /// number, or all where no form takes them.
     #[inline(never)]
-    fn blocks_with_sums(&mut self, out: *mut u8, blocks: usize, count: usize) -> Option<()> {
+    fn blocks_with_sums(
+        &mut self,
+        first_channel: usize,
+        out: *mut u8,
+        blocks: usize,
+        count: usize,
+    ) -> Option<()> {
         let Run { weights: all_weights, constants, scale, fill, x, .. } = self.run;
         let mut out = out;
         for _ in 0..blocks {
@@ -320,9 +349,11 @@ impl<K: Linked> Layer<'_, K> {
                 self.run.fill = tile::fill_nothing;
             }
             let mut channel = self.finished;
-            while channel < self.window.outputs {
-                let [even, odd] = [channel, channel.wrapping_add(1)]
-                    .map(|channel| self.linear.bias.get(channel).copied().unwrap_or(0));
+            while channel < self.tile.outputs {
+                let [even, odd] = [channel, channel.wrapping_add(1)].map(|channel| {
+                    let channel = first_channel.wrapping_add(channel);
+                    self.linear.bias.get(channel).copied().unwrap_or(0)
+                });
                 let first = if K::narrow(self.tile) { narrow_start(even, odd) } else { [even, odd] };
                 let mut sums = [0i32; 2 * BLOCK];
                 let weights = channel.wrapping_mul(self.tile.groups).wrapping_mul(GROUP);
@@ -343,12 +374,13 @@ impl<K: Linked> Layer<'_, K> {
                         [even, odd]
                     };
                     let [even, odd] = pair;
+                    let number = first_channel.wrapping_add(channel);
                     // SAFETY: outputs of the block's windows, which `blocks` has checked; the odd one if there is one.
                     unsafe {
-                        finish(self.linear, channel, even, place, self.y_bytes)?;
-                        let (channel, place) = (channel.wrapping_add(1), place.wrapping_add(self.y_bytes));
-                        if channel < self.window.outputs {
-                            finish(self.linear, channel, odd, place, self.y_bytes)?;
+                        finish(self.linear, number, even, place, self.y_bytes)?;
+                        let (next, place) = (number.wrapping_add(1), place.wrapping_add(self.y_bytes));
+                        if channel.wrapping_add(1) < self.tile.outputs {
+                            finish(self.linear, next, odd, place, self.y_bytes)?;
                         }
                     }
                     place = place.wrapping_add(self.out_pixel);
@@ -369,7 +401,7 @@ impl<K: Linked> Layer<'_, K> {
     fn pointwise(&mut self) -> Option<()> {
         // Groups that are not filled reach past the last positions: these are gathered.
         let beside = match self.window.inputs {
-            inputs if inputs.is_multiple_of(GROUP) => 0,
+            _ if self.tile.inputs.is_multiple_of(GROUP) => 0,
             1 => 3,
             2 => 2,
             _ => 1,
@@ -452,11 +484,16 @@ impl<K: Linked> Layer<'_, K> {
                 self.point(top, tap_step)?;
                 let mut column = 0usize;
                 while column < columns.output {
-                    let blocks = columns.output.wrapping_sub(column) / BLOCK;
+                    let left = columns.output.wrapping_sub(column);
+                    // Windows of several rows share a block only where there is one group of channels to gather.
+                    let (blocks, count) = match left / BLOCK {
+                        0 if self.channel_groups > 1 => (1, left),
+                        blocks => (blocks, BLOCK),
+                    };
                     if lanes == 0 && blocks > 0 {
-                        let windows = blocks.wrapping_mul(BLOCK);
-                        self.side_by_side(column.wrapping_mul(column_step), column_step);
-                        self.blocks(From::Run, first, blocks, BLOCK)?;
+                        let windows = blocks.wrapping_sub(1).wrapping_mul(BLOCK).wrapping_add(count);
+                        self.side_by_side(column.wrapping_mul(column_step), column_step, count);
+                        self.blocks(From::Run, first, blocks, count)?;
                         first = first.wrapping_add(windows);
                         column = column.wrapping_add(windows);
                         continue;
@@ -484,11 +521,11 @@ impl<K: Linked> Layer<'_, K> {
         Some(())
     }
 
-    /// The next blocks take windows of one row, from byte `column` of the kept rows on.
-    fn side_by_side(&mut self, column: usize, step: usize) {
+    /// The next blocks take windows of one row, from byte `column` of the kept rows on; the last one `count` of them.
+    fn side_by_side(&mut self, column: usize, step: usize, count: usize) {
         self.run.fill = self.tensors.fill;
         self.run.x = self.rows.as_ptr().wrapping_add(column);
-        self.run.x_steps = steps(step, BLOCK);
+        self.run.x_steps = steps(step, count);
         self.run.table = self.table.as_ptr();
         self.run.segments = self.tile.segments;
         if K::words(self.tile) {

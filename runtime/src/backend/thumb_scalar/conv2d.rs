@@ -1,4 +1,4 @@
-//! Convolution: the inputs of four windows are brought into pairs, then every output channel is summed up over them.
+//! Convolution: the inputs of four windows are brought into pairs, then every output channel is summed up over them; group after group.
 
 use super::core;
 use super::frame::{Extent, Frame, constants};
@@ -13,15 +13,30 @@ use crate::ops::window::{Axis, Window};
 /// A convolution's operands and scratch, ready to run on windows.
 struct Layer<'a> {
     frame: Frame,
+    group: Group,
     /// Four windows in pairs.
     pairs: *mut i32,
     /// A row of a window in the padding.
     padding: &'a [i8],
     /// A row of each of four windows that reach into the padding.
     edges: *mut i8,
-    /// A row of a window, and a whole one.
+    /// A row of a window; and a whole one, where its rows are alike.
     row: Extent,
-    window: Extent,
+    window: Option<Extent>,
+}
+
+/// What one group has.
+struct Group {
+    /// How many groups there are.
+    count: usize,
+    /// Inputs under a tap.
+    inputs: usize,
+    /// Inputs under a row of a window.
+    row: usize,
+    /// Outputs.
+    outputs: usize,
+    /// Bytes of weights.
+    weights: usize,
 }
 
 #[inline(never)]
@@ -42,7 +57,7 @@ pub fn conv2d_i8(
     };
     match swar::convolution(&request, &core::CORE) {
         Some(layout) if layout.bytes() <= scratch.len() => {
-            packed(window, linear, input, output, scratch, &layout)
+            packed(window, groups, linear, input, output, scratch, &layout)
         }
         _ => compact::bytes(window, groups, Order::Outputs, linear, input, output, scratch),
     }
@@ -50,6 +65,7 @@ pub fn conv2d_i8(
 
 fn packed(
     window: &Window,
+    groups: usize,
     linear: &Integer<'_>,
     input: Option<&[i8]>,
     output: &mut [i8],
@@ -65,11 +81,15 @@ fn packed(
     let padding: &mut [i8] = bytemuck::cast_slice_mut(padding);
     let edges: &mut [i8] = bytemuck::cast_slice_mut(edges);
 
-    let run = layout.padding;
+    let inputs = window.inputs.checked_div(groups)?;
+    let run = window.columns.kernel.checked_mul(inputs)?;
     let depth = window.rows.kernel.checked_mul(run)?;
-    if linear.weights.len() < linear.packing.bytes(window.outputs, depth)? || depth == 0 {
+    let outputs = window.outputs.checked_div(groups)?;
+    let weights = linear.packing.bytes(outputs, depth)?;
+    if linear.weights.len() < weights.checked_mul(groups)? || depth == 0 || outputs == 0 {
         return None;
     }
+    let group = Group { count: groups, inputs, row: run, outputs, weights };
     padding.fill(linear.input_zero as i8);
     // The last pair is no input where the depth is odd.
     pairs.fill(0);
@@ -82,14 +102,19 @@ fn packed(
         pairs_end: range.end,
         weights: linear.weights.as_ptr(),
         channels: channels.as_ptr().cast(),
-        outputs: window.outputs,
+        outputs,
         ..Frame::new(linear)
     };
-    let row = Extent::new(run, 1, 0, 1);
     let pitch = window.rows.dilation.wrapping_mul(window.columns.input).wrapping_mul(window.inputs);
-    let whole = Extent { rows: window.rows.kernel, skip: pitch.wrapping_sub(run), ..row };
-    let layer =
-        Layer { frame, pairs: pairs.as_mut_ptr(), padding, edges: edges.as_mut_ptr(), row, window: whole };
+    let (row, whole) = if groups == 1 || window.columns.kernel == 1 {
+        let row = Extent::new(run, 1, 0, 1);
+        (row, Some(Extent { rows: window.rows.kernel, skip: pitch.wrapping_sub(run), ..row }))
+    } else {
+        let tap = Extent::new(inputs, 1, 0, window.columns.kernel);
+        (Extent { skip: window.inputs.wrapping_sub(inputs), ..tap }, None)
+    };
+    let (pairs, edges) = (pairs.as_mut_ptr(), edges.as_mut_ptr());
+    let layer = Layer { frame, group, pairs, padding, edges, row, window: whole };
     let place = output.as_mut_ptr();
     match input {
         Some(input) => layer.run(window, input.as_ptr(), input.len(), place, output.len()),
@@ -137,7 +162,7 @@ fn flatten(window: &mut Window) -> Option<()> {
 }
 
 impl Layer<'_> {
-    /// Runs all windows. `input` points to `input_len` elements, `output` to `output_len`; both are valid as long as this runs.
+    /// Runs all windows, for one group after the other. `input` points to `input_len` elements, `output` to `output_len`; both are valid as long as this runs.
     #[inline(never)]
     fn run(
         &self,
@@ -149,15 +174,30 @@ impl Layer<'_> {
     ) -> Option<()> {
         let mut window = *window;
         flatten(&mut window)?;
-        let window = &window;
-        let Window { batch, rows, columns, inputs, outputs } = *window;
-        let mut left = batch.checked_mul(rows.output)?.checked_mul(columns.output)?;
-        if input_len < batch.checked_mul(window.image())? || output_len < left.checked_mul(outputs)? {
+        let Window { batch, rows, columns, outputs, .. } = window;
+        let windows = batch.checked_mul(rows.output)?.checked_mul(columns.output)?;
+        if input_len < batch.checked_mul(window.image())? || output_len < windows.checked_mul(outputs)? {
             return None;
         }
         let mut frame = self.frame;
+        let (mut input, mut output) = (input, output);
+        for _ in 0..self.group.count {
+            frame.output = output;
+            self.run_group(&window, frame, input, windows);
+            input = input.wrapping_add(self.group.inputs);
+            output = output.wrapping_add(self.group.outputs);
+            frame.weights = frame.weights.wrapping_add(self.group.weights);
+            frame.channels =
+                frame.channels.wrapping_add(self.group.outputs.wrapping_mul(core::CHANNEL_WORDS));
+        }
+        Some(())
+    }
+
+    /// Runs all windows of a group, whose inputs of the first position are at `input`.
+    fn run_group(&self, window: &Window, mut frame: Frame, input: *const i8, windows: usize) {
+        let Window { columns, inputs, outputs, .. } = *window;
+        let mut left = windows;
         let next_output = [1, 2, 3].map(|lane: usize| lane.wrapping_mul(outputs));
-        frame.output = output;
         let mut next = Place { image: input, row: 0, column: 0 };
         let next_window = columns.stride.wrapping_mul(inputs);
         // Columns under four windows, where they have no gaps.
@@ -177,12 +217,11 @@ impl Layer<'_> {
             if next.column == columns.output {
                 next.step_row(window);
             }
-            // SAFETY: pairs, weights and constants are as long as depth and outputs say, checked in `packed`; the output's length was checked above.
+            // SAFETY: pairs, weights and constants are as long as depth and outputs of all groups say, checked in `packed`; `run` checked the output's length.
             unsafe { core::columns(&frame) };
             frame.output = frame.output.wrapping_add(outputs.wrapping_mul(lanes));
             left = left.saturating_sub(lanes);
         }
-        Some(())
     }
 
     /// Brings four windows side by side into pairs, the first at column `start`, all of them within the columns.
@@ -193,9 +232,12 @@ impl Layer<'_> {
             [0usize, 1, 2, 3].map(|lane| first.wrapping_add(lane.wrapping_mul(next_window)))
         };
         let top = place.row.wrapping_mul(rows.stride).wrapping_sub(rows.pad);
-        if top < rows.input && top.wrapping_add(rows.reach()) <= rows.input {
+        if let Some(all) = &self.window
+            && top < rows.input
+            && top.wrapping_add(rows.reach()) <= rows.input
+        {
             // SAFETY: each source has `rows.kernel` rows of a window within the image; the pairs have room for them.
-            unsafe { core::widen(self.pairs, &from(top), &self.window) };
+            unsafe { core::widen(self.pairs, &from(top), all) };
             return;
         }
         let mut pairs = self.pairs;
@@ -206,7 +248,7 @@ impl Layer<'_> {
             };
             // SAFETY: each source has a row of a window, `padding.len()` bytes; the pairs have room for `rows.kernel` of them.
             unsafe { core::widen(pairs, &sources, &self.row) };
-            pairs = pairs.wrapping_add(self.padding.len().wrapping_mul(2));
+            pairs = pairs.wrapping_add(self.group.row.wrapping_mul(2));
         }
     }
 
@@ -248,7 +290,7 @@ impl Layer<'_> {
             }
             // SAFETY: each source has a row of a window, `padding.len()` bytes; the pairs have room for `rows.kernel` of them.
             unsafe { core::widen(pairs, &from, &self.row) };
-            pairs = pairs.wrapping_add(self.padding.len().wrapping_mul(2));
+            pairs = pairs.wrapping_add(self.group.row.wrapping_mul(2));
         }
         count
     }
@@ -260,7 +302,7 @@ impl Layer<'_> {
         let row = place.row.wrapping_mul(rows.stride).wrapping_sub(rows.pad);
         let start = place.column.wrapping_mul(columns.stride).wrapping_sub(columns.pad);
         let first = place.image.wrapping_add(window.at(row, start));
-        *source = Source { row, first, edge, to: edge, pieces: 0, bytes: inputs };
+        *source = Source { row, first, edge, to: edge, pieces: 0, bytes: self.group.inputs };
         let inside = start < columns.input && start.wrapping_add(columns.reach()) <= columns.input;
         if inside && (columns.dilation == 1 || columns.kernel == 1) {
             return;
@@ -285,7 +327,7 @@ impl Layer<'_> {
         unsafe { ::core::ptr::copy_nonoverlapping(self.padding.as_ptr(), edge, self.padding.len()) };
         source.first = first.wrapping_add(tap.wrapping_mul(columns.dilation).wrapping_mul(inputs));
         source.to = edge.wrapping_add(tap.wrapping_mul(inputs));
-        if columns.dilation == 1 {
+        if columns.dilation == 1 && self.group.count == 1 {
             source.bytes = taps.wrapping_mul(inputs);
             taps = 1;
         }
@@ -328,7 +370,7 @@ impl Source {
             // SAFETY: the piece is under taps on the image; `edge` has a place for each tap.
             unsafe { ::core::ptr::copy_nonoverlapping(from, to, self.bytes) };
             from = from.wrapping_add(step);
-            to = to.wrapping_add(self.bytes);
+            to = to.wrapping_add(window.inputs);
         }
         self.edge
     }

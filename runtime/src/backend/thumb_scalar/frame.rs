@@ -92,6 +92,7 @@ pub struct Dense {
 }
 
 /// How sources are read by [`core::widen`]. Assembly knows the offsets.
+#[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Extent {
     /// 0: bytes of a row that are read in fours: a multiple of four steps.

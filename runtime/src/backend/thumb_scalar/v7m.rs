@@ -27,9 +27,10 @@ pub fn channel(
     [rounded, bias, rounded, bias, constant, multiplier, code.unwrap_or(right)]
 }
 
-/// 1 where outputs reach from the zero point to 127 and the closed form takes all channels, else 0.
+/// 1 where the zero point is -128, outputs have all of their range and the closed form takes all channels, else 0.
 pub fn bounding(linear: &Integer<'_>) -> i32 {
-    let relu = linear.low == linear.output_zero && linear.high == i8::MAX.into();
+    let least = i8::MIN.into();
+    let relu = linear.output_zero == least && linear.low == least && linear.high == i8::MAX.into();
     (relu && linear.shift.iter().all(|shift| EXPONENTS.contains(&shift.wrapping_neg()))).into()
 }
 
@@ -44,14 +45,7 @@ macro_rules! drain {
 macro_rules! relu_lane {
     ($sum:literal, $place:literal) => {
         concat!(
-            "bic ",
-            $sum,
-            ", ",
-            $sum,
-            ", ",
-            $sum,
-            ", asr #31\n mov r0, #0x40000000\n mov r2, r8\n",
-            "smlal r0, r2, ",
+            "mov r0, #0x40000000\n mov r2, r8\n smlal r0, r2, ",
             $sum,
             ", r9\n asr r2, r2, r10\n ssat r2, #8, r2\n strb r2, [r3",
             $place,
@@ -60,10 +54,10 @@ macro_rules! relu_lane {
     };
 }
 
-/// Requantises and stores as [`finish`] does, where outputs reach from the zero point to 127 and all channels have the closed form. Leaves r1 as it is, and
-/// in r3 the place of lane 0.
+/// Requantises and stores as [`finish`] does, where the zero point is -128, outputs have all of their range and all channels have the closed form.
+/// Leaves r1 as it is, and in r3 the place of lane 0.
 ///
-/// What is below the zero point becomes the zero point, so a negative sum counts as none, and no rounding term of negative sums is needed.
+/// Without the rounding term of negative sums an output differs only where it is not above the zero point; the saturation hides that.
 macro_rules! relu {
     () => {
         concat!(

@@ -1,4 +1,4 @@
-//! Matrix products: convolutions in one group and dense layers.
+//! Matrix products: convolutions and dense layers.
 
 use crate::backend::spec::select::{Linear, Request, Selection};
 use crate::blob::{DType, Packing};
@@ -35,8 +35,11 @@ pub fn select(request: &Request) -> Option<Selection> {
 /// The order of weights that [`select`] wants; `narrow` as in [`crate::backend::spec::select::packing`].
 pub fn packing(request: &Request, narrow: bool) -> Packing {
     match (request.linear, request.input, request.output) {
-        (Linear::Conv2d { groups: 1, .. }, DType::I8, _) if narrow => Packing::Pairs,
-        (Linear::Conv2d { groups: 1, .. }, ..) => Packing::Blocks2x4,
+        (Linear::Conv2d { window, groups }, input, _) => {
+            let order = if narrow && input == DType::I8 { Packing::Pairs } else { Packing::Blocks2x4 };
+            let fits = request.linear.fills(order) && tile_of(&window, groups, input, order).is_some();
+            if groups == 1 || fits { order } else { Packing::Rows }
+        }
         (Linear::Dense { .. }, DType::I8, DType::I8) if narrow => Packing::PairQuads,
         (Linear::Dense { .. }, ..) => Packing::Blocks2x4,
         _ => Packing::Rows,
@@ -98,6 +101,10 @@ pub enum Gather {
 pub struct Tile {
     /// Whether weights are [`Packing::Pairs`], else [`Packing::Blocks2x4`].
     pub narrow: bool,
+    /// Inputs of a group of channels under a tap.
+    pub inputs: usize,
+    /// Outputs of a group of channels.
+    pub outputs: usize,
     /// The way to the columns.
     pub gather: Gather,
     /// Length of the inner product.
@@ -125,13 +132,13 @@ pub struct Tile {
 /// The tiles for a request.
 pub fn tile(request: &Request) -> Option<Tile> {
     match &request.linear {
-        Linear::Conv2d { window, groups: 1 } => tile_of(window, request.input, request.packing),
+        Linear::Conv2d { window, groups } => tile_of(window, *groups, request.input, request.packing),
         _ => None,
     }
 }
 
-/// The tiles for a convolution in one group.
-pub fn tile_of(window: &Window, input: DType, packing: Packing) -> Option<Tile> {
+/// The tiles for a convolution in groups of channels.
+pub fn tile_of(window: &Window, channel_groups: usize, input: DType, packing: Packing) -> Option<Tile> {
     let narrow = match (packing, input) {
         (Packing::Pairs, DType::I8) => true,
         (Packing::Blocks2x4, DType::I8 | DType::I16) => false,
@@ -139,14 +146,22 @@ pub fn tile_of(window: &Window, input: DType, packing: Packing) -> Option<Tile> 
     };
     let Window { rows, columns, inputs, outputs, .. } = *window;
     let size = if input == DType::I16 { 2 } else { 1 };
-    let depth = rows.kernel.checked_mul(columns.kernel)?.checked_mul(inputs)?;
+    let [inputs_of_group, outputs_of_group] =
+        [inputs.checked_div(channel_groups)?, outputs.checked_div(channel_groups)?];
+    let depth = rows.kernel.checked_mul(columns.kernel)?.checked_mul(inputs_of_group)?;
     if depth == 0 || depth > LIMIT || outputs == 0 || outputs > LIMIT {
+        return None;
+    }
+    // Constants are made for pairs of outputs.
+    if channel_groups != 1 && !outputs_of_group.is_multiple_of(2) {
         return None;
     }
     let groups = depth.div_ceil(GROUP);
     let padded = groups.wrapping_mul(GROUP).wrapping_mul(size);
     let mut tile = Tile {
         narrow,
+        inputs: inputs_of_group,
+        outputs: outputs_of_group,
         gather: Gather::Pointwise,
         depth,
         groups,
@@ -163,14 +178,16 @@ pub fn tile_of(window: &Window, input: DType, packing: Packing) -> Option<Tile> 
         |axis: &Axis| axis.kernel == 1 && axis.stride == 1 && axis.pad == 0 && axis.input == axis.output;
     let mut kept = 0;
     if whole(&rows) && whole(&columns) {
-        if !inputs.is_multiple_of(GROUP) {
-            tile.gathered = padded;
+        if !inputs_of_group.is_multiple_of(GROUP) {
+            // All channels, and what the last group reads behind its own.
+            let before = inputs.wrapping_sub(inputs_of_group).checked_mul(size)?;
+            tile.gathered = before.checked_add(padded)?.checked_next_multiple_of(GROUP)?;
         }
     } else {
-        let apart = columns.dilation != 1 && columns.kernel != 1;
+        let apart = (columns.dilation != 1 || channel_groups != 1) && columns.kernel != 1;
         let (beside, segments) =
             if apart { (1, columns.kernel.wrapping_mul(rows.kernel)) } else { (columns.kernel, rows.kernel) };
-        tile.segment = beside.wrapping_mul(inputs).wrapping_mul(size);
+        tile.segment = beside.wrapping_mul(inputs_of_group).wrapping_mul(size);
         tile.segments = segments;
         if size == 1 && tile.segment.is_multiple_of(GROUP) {
             tile.gather = Gather::Words;
@@ -247,8 +264,10 @@ mod tests {
         let request = conv(side, side, 16, 16);
         assert_eq!(select(&request), None, "plain order");
         let Linear::Conv2d { window, .. } = request.linear else { panic!() };
-        let grouped = Request { linear: Linear::Conv2d { window, groups: 2 }, ..request };
-        assert_eq!((packing(&grouped, true), select(&grouped)), (Packing::Rows, None));
+        // Two outputs a group, and one, which is no pair.
+        let grouped = |groups| Request { linear: Linear::Conv2d { window, groups }, ..request };
+        assert_eq!(packing(&grouped(8), true), Packing::Pairs);
+        assert_eq!((packing(&grouped(16), true), select(&grouped(16))), (Packing::Rows, None));
         let pairs_of_i16 = Request { input: DType::I16, packing: Packing::Pairs, ..request };
         assert_eq!(select(&pairs_of_i16), None);
         let huge = Window { inputs: usize::MAX, ..window };

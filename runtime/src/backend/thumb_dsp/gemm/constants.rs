@@ -29,6 +29,8 @@ pub struct Form {
     pub back: u32,
     /// See [`tile::Run::zero`].
     pub zero: i32,
+    /// Pairs of outputs of a group of channels.
+    pairs: usize,
     narrow: bool,
     /// Whether the scaling code is one for sums of either sign.
     pub signed: bool,
@@ -42,6 +44,7 @@ impl Form {
         top: 0,
         back: 0,
         zero: 0,
+        pairs: 0,
         narrow: false,
         signed: false,
     };
@@ -75,6 +78,7 @@ impl Form {
             top: (top as u32).wrapping_mul(lanes),
             back: (back as u32).wrapping_mul(lanes),
             zero: output_zero.wrapping_sub(low),
+            pairs: tile.outputs / 2,
             narrow,
             signed: false,
         };
@@ -123,11 +127,12 @@ impl Form {
             let (first, negative) = if e >= 1 { (1 << spare >> 1, negative) } else { (0, 0) };
             Some([factor, addend.wrapping_add(first), below.wrapping_add(1) as i32 | negative])
         };
+        let pairs_of_group = self.pairs;
         let bias = linear.bias.as_chunks::<2>().0;
         let multiplier = linear.multiplier.as_chunks::<2>().0;
         let shift = linear.shift.as_chunks::<2>().0;
         let pairs = constants.as_chunks_mut::<PAIR_WORDS>().0;
-        let mut last = None;
+        let mut left = pairs_of_group;
         for (((pair, &[even, odd]), factors), shifts) in pairs.iter_mut().zip(bias).zip(multiplier).zip(shift)
         {
             let [even_factor, even_addend, even_shift] = scale(factors[0], shifts[0])?;
@@ -135,10 +140,12 @@ impl Form {
             let first = if narrow { narrow_start(even, odd) } else { [even, odd] };
             let [first, second] = first;
             *pair = [first, second, even_factor, even_addend, even_shift, odd_factor, odd_addend, odd_shift];
-            last = Some(pair);
-        }
-        if let Some([.., shift]) = last {
-            *shift |= tile::LAST;
+            left = left.wrapping_sub(1);
+            if left == 0 {
+                let [.., shift] = pair;
+                *shift |= tile::LAST;
+                left = pairs_of_group;
+            }
         }
         Some(())
     }
