@@ -24,6 +24,8 @@ struct Measured {
     column: usize,
     board: &'static Board,
     layers: Vec<Layer>,
+    /// Operators without weights: their `macs` are elements.
+    others: Vec<Layer>,
 }
 
 fn measure(wanted: impl Fn(&str) -> bool) -> Result<Vec<Measured>> {
@@ -33,7 +35,8 @@ fn measure(wanted: impl Fn(&str) -> bool) -> Result<Vec<Measured>> {
         eprintln!("{name}");
         let board = boards::find(name)?;
         let layers = differential::run(board, OptLevel::Three, 0, 1)?.layers;
-        measured.push(Measured { title, column, board, layers });
+        let others = differential::elementwise(board, OptLevel::Three, 0, 1)?.layers;
+        measured.push(Measured { title, column, board, layers, others });
     }
     Ok(measured)
 }
@@ -89,11 +92,25 @@ fn report(measured: &[Measured]) -> Value {
         table.add_row(cells);
         documents.push(json!({"layer": name, "boards": cores}));
     }
+    let mut header = vec!["operator"];
+    header.extend(measured.iter().map(|of| of.title));
+    let mut others = plain_table(&header);
+    for layer in measured.first().map_or(&[][..], |of| &of.others) {
+        let mut cells = vec![layer.name.clone()];
+        for of in measured {
+            let same = of.others.iter().find(|other| other.name == layer.name);
+            cells.push(same.map_or_else(String::new, |layer| format!("{:.2}", per_mac(layer))));
+        }
+        others.add_row(cells);
+    }
+    for column in others.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
     for column in table.column_iter_mut().skip(1).chain(kernels.column_iter_mut().skip(3)) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     println!(
-        "{kernels}\n\n{table}\n\nExecuted instructions per multiply-add under emulation, not cycles, code at opt-level 3; scratch in bytes. Ratio: tucano / peer, less is better.\n\
+        "{kernels}\n\n{table}\n\n{others}\n\nExecuted instructions per multiply-add, or per input element of operators without weights, under emulation, not cycles, code at opt-level 3; scratch in bytes. Ratio: tucano / peer, less is better.\n\
          Layers in place have the peer's figure of the same layer, which writes to another buffer. Peer: CMSIS-NN, {PEER}."
     );
     json!({"schema": "tucano.bench.kernels/1", "peer": PEER, "layers": documents})
@@ -116,16 +133,18 @@ fn main() -> Result<()> {
     let measured = measure(|name| bench || SHORT.contains(&name))?;
     let document = report(&measured);
     for of in &measured {
-        // Helium does 16 products at once.
+        // Helium does 16 products, or elements, at once.
         let sound = |layer: &Layer| layer.instructions >= layer.macs as f64 / 16.0;
-        ensure!(!of.layers.is_empty() && of.layers.iter().all(sound), "{}: no measurement", of.board.name);
+        for layers in [&of.layers, &of.others] {
+            ensure!(!layers.is_empty() && layers.iter().all(sound), "{}: no measurement", of.board.name);
+        }
     }
     if bench {
         let mut files = Vec::new();
         if update {
             let compiler = compiler(measured[0].board)?;
             let mut counts = Instructions { compiler, ..Instructions::default() };
-            measured.iter().for_each(|of| counts.record(of.board, &of.layers));
+            measured.iter().for_each(|of| counts.record(of.board, &[&of.layers[..], &of.others].concat()));
             files.push((Instructions::path(), counts.text()));
         }
         if let Some(path) = json {

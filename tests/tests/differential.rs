@@ -1,10 +1,11 @@
-//! Every core's backend gives the bits of scalar code on random layers, and writes nothing beside its output; prints what layers of known networks
-//! take, and holds that to the recorded counts. Needs what boards/setup.sh installs. `TUCANO_CASES` sets the layers of each kind and run.
+//! Every core's backend gives the bits of scalar code on random layers, writes nothing beside its output, and reads nothing behind its operands where a memory
+//! ends; prints what layers of known networks take, and holds that to the recorded counts. Needs what boards/setup.sh installs. `TUCANO_CASES` sets the
+//! layers of each kind and run.
 
 use std::collections::BTreeMap;
 
 use tucano_benches::instructions::{Instructions, Verdict, compiler};
-use tucano_converter::boards::differential::{self, Differential};
+use tucano_converter::boards::differential::{self, Differential, Overrun};
 use tucano_converter::boards::firmware::OptLevel;
 use tucano_converter::boards::{self, Board, Error};
 
@@ -12,6 +13,9 @@ use tucano_converter::boards::{self, Board, Error};
 const BOARDS: [&str; 6] = ["qemu-m0", "qemu-m3", "qemu-m4", "qemu-m7", "qemu-m33", "qemu-m55"];
 /// Layers of each of the three kinds in a run; there are two runs.
 const CASES: u32 = 350;
+/// Operators without weights, of which so many cases of each are in a run.
+const OPERATORS: u32 = 8;
+const OPERATOR_CASES: u32 = 100;
 const SEEDS: [(u32, OptLevel); 2] = [(0x1234_5678, OptLevel::Three), (0x0BAD_CAFE, OptLevel::S)];
 
 fn shown<T>(result: Result<T, Error>) -> T {
@@ -43,9 +47,51 @@ fn compare(board: &'static Board, cases: u32) -> Vec<differential::Layer> {
         );
     }
     assert_eq!(done, 3 * cases as usize * SEEDS.len());
+    let last: usize = runs.iter().map(|run| run.last).sum();
+    assert!(last >= done / 3, "{last} layers at an end of memory");
+    at_ends(board, &runs[0].ends);
     assert_eq!(kernels.values().sum::<usize>(), done);
     assert!(!runs[0].layers.is_empty());
     runs.into_iter().next().map(|run| run.layers).unwrap_or_default()
+}
+
+/// The layers have lain where it matters: at the ends of RAM and of the code's memory, behind which every access faults. On the machine of the Cortex-M33 the code's memory
+/// goes on behind its end; all operands lie at the end of RAM.
+fn at_ends(board: &'static Board, ends: &[u32]) {
+    let mut known = vec![board.ram.origin + board.ram.length];
+    if board.name != "qemu-m33" {
+        known.push(board.flash.origin + board.flash.length);
+    }
+    assert_eq!(ends, known, "{}", board.name);
+    for end in 0..ends.len() as u32 {
+        for access in [Overrun::Read, Overrun::Write] {
+            match differential::overrun(board, end, access) {
+                Err(Error::Run { said, .. }) => {
+                    let lines: Vec<&str> = said.lines().filter(|line| line.starts_with("fault")).collect();
+                    let address = format!("ar={:#010x}", ends[end as usize]);
+                    assert!(lines.iter().any(|line| line.contains(&address)), "{access:?} {address}: {said}");
+                }
+                other => panic!("{}: {access:?} behind end {end}: {other:?}", board.name),
+            }
+        }
+    }
+}
+
+/// Compares operators without weights with their definitions.
+fn operators(board: &'static Board, cases: u32) -> Vec<differential::Layer> {
+    let runs = SEEDS
+        .into_iter()
+        .map(|(seed, opt_level)| shown(differential::elementwise(board, opt_level, cases, seed)))
+        .map(|run| {
+            assert_eq!(run.cases, (OPERATORS * cases) as usize, "{}", board.name);
+            run.layers
+        })
+        .collect::<Vec<_>>();
+    for layer in &runs[0] {
+        println!("  {:34} {:12.0} instructions", layer.name, layer.instructions);
+    }
+    assert!(!runs[0].is_empty());
+    runs.into_iter().next().unwrap_or_default()
 }
 
 #[test]
@@ -57,7 +103,8 @@ fn backends_give_the_bits_of_scalar_code_in_the_recorded_instructions() {
     for name in BOARDS {
         let board = shown(boards::find(name));
         // Its first run is at the recorded opt-level.
-        let layers = compare(board, cases);
+        let mut layers = compare(board, cases);
+        layers.extend(operators(board, OPERATOR_CASES));
         let Verdict { errors: more, notes } = match &recorded {
             Ok(recorded) => recorded.compare(board, &layers, &shown(compiler(board))),
             Err(_) => Verdict::default(),

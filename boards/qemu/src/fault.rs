@@ -25,3 +25,28 @@ pub unsafe extern "C" fn report(frame: *const u32) -> ! {
     say!("fault pc={pc:#010x} lr={lr:#010x}");
     semihosting::exit(EXIT)
 }
+
+/// A handler of faults that lets probes of [`edge`](crate::edge) go on, and passes the faulting code's stack of any other to [`report`].
+///
+/// # Safety
+/// Only the core calls it.
+#[unsafe(naked)]
+pub unsafe extern "C" fn handler() {
+    core::arch::naked_asm!(
+        "mov r0, sp",
+        // Two words keep the stack aligned to eight bytes.
+        "push {{r4, lr}}",
+        "bl {resume}",
+        "pop {{r4}}",
+        "pop {{r1}}",
+        "cmp r0, #0",
+        "beq 1f",
+        "bx r1",
+        "1:",
+        "mov r0, sp",
+        "bl {report}",
+        "udf #0",
+        resume = sym crate::edge::resume,
+        report = sym report,
+    )
+}

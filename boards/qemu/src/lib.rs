@@ -3,6 +3,7 @@
 #![no_std]
 
 pub mod counter;
+pub mod edge;
 pub mod fault;
 pub mod memory;
 pub mod program;

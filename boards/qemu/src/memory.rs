@@ -4,6 +4,7 @@ unsafe extern "C" {
     static _blob: u8;
     static mut _free_start: u8;
     static _stack_least: u8;
+    static _stack_top: u8;
 }
 
 /// What an untouched word of the stack holds.
@@ -33,6 +34,17 @@ pub unsafe fn free() -> &'static mut [u8] {
     let start = &raw mut _free_start;
     let end = stack_pointer() - (&raw const _stack_least) as usize;
     // SAFETY: the linker script puts nothing between its `_free_start` and the stack, and the caller asks once.
+    unsafe { core::slice::from_raw_parts_mut(start, end.saturating_sub(start as usize)) }
+}
+
+/// All RAM behind the statics, to its last byte: for a program whose stack is a static. To be called once, first of all.
+///
+/// # Safety
+/// The stack pointer has left the end of RAM, and a second call would hand out the same memory again.
+pub unsafe fn all() -> &'static mut [u8] {
+    let start = &raw mut _free_start;
+    let end = &raw const _stack_top as usize;
+    // SAFETY: the linker script puts nothing between its `_free_start` and the end of RAM, the stack lies elsewhere, and the caller asks once.
     unsafe { core::slice::from_raw_parts_mut(start, end.saturating_sub(start as usize)) }
 }
 

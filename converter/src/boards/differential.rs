@@ -1,16 +1,20 @@
 //! Random layers on a board's backend against scalar code, and what layers of known networks take: the firmware is
-//! boards/qemu/src/bin/differential.rs.
+//! boards/qemu/src/bin/differential.rs, and elementwise.rs beside it for operators without weights.
 
 use super::firmware::{self, OptLevel, Program};
 use super::toolchain::Toolchain;
 use super::{Board, Error, emulator};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What a run found where all outputs were the same.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Differential {
     /// Random layers in all.
     pub cases: usize,
+    /// How many of them had an operand at the end of a memory.
+    pub last: usize,
+    /// Ends of memory: the addresses that fault.
+    pub ends: Vec<u32>,
     /// Each kernel that ran, with its number of random layers.
     pub kernels: Vec<(String, usize)>,
     /// Layers of known networks.
@@ -22,14 +26,23 @@ pub struct Differential {
 pub struct Layer {
     /// What it is.
     pub name: String,
-    /// The kernel that ran.
+    /// The kernel that ran; the backend for operators without weights.
     pub kernel: String,
     /// Its scratch.
     pub scratch_bytes: usize,
-    /// Multiply-adds.
+    /// Multiply-adds; elements for operators without weights.
     pub macs: u64,
     /// Executed instructions.
     pub instructions: f64,
+}
+
+/// An access behind an end of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overrun {
+    /// Reads a byte.
+    Read,
+    /// Writes a byte.
+    Write,
 }
 
 /// Builds the firmware and runs `cases` layers of each kind.
@@ -37,10 +50,31 @@ pub struct Layer {
 /// # Errors
 /// No toolchain, no emulator; a kernel that is wrong, with its layer.
 pub fn run(board: &Board, opt_level: OptLevel, cases: u32, seed: u32) -> Result<Differential, Error> {
-    let elf = build(board, opt_level)?;
-    let words = [cases, seed].map(u32::to_le_bytes);
+    execute(board, &build(board, opt_level)?, &[cases, seed, 0])
+}
+
+/// Does the same with `cases` of each operator without weights.
+///
+/// # Errors
+/// As [`run`].
+pub fn elementwise(board: &Board, opt_level: OptLevel, cases: u32, seed: u32) -> Result<Differential, Error> {
+    let elf = firmware::build(board, &Program::Elementwise, opt_level, &Toolchain::find(board.target)?)?;
+    execute(board, &elf, &[cases, seed])
+}
+
+/// Goes behind end number `end` of the memories that [`Differential::ends`] states, as a kernel might.
+///
+/// # Errors
+/// The fault: always.
+pub fn overrun(board: &Board, end: u32, access: Overrun) -> Result<(), Error> {
+    let word = 1 + 2 * end + u32::from(access == Overrun::Write);
+    execute(board, &build(board, OptLevel::Three)?, &[0, 1, word]).map(|_| ())
+}
+
+fn execute(board: &Board, elf: &Path, words: &[u32]) -> Result<Differential, Error> {
+    let words: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
     let (mut found, mut done, mut others) = (Differential::default(), false, Vec::new());
-    emulator::execute(board, &elf, &[("inputs", words.as_flattened())], &[], |line| {
+    emulator::execute(board, elf, &[("inputs", &words)], &[], |line| {
         if line == "done" {
             done = true;
         } else if found.read(line, board).is_none() {
@@ -65,6 +99,8 @@ impl Differential {
         let (what, rest) = line.split_once(' ')?;
         match what {
             "cases" => self.cases = rest.parse().ok()?,
+            "last" => self.last = rest.parse().ok()?,
+            "end" => self.ends.push(u32::from_str_radix(rest.strip_prefix("0x")?, 16).ok()?),
             "kernel" => {
                 let (name, count) = rest.rsplit_once(' ')?;
                 self.kernels.push((name.into(), count.parse().ok()?));

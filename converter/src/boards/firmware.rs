@@ -66,6 +66,8 @@ pub enum Program {
     },
     /// Compares the board's backend with scalar code on random layers.
     Differential,
+    /// Compares the board's backend with definitions on random operators without weights.
+    Elementwise,
 }
 
 impl Program {
@@ -74,6 +76,7 @@ impl Program {
             Self::Harness { .. } => "harness",
             Self::Minimal { .. } => "minimal",
             Self::Differential => "differential",
+            Self::Elementwise => "elementwise",
         }
     }
 
@@ -84,7 +87,7 @@ impl Program {
             Self::Minimal { ops, tiles, kernels, arena_bytes, state_bytes, blob_bytes } => {
                 (ops.as_slice(), *tiles, kernels.as_deref(), *arena_bytes, *state_bytes, *blob_bytes)
             }
-            Self::Differential => (&[][..], false, None, 0, 0, 0),
+            Self::Differential | Self::Elementwise => (&[][..], false, None, 0, 0, 0),
         };
         let tiles = if tiles { "; tiles" } else { "" };
         format!(

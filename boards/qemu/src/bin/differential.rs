@@ -1,8 +1,11 @@
 //! Random linear layers on a core's backend and on scalar code: the outputs must be the same to the bit, and nothing beside the output
 //! and the scratch may change. Then layers of known networks, with the instructions that they take.
 //!
-//! The file `inputs` holds two words: the number of cases of each kind of layer, and a seed. The console gets `kernel NAME CASES` for each kernel that
-//! ran, `layer NAME|KERNEL|SCRATCH|MACS|TICKS` for each known layer, `cases N` and, if all is right, `done`.
+//! In half of the cases one operand ends where a memory does, so that a kernel faults that reads or writes behind it.
+//!
+//! The file `inputs` holds the number of cases of each kind of layer, a seed, and, which may be left out, whether to do nothing but read (1) or write (2)
+//! behind the first end or behind the second (3, 4), each a word. The console gets `end ADDRESS` for each end of memory, `kernel NAME CASES` for each kernel that
+//! ran, `cases N` and how many of them had something at an end, `last N`, `layer NAME|KERNEL|SCRATCH|MACS|TICKS` for each known layer and, if all is right, `done`.
 #![no_std]
 #![no_main]
 
@@ -11,75 +14,54 @@ use tucano::backend::{Integers, IntegersMut, Scalar};
 use tucano::blob::{DType, Packing, winograd};
 use tucano::ops::linear::Integer;
 use tucano::ops::window::{Axis, Window};
+use tucano_boards_qemu::edge::{Edge, Ends};
 use tucano_boards_qemu::program::{Backend, backend};
+use tucano_boards_qemu::random::{ALIGN, Guarded, Noise, Pool, cast};
 use tucano_boards_qemu::semihosting::{self, File};
 use tucano_boards_qemu::{counter, fault, memory, say};
 
-/// Bytes around outputs and scratch that no kernel may write.
-const GUARD: usize = 32;
-const GUARDED: u8 = 0xA5;
-const ALIGN: usize = 16;
+/// Of weights.
+const WEIGHTS_ALIGN: usize = 4;
 /// Different kernels that can be told apart.
 const KERNELS: usize = 40;
 
-/// Reproducible numbers (xorshift, Marsaglia 2003), and whether rare cases happen.
-struct Noise(u32, bool);
-
-impl Noise {
-    fn next(&mut self) -> u32 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 17;
-        self.0 ^= self.0 << 5;
-        self.0 >> 3
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        self.next() as usize % limit.max(1)
-    }
-
-    /// From `low` to `high`, both included.
-    fn within(&mut self, low: usize, high: usize) -> usize {
-        low + self.below(high - low + 1)
-    }
-
-    /// True in one of `n` cases.
-    fn one_of(&mut self, n: usize) -> bool {
-        self.below(n) == 0 && self.1
-    }
-
-    /// An extent up to `most`; in half of the cases a multiple of 4, 8 or 16.
-    fn extent(&mut self, most: usize) -> usize {
-        let step = [1, 1, 1, 4, 8, 16][self.below(6)];
-        (self.within(1, most / step) * step).min(most)
-    }
+/// What a case has at the end of a memory, where the byte behind faults.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Last {
+    Nothing,
+    Weights,
+    Bias,
+    Multiplier,
+    Shift,
+    Input,
+    Output,
+    Scratch,
 }
 
-/// Memory cut off piece by piece.
-struct Pool<'a>(&'a mut [u8]);
-
-impl<'a> Pool<'a> {
-    /// `bytes` at `offset` behind a multiple of [`ALIGN`].
-    fn take(&mut self, bytes: usize, offset: usize) -> &'a mut [u8] {
-        let rest = core::mem::take(&mut self.0);
-        let skip = rest.as_ptr().align_offset(ALIGN) + offset;
-        let (taken, rest) = rest[skip..].split_at_mut(bytes);
-        self.0 = rest;
-        taken
-    }
-
-    fn words(&mut self, count: usize) -> &'a mut [i32] {
-        cast(self.take(4 * count, 0))
-    }
-
-    fn bytes(&mut self, count: usize) -> &'a mut [i8] {
-        cast(self.take(count, 0))
-    }
+/// Where a case's operands lie.
+struct Places<'a> {
+    pool: Pool<'a>,
+    last: Last,
+    /// A memory up to its end, if something is to lie there.
+    end: Pool<'a>,
 }
 
-/// Bytes as integers; they are aligned and of whole length by [`Pool::take`].
-fn cast<T>(bytes: &mut [u8]) -> &mut [T] {
-    // SAFETY: only called for integers of up to 4 bytes on memory that is aligned for them; every bit pattern is one.
-    unsafe { bytes.align_to_mut::<T>().1 }
+impl<'a> Places<'a> {
+    fn is_last(&self, what: Last) -> bool {
+        what == self.last && what != Last::Nothing
+    }
+
+    fn take(&mut self, what: Last, bytes: usize, align: usize) -> &'a mut [u8] {
+        if self.is_last(what) { self.end.last(bytes, align) } else { self.pool.take(bytes) }
+    }
+
+    fn guarded(&mut self, what: Last, bytes: usize, align: usize) -> Guarded<'a> {
+        if self.is_last(what) { self.end.last_guarded(bytes, align) } else { self.pool.guarded(bytes) }
+    }
+
+    fn words(&mut self, what: Last, count: usize) -> &'a mut [i32] {
+        cast(self.take(what, 4 * count, 4))
+    }
 }
 
 /// One layer, its constants in both orders.
@@ -139,7 +121,7 @@ fn random_axis(noise: &mut Noise, like: Option<usize>) -> Axis {
     let reach = (kernel - 1) * dilation + 1;
     let stride = [1, 1, 1, 2, 2, 3][noise.below(6)];
     let mut pads = [noise.below(reach), noise.below(reach)];
-    let input = like.unwrap_or_else(|| noise.within(1, 11));
+    let input = like.unwrap_or_else(|| noise.count(1, 11));
     if noise.one_of(3) {
         pads = [(reach - 1) / 2, reach - 1 - (reach - 1) / 2];
     }
@@ -188,8 +170,8 @@ fn random_shape(noise: &mut Noise, kind: Kind) -> Shape {
     if kind == Kind::Conv && noise.one_of(12) {
         // One window over all of the image.
         for axis_of in [&mut shape.rows, &mut shape.columns] {
-            let extent = noise.within(1, 5);
-            *axis_of = axis(extent, extent, noise.within(1, 2), 1, [0, 0]);
+            let extent = noise.count(1, 5);
+            *axis_of = axis(extent, extent, noise.count(1, 2), 1, [0, 0]);
         }
     }
     if kind == Kind::Depthwise {
@@ -205,17 +187,17 @@ fn random_shape(noise: &mut Noise, kind: Kind) -> Shape {
                     (false, false) => [before, noise.below(3)],
                 };
                 let least = 3 - (pads[0] + pads[1]).min(2);
-                *axis_of = axis(noise.within(least, 18), 3, stride, 1, pads);
+                *axis_of = axis(noise.count(least, 18), 3, stride, 1, pads);
             }
             // Most often whole quads of channels.
             if !noise.one_of(4) {
-                shape.inputs = 4 * noise.within(1, 11);
+                shape.inputs = 4 * noise.count(1, 11);
             }
         }
         shape.groups = shape.inputs;
         shape.outputs = if noise.one_of(5) { 2 * shape.inputs } else { shape.inputs };
     } else if noise.one_of(3) {
-        shape.groups = noise.within(2, 5);
+        shape.groups = noise.count(2, 5);
         shape.inputs = shape.groups * noise.extent(16);
         shape.outputs = shape.groups * noise.extent(16);
     }
@@ -263,28 +245,29 @@ fn root(x: usize) -> usize {
 }
 
 /// Makes a layer of that shape with random constants and inputs; a `usual` one has shifts as networks have.
-fn make<'a>(pool: &mut Pool<'a>, noise: &mut Noise, shape: &Shape, usual: bool, offset: usize) -> Case<'a> {
+fn make<'a>(places: &mut Places<'a>, noise: &mut Noise, shape: &Shape, usual: bool) -> Case<'a> {
     let depth = depth(shape);
     let outputs = shape.outputs;
     let size = [127, 127, 60, 20][noise.below(4)] as i32;
     let flat = noise.one_of(40);
-    let rows = pool.bytes(outputs * depth);
+    let [from, to] = shape.types;
+    let rows: &mut [i8] = cast(places.pool.take(outputs * depth));
     for weight in rows.iter_mut() {
         let random = noise.next() as i32 % (2 * size + 1) - size;
         *weight = if flat { 127 } else { random as i8 };
     }
-    let wide = shape.types[0] == DType::I16;
+    let wide = from == DType::I16;
     let amplitude: usize = if wide { 9000 } else { 73 };
     let input_zero = if wide { 0 } else { noise.below(256) as i32 - 128 };
-    let bias = pool.words(outputs);
+    let bias = places.words(Last::Nothing, outputs);
     let far = if noise.one_of(20) { 1 << 24 } else { 1 << 12 };
     bias.iter_mut().for_each(|bias| *bias = noise.next() as i32 % (2 * far) - far);
     // Sums of about this size come to about half of the output's range.
     let sum = (root(depth) + 1) * amplitude * (size as usize) / 2;
-    let range = if shape.types[1] == DType::I16 { 12000 } else { 60 };
+    let range = if to == DType::I16 { 12000 } else { 60 };
     let shift = (sum / range).max(1).ilog2() as i32;
     let odd = noise.one_of(25) && !usual;
-    let (multiplier, shifts) = (pool.words(outputs), pool.words(outputs));
+    let (multiplier, shifts) = (places.words(Last::Multiplier, outputs), places.words(Last::Shift, outputs));
     for (multiplier, exponent) in multiplier.iter_mut().zip(shifts.iter_mut()) {
         *multiplier = (1 << 30) + (noise.next() << 1 & ((1 << 30) - 1)) as i32;
         *exponent = noise.below(3) as i32 - shift;
@@ -293,12 +276,12 @@ fn make<'a>(pool: &mut Pool<'a>, noise: &mut Noise, shape: &Shape, usual: bool, 
             *multiplier = [*multiplier, *multiplier, 0, i32::MAX, 1][noise.below(5)];
         }
     }
-    let (least, most) = if shape.types[1] == DType::I16 { (-32768, 32767) } else { (-128, 127) };
-    let output_zero = if shape.types[1] == DType::I16 { 0 } else { noise.below(256) as i32 - 128 };
+    let (least, most) = if to == DType::I16 { (-32768, 32767) } else { (-128, 127) };
+    let output_zero = if to == DType::I16 { 0 } else { noise.below(256) as i32 - 128 };
     let [low, high] = match noise.below(4) {
         0 => [output_zero, most],
         1 => [output_zero, (output_zero + 90).min(most)],
-        2 if shape.types[1] == DType::I16 && noise.one_of(3) => [-128, 127],
+        2 if to == DType::I16 && noise.one_of(3) => [-128, 127],
         2 => [least + 20, most - 30],
         _ => [least, most],
     };
@@ -319,9 +302,9 @@ fn make<'a>(pool: &mut Pool<'a>, noise: &mut Noise, shape: &Shape, usual: bool, 
         Kind::Depthwise => Linear::DepthwiseConv2d { window: window(shape) },
         Kind::Dense => Linear::Dense { inputs: shape.inputs, outputs },
     };
-    let [input, output] = shape.types;
-    let mut request = Request { linear, input, output, packing: Packing::Rows, in_place: shape.in_place };
-    let folded = pool.words(outputs);
+    let mut request =
+        Request { linear, input: from, output: to, packing: Packing::Rows, in_place: shape.in_place };
+    let folded = places.words(Last::Nothing, outputs);
     let mut narrow = true;
     for o in 0..outputs {
         let (mut total, mut most) = (0i32, 0i32);
@@ -338,26 +321,23 @@ fn make<'a>(pool: &mut Pool<'a>, noise: &mut Noise, shape: &Shape, usual: bool, 
         true => Packing::Winograd,
         false => packing(<Backend as tucano::backend::Backend>::ISA, &request, narrow),
     };
-    let packed = match request.packing {
-        Packing::Rows => plain,
-        Packing::Winograd => {
-            let stored = pool.bytes(winograd::bytes(shape.inputs, outputs).unwrap_or(0));
-            if winograd::pack(plain.weights, shape.inputs, outputs, stored).is_none() {
-                say!("error packing winograd");
-                semihosting::exit(2);
-            }
-            Integer { weights: &*stored, packing: Packing::Winograd, bias: &*folded, ..plain }
-        }
-        packing => {
-            let matrix = request.linear.matrix();
-            let stored = pool.bytes(matrix.and_then(|matrix| matrix.bytes(packing)).unwrap_or(0));
-            if matrix.and_then(|matrix| matrix.pack(packing, plain.weights, stored)).is_none() {
-                say!("error packing {packing:?}");
-                semihosting::exit(2);
-            }
-            Integer { weights: &*stored, packing, bias: &*folded, ..plain }
-        }
+    let stored_bias = places.words(Last::Bias, outputs);
+    stored_bias.copy_from_slice(if request.packing == Packing::Rows { plain.bias } else { folded });
+    let matrix = request.linear.matrix();
+    let stored_bytes = match request.packing {
+        Packing::Winograd => winograd::bytes(shape.inputs, outputs),
+        order => matrix.and_then(|matrix| matrix.bytes(order)),
     };
+    let stored: &mut [i8] = cast(places.take(Last::Weights, stored_bytes.unwrap_or(0), WEIGHTS_ALIGN));
+    let stores = match request.packing {
+        Packing::Winograd => winograd::pack(plain.weights, shape.inputs, outputs, stored),
+        order => matrix.and_then(|matrix| matrix.pack(order, plain.weights, stored)),
+    };
+    if stores.is_none() {
+        say!("error packing {:?}", request.packing);
+        semihosting::exit(2);
+    }
+    let packed = Integer { weights: &*stored, packing: request.packing, bias: &*stored_bias, ..plain };
     let (rows_in, rows_out) = match shape.kind {
         Kind::Dense => (shape.batch, shape.batch),
         _ => (
@@ -366,7 +346,7 @@ fn make<'a>(pool: &mut Pool<'a>, noise: &mut Noise, shape: &Shape, usual: bool, 
         ),
     };
     let input_elements = rows_in * shape.inputs;
-    let input = pool.take(input_elements * input.bytes(), offset);
+    let input = places.take(Last::Input, input_elements * from.bytes(), from.bytes());
     let extreme = noise.one_of(30);
     input.iter_mut().for_each(|byte| *byte = if extreme { 0x80 } else { noise.next() as u8 });
     Case {
@@ -427,37 +407,20 @@ fn run<B: tucano::backend::Backend>(
     }
 }
 
-/// A place between guards.
-fn guarded<'a>(pool: &mut Pool<'a>, bytes: usize, offset: usize) -> &'a mut [u8] {
-    let place = pool.take(bytes + 2 * GUARD, offset);
-    place.fill(GUARDED);
-    place
-}
-
-fn is_whole(place: &[u8]) -> bool {
-    let (head, tail) = (&place[..GUARD], &place[place.len() - GUARD..]);
-    head.iter().chain(tail).all(|byte| *byte == GUARDED)
-}
-
-fn inner(place: &mut [u8]) -> &mut [u8] {
-    let end = place.len() - GUARD;
-    &mut place[GUARD..end]
-}
-
 /// Compares a backend's output with that of scalar code. Gives the kernel that ran.
-fn compare(pool: &mut Pool<'_>, case: &mut Case<'_>, offset: usize) -> Result<Selection, &'static str> {
+fn compare(places: &mut Places<'_>, case: &mut Case<'_>) -> Result<Selection, &'static str> {
     let selection = select(<Backend as tucano::backend::Backend>::ISA, &case.request);
     let scratch_bytes = selection.scratch_bytes.max(least_scratch(&case.request));
     let output_bytes = case.output_elements * case.request.output.bytes();
-    let scratch = guarded(pool, scratch_bytes, 0);
-    let expected = guarded(pool, output_bytes, 0);
-    let found = guarded(pool, output_bytes, offset);
+    let mut scratch = places.guarded(Last::Scratch, scratch_bytes, ALIGN);
+    let mut expected = places.pool.guarded(output_bytes);
+    let mut found = places.guarded(Last::Output, output_bytes, case.request.output.bytes());
     if case.request.in_place {
-        inner(expected).copy_from_slice(case.input);
+        expected.inner().copy_from_slice(case.input);
     }
     let plain = Request { packing: Packing::Rows, ..case.request };
     let kept = least_scratch(&plain).min(scratch_bytes);
-    run(Scalar, &plain, &case.plain, case.input, inner(expected), &mut inner(scratch)[..kept])
+    run(Scalar, &plain, &case.plain, case.input, expected.inner(), &mut scratch.inner()[..kept])
         .ok_or("scalar code refuses the layer")?;
     let before = case.input.iter().fold(0u32, |sum, byte| sum.rotate_left(5) ^ u32::from(*byte));
     let Some(backend) = backend() else { return Err("the core is not the backend's") };
@@ -468,24 +431,25 @@ fn compare(pool: &mut Pool<'_>, case: &mut Case<'_>, offset: usize) -> Result<Se
         (&plain, &case.plain, kept),
     ];
     for (request, linear, bytes) in ways {
-        inner(scratch).fill(0x5A);
+        scratch.inner().fill(0x5A);
         if case.request.in_place {
-            inner(found).copy_from_slice(case.input);
+            found.inner().copy_from_slice(case.input);
         } else {
-            inner(found).fill(GUARDED);
+            found.inner().fill(0x5A);
         }
-        run(backend, request, linear, case.input, inner(found), &mut inner(scratch)[..bytes])
+        run(backend, request, linear, case.input, found.inner(), &mut scratch.inner()[..bytes])
             .ok_or("the backend refuses the layer")?;
         let after = case.input.iter().fold(0u32, |sum, byte| sum.rotate_left(5) ^ u32::from(*byte));
         if before != after {
             return Err("the input was written");
         }
-        if !is_whole(found) || !is_whole(scratch) {
+        if !found.is_whole() || !scratch.is_whole() {
             return Err("bytes beside the output or the scratch were written");
         }
-        if inner(found) != inner(expected) {
-            let at = inner(found).iter().zip(&*inner(expected)).position(|(a, b)| a != b).unwrap_or(0);
-            let (found, expected) = (inner(found)[at].cast_signed(), inner(expected)[at].cast_signed());
+        if found.inner() != expected.inner() {
+            let (found, expected) = (found.inner(), expected.inner());
+            let at = found.iter().zip(&*expected).position(|(a, b)| a != b).unwrap_or(0);
+            let (found, expected) = (found[at].cast_signed(), expected[at].cast_signed());
             say!("byte {at} of {output_bytes}: {found}, not {expected}");
             return Err("the outputs differ");
         }
@@ -507,7 +471,7 @@ fn describe(case: &Case<'_>, number: usize, seed: u32) {
 }
 
 /// Layers of known networks: name, extents.
-fn known() -> [(&'static str, Shape); 29] {
+fn known() -> [(&'static str, Shape); 31] {
     let base = Shape {
         kind: Kind::Conv,
         batch: 1,
@@ -607,19 +571,33 @@ impl Tally {
     }
 }
 
-fn test(free: &mut [u8], cases: usize, seed: u32) -> Result<(), ()> {
+/// Draws what lies at an end of memory, and at which of `ends`. Half of the cases have nothing there.
+fn places<'a>(noise: &mut Noise, free: &'a mut [u8], ends: &[Edge]) -> Places<'a> {
+    const LAST: [Last; 7] =
+        [Last::Weights, Last::Bias, Last::Multiplier, Last::Shift, Last::Input, Last::Output, Last::Scratch];
+    let (some, what, end) = (noise.one_of(2), LAST[noise.below(LAST.len())], noise.below(ends.len()));
+    match ends.get(end) {
+        Some(end) if some => {
+            let (pool, memory) = end.beside(free);
+            Places { pool: Pool(pool), last: what, end: Pool(memory) }
+        }
+        _ => Places { pool: Pool(free), last: Last::Nothing, end: Pool(&mut []) },
+    }
+}
+
+/// Cases of each kind.
+fn test(free: &mut [u8], ends: &[Edge], cases: usize, seed: u32) -> Result<(), ()> {
     let mut tally = Tally { names: [""; KERNELS], counts: [0; KERNELS] };
-    let mut noise = Noise(seed | 1, true);
-    let mut wrong = 0;
+    let mut noise = Noise::new(seed);
+    let (mut wrong, mut last) = (0, 0);
     for kind in [Kind::Conv, Kind::Depthwise, Kind::Dense] {
         for number in 0..cases {
-            let state = noise.0;
-            let mut pool = Pool(free);
+            let state = noise.state;
+            let mut places = places(&mut noise, free, ends);
             let shape = random_shape(&mut noise, kind);
-            // Tensors lie at multiples of 16; slices of callers may not.
-            let offset = 0;
-            let mut case = make(&mut pool, &mut noise, &shape, false, offset);
-            match compare(&mut pool, &mut case, offset) {
+            let mut case = make(&mut places, &mut noise, &shape, false);
+            last += usize::from(places.last != Last::Nothing);
+            match compare(&mut places, &mut case) {
                 Ok(selection) => tally.count(selection.name),
                 Err(reason) => {
                     describe(&case, number, state);
@@ -636,14 +614,15 @@ fn test(free: &mut [u8], cases: usize, seed: u32) -> Result<(), ()> {
         say!("kernel {name} {count}");
     }
     say!("cases {}", 3 * cases);
+    say!("last {last}");
     if wrong == 0 { Ok(()) } else { Err(()) }
 }
 
 fn measure(free: &mut [u8]) -> Result<(), ()> {
     for (name, shape) in known() {
-        let mut noise = Noise(0x2545_F491, false);
-        let mut pool = Pool(free);
-        let mut case = make(&mut pool, &mut noise, &shape, true, 0);
+        let mut noise = Noise::usual(0x2545_F491);
+        let mut places = places(&mut noise, free, &[]);
+        let mut case = make(&mut places, &mut noise, &shape, true);
         // As networks have them: an activation of the ReLU kind.
         for linear in [&mut case.plain, &mut case.packed] {
             (linear.output_zero, linear.low, linear.high) = match case.request.output {
@@ -651,9 +630,9 @@ fn measure(free: &mut [u8]) -> Result<(), ()> {
                 _ => (-128, -128, 127),
             };
         }
-        let selection = compare(&mut pool, &mut case, 0).map_err(|reason| say!("wrong {name}: {reason}"))?;
-        let scratch = pool.take(selection.scratch_bytes.max(least_scratch(&case.request)), 0);
-        let output = pool.take(case.output_elements * case.request.output.bytes(), 0);
+        let selection = compare(&mut places, &mut case).map_err(|reason| say!("wrong {name}: {reason}"))?;
+        let scratch = places.pool.take(selection.scratch_bytes.max(least_scratch(&case.request)));
+        let output = places.pool.take(case.output_elements * case.request.output.bytes());
         let Some(backend) = backend() else { return Err(()) };
         let before = counter::ticks();
         let result = run(backend, &case.request, &case.packed, case.input, output, scratch);
@@ -664,32 +643,63 @@ fn measure(free: &mut [u8]) -> Result<(), ()> {
     Ok(())
 }
 
+/// The stack, away from the end of RAM, where operands lie.
+static mut STACK: [u64; STACK_WORDS] = [0; STACK_WORDS];
+const STACK_WORDS: usize = 2048;
+
+#[unsafe(naked)]
 #[unsafe(no_mangle)]
 extern "C" fn main() -> ! {
-    // SAFETY: the only call.
-    let free = unsafe { memory::free() };
+    core::arch::naked_asm!(
+        "ldr r0, ={stack}",
+        "ldr r1, ={bytes}",
+        "adds r0, r0, r1",
+        "mov sp, r0",
+        "bl {tested}",
+        "udf #0",
+        stack = sym STACK,
+        bytes = const 8 * STACK_WORDS,
+        tested = sym tested,
+    )
+}
+
+extern "C" fn tested() -> ! {
+    // SAFETY: the only call; `main` has moved the stack pointer.
+    let free = unsafe { memory::all() };
     counter::start();
     say!("calibration {}", counter::calibrate());
     say!("backend {}", <Backend as tucano::backend::Backend>::NAME);
-    let mut words = [0; 8];
-    let read = File::open(c"inputs").is_some_and(|file| file.read(&mut words));
-    if !read {
+    let mut words = [0; 12];
+    let file = File::open(c"inputs");
+    let (first, more) = words.split_at_mut(8);
+    if !file.as_ref().is_some_and(|file| file.read(first)) {
         say!("error inputs: cannot be read");
         semihosting::exit(2);
     }
+    if !file.is_some_and(|file| file.read(more)) {
+        more.fill(0);
+    }
     let word = |k: usize| u32::from_le_bytes([words[k], words[k + 1], words[k + 2], words[k + 3]]);
-    if test(free, word(0) as usize, word(4)).is_ok() && measure(free).is_ok() {
+    let ends = Ends::find(free);
+    ends.all().iter().for_each(|end| say!("end {:#x}", end.end()));
+    if let Some(overrun) = word(8).checked_sub(1) {
+        if let Some(end) = ends.all().get(overrun as usize / 2) {
+            end.pass(overrun % 2 == 1);
+        }
+        say!("error no fault");
+        semihosting::exit(2);
+    }
+    if test(free, ends.all(), word(0) as usize, word(4)).is_ok() && measure(free).is_ok() {
         say!("done");
         semihosting::exit(0);
     }
     semihosting::exit(2)
 }
 
-/// Passes the faulting code's stack on, before anything else is pushed there.
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 unsafe extern "C" fn fault() {
-    core::arch::naked_asm!("mov r0, sp", "bl {report}", "udf #0", report = sym fault::report)
+    core::arch::naked_asm!("b {handler}", handler = sym fault::handler)
 }
 
 #[unsafe(no_mangle)]

@@ -2,7 +2,7 @@
 //! beside the output and the scratch may change. Then operators of known networks, with the instructions that they take.
 //!
 //! The file `inputs` holds two words: the number of cases of each operator, and a seed. The console gets `cases N`, then
-//! `layer NAME|KERNEL|SCRATCH|ELEMENTS|TICKS` for each known operator and, if all is right, `done`.
+//! `layer NAME|BACKEND|SCRATCH|ELEMENTS|TICKS` for each known operator and, if all is right, `done`.
 #![no_std]
 #![no_main]
 
@@ -43,11 +43,11 @@ const ONE: Axis = Axis { input: 1, output: 1, kernel: 1, stride: 1, dilation: 1,
 const NO_WINDOW: Window = Window { batch: 1, rows: ONE, columns: ONE, inputs: 1, outputs: 1 };
 
 fn random_axis(noise: &mut Noise) -> Axis {
-    let kernel = noise.within(1, 6) as usize;
-    let stride = noise.within(1, 3) as usize;
+    let kernel = noise.count(1, 6);
+    let stride = noise.count(1, 3);
     let (before, after) = (noise.below(kernel), noise.below(kernel));
     let least = kernel.saturating_sub(before + after).max(1);
-    let input = noise.within(least as i32, least as i32 + 8) as usize;
+    let input = noise.count(least, least + 8);
     let output = (input + before + after - kernel) / stride + 1;
     Axis { input, output, kernel, stride, dilation: 1, pad: before }
 }
@@ -111,7 +111,7 @@ fn random_add(noise: &mut Noise) -> Shaped {
     ];
     let zero_points = [zero_point(noise), zero_point(noise), zero_point(noise)];
     let most = if noise.one_of(8) { 4000 } else { 300 };
-    let elements = noise.within(1, most) as usize;
+    let elements = noise.count(1, most);
     let wanted = elementwise::add_scratch(<Backend as tucano::backend::Backend>::ISA, elements);
     let scratch = if noise.one_of(8) { noise.below(wanted + 1) } else { wanted };
     flat(Case::Add { words, zero_points, scratch }, elements)
@@ -125,7 +125,7 @@ fn softmax_words(scale: u32) -> [u32; 3] {
 }
 
 fn random_case(noise: &mut Noise, kind: usize) -> Shaped {
-    let channels = noise.within(1, 40) as usize;
+    let channels = noise.count(1, 40);
     let channels = if noise.one_of(2) { channels.next_multiple_of(4) } else { channels };
     let batch = if noise.one_of(4) { 2 } else { 1 };
     match kind {
@@ -137,7 +137,7 @@ fn random_case(noise: &mut Noise, kind: usize) -> Shaped {
             pooled(if kind == 1 { Case::Max { bounds } } else { Case::Average { padding, bounds } }, window)
         }
         3 => {
-            let side = |noise: &mut Noise| if noise.one_of(20) { 40 } else { noise.within(1, 9) as usize };
+            let side = |noise: &mut Noise| if noise.one_of(20) { 40 } else { noise.count(1, 9) };
             let (rows, columns) = (side(noise), side(noise));
             let window = window(batch, whole(rows), whole(columns), channels);
             let [act_min, act_max] = random_bounds(noise).map(i32::from);
@@ -146,15 +146,15 @@ fn random_case(noise: &mut Noise, kind: usize) -> Shaped {
                 mean::Parameters { multiplier: multiplier(noise) as i32, shift, act_min, act_max };
             pooled(Case::Mean { parameters, zero_points: [zero_point(noise), zero_point(noise)] }, window)
         }
-        4 => flat(Case::Table, noise.within(1, 300) as usize),
+        4 => flat(Case::Table, noise.count(1, 300)),
         5 | 6 => {
-            let row = noise.within(1, 20) as usize;
+            let row = noise.count(1, 20);
             let bits = noise.within(12, 30);
             let scale = 1 + (noise.next() & ((1 << bits) - 1));
             flat(Case::Softmax { words: softmax_words(scale), row, wide: kind == 6 }, row * batch)
         }
         _ => {
-            let input: [usize; 4] = core::array::from_fn(|_| noise.within(1, 6) as usize);
+            let input: [usize; 4] = core::array::from_fn(|_| noise.count(1, 6));
             let mut order = [0usize, 1, 2, 3];
             for last in (1..4).rev() {
                 order.swap(last, noise.below(last + 1));
@@ -348,7 +348,7 @@ fn compare(pool: &mut Pool<'_>, operands: &mut Operands<'_>, shaped: &Shaped) ->
 }
 
 fn test(free: &mut [u8], cases: usize, seed: u32) -> Result<(), ()> {
-    let mut noise = Noise(seed | 1);
+    let mut noise = Noise::new(seed);
     for kind in 0..KINDS {
         for number in 0..cases {
             let mut pool = Pool(free);
@@ -424,7 +424,7 @@ fn known() -> [(&'static str, Shaped); 13] {
 
 fn measure(free: &mut [u8]) -> Result<(), ()> {
     for (name, shaped) in known() {
-        let mut noise = Noise(0x2545_F491);
+        let mut noise = Noise::new(0x2545_F491);
         let mut pool = Pool(free);
         let mut operands = operands(&mut pool, &mut noise, &shaped);
         compare(&mut pool, &mut operands, &shaped).map_err(|reason| say!("wrong {name}: {reason}"))?;
@@ -436,7 +436,8 @@ fn measure(free: &mut [u8]) -> Result<(), ()> {
         let result = run(backend, &shaped, input, second, output, scratch);
         let after = counter::ticks();
         result.ok_or(())?;
-        say!("layer {name}|scalar|{}|{}|{}", scratch.len(), shaped.inputs, after - before);
+        let kernel = <Backend as tucano::backend::Backend>::NAME;
+        say!("layer {name}|{kernel}|{}|{}|{}", scratch.len(), shaped.inputs, after - before);
     }
     Ok(())
 }
