@@ -36,10 +36,8 @@ pub fn depthwise_conv2d_i8(
     };
     check(window, linear, input.map(<[i8]>::len), output.len())?;
     match plans::strips(&request) {
-        Some(plan) if linear.low >= linear.output_zero => {
-            strips::run(&plan, window, linear, input, output, scratch)?;
-        }
-        _ => any(&request, linear, input, output, scratch)?,
+        Some(plan) => strips::run(&plan, window, linear, input, output, scratch)?,
+        None => any(&request, linear, input, output, scratch)?,
     }
     if (linear.low, linear.high) != (i8::MIN.into(), i8::MAX.into()) {
         let splat = |bound: i32| u32::from(bound as u8).wrapping_mul(0x0101_0101);
