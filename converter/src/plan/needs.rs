@@ -187,9 +187,6 @@ pub fn kernels<O: OpSet>(model: &Model<'_, O>, isa: Isa) -> Vec<&'static str> {
     for step in model.steps() {
         names.insert(step.selection(isa).name);
         let Some(request) = Request::of(&step) else { continue };
-        if isa == Isa::ThumbDsp && needs_quads(&step, &request) {
-            names.insert("quads");
-        }
         let blob = model.blob();
         let in_region = |region: RegionRecord| (region.first..region.end()).contains(&step.index());
         if (0..blob.layout().regions.count).filter_map(|k| blob.region(k)).any(in_region) {
@@ -198,14 +195,6 @@ pub fn kernels<O: OpSet>(model: &Model<'_, O>, isa: Isa) -> Vec<&'static str> {
     }
     names.remove(SCALAR);
     names.into_iter().collect()
-}
-
-/// Whether a step that strips are for has outputs which they do not take.
-fn needs_quads(step: &tucano::Step<'_>, request: &Request) -> bool {
-    let bound = conv2d::Parameters::parse(step.parameters()).zip(step.output(0));
-    depthwise::strips(request).is_some()
-        && !bound
-            .is_some_and(|(p, output)| depthwise::strips_take(p.act_min.cast_signed(), output.zero_point))
 }
 
 /// What a region asks for: any number of a layer's rows, at the top of the image or within it.
