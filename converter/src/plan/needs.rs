@@ -5,11 +5,9 @@
 
 use std::collections::BTreeSet;
 
-use tucano::backend::spec::dsp::depthwise;
 use tucano::backend::spec::elementwise::add_scratch;
 use tucano::backend::spec::select::{Isa, Linear, Request, SCALAR, least_scratch, packing, select};
 use tucano::blob::{DType, Packing, RegionRecord, folded_bias, is_narrow};
-use tucano::ops::conv2d;
 use tucano::ops::window::{Axis, Window};
 use tucano::{Model, OpSet};
 

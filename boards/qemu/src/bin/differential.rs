@@ -215,7 +215,7 @@ fn random_shape(noise: &mut Noise, kind: Kind) -> Shape {
             let before = noise.below(3);
             let pads = if equal { [before, 2 - before] } else { [noise.below(4), noise.below(4)] };
             let least = 3 - (pads[0] + pads[1]).min(2);
-            *axis_of = axis(noise.within(least, 12), 3, 1, 1, pads);
+            *axis_of = axis(noise.count(least, 12), 3, 1, 1, pads);
         }
         if equal && !noise.one_of(3) {
             shape.inputs = shape.outputs;

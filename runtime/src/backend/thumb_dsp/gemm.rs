@@ -30,11 +30,13 @@ pub trait Linked {
     const DENSE_PAIRS: bool;
     /// Dense layers by pairs of outputs.
     const DENSE_PLAIN: bool;
+    /// Convolutions with transformed weights.
+    const WINOGRAD: bool;
 
     /// Any narrow tiles.
     const NARROW: bool = Self::PAIRS[0] || Self::PAIRS[1] || Self::PAIRS[2];
-    /// Any wide tiles.
-    const WIDE: bool = Self::PLAIN[0] || Self::PLAIN[1] || Self::PLAIN[2];
+    /// Any wide tiles; those of transformed weights are.
+    const WIDE: bool = Self::PLAIN[0] || Self::PLAIN[1] || Self::PLAIN[2] || Self::WINOGRAD;
     /// Any pointwise tiles.
     const POINTWISE: bool = Self::PAIRS[0] || Self::PLAIN[0];
     /// Any tiles that are gathered by words.
@@ -71,6 +73,7 @@ impl<K: Kernels> Linked for K {
         [links::<K>("plain, pointwise"), links::<K>("plain, words"), links::<K>("plain, bytes")];
     const DENSE_PAIRS: bool = links::<K>("pairs, dense");
     const DENSE_PLAIN: bool = links::<K>("plain, dense");
+    const WINOGRAD: bool = links::<K>("winograd");
 }
 
 /// Activations and outputs as bytes.

@@ -58,7 +58,7 @@ impl<K: Kernels> Backend for ThumbDsp<K> {
         output: &mut [i8],
         scratch: &mut [u8],
     ) -> Option<()> {
-        winograd::conv2d(window, linear, input, output, scratch)
+        winograd::conv2d::<K>(window, linear, input, output, scratch)
             .or_else(|| super::scalar::winograd::conv2d(window, linear, input, output, scratch))
     }
 

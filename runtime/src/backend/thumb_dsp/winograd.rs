@@ -5,7 +5,7 @@ mod tile;
 use tile::Run;
 
 use super::gemm::constants::Form;
-use super::gemm::{gather, tile as gemm_tile};
+use super::gemm::{Linked, gather, tile as gemm_tile};
 use crate::backend::spec::dsp::gemm::tile_of;
 use crate::backend::spec::dsp::winograd::{Plan, REACH, TILE, plan};
 use crate::blob::winograd::{INPUTS, OUTPUTS, bytes};
@@ -15,7 +15,7 @@ use crate::ops::window::Window;
 
 /// Convolution. `None`: it is not for this kernel, nothing was done.
 #[inline(never)]
-pub fn conv2d(
+pub fn conv2d<K: Linked>(
     window: &Window,
     linear: &Integer<'_>,
     input: Option<&[i8]>,
@@ -46,8 +46,8 @@ pub fn conv2d(
         return None;
     }
     // Sums come doubled, as this form wants them.
-    let wide = tile_of(window, DType::I8, Packing::Blocks2x4)?;
-    let form = Form::of(linear, &wide, [1, 1], gemm_tile::store_i8, constants)?;
+    let wide = tile_of(window, 1, DType::I8, Packing::Blocks2x4)?;
+    let form = Form::of::<K>(linear, &wide, [1, 1], gemm_tile::store_i8, constants)?;
     let full = (linear.low, linear.high) == (i8::MIN.into(), i8::MAX.into());
     let run = Run {
         weights: linear.weights.as_ptr(),
