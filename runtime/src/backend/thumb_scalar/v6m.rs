@@ -583,7 +583,7 @@ macro_rules! four {
 
 /// Adds the products of some inputs to the sums of all outputs: of a block, `sums[o] = start[o] + (w[o] + 128) * x`, where the byte is the weight plus 128.
 ///
-/// Roles: r0 to r3 inputs; r4 weight, product; r5 weights; r6 inputs; r7 sums; r8 to r11 sums of the block; r12 end of the inputs.
+/// Roles: r0 to r3 inputs; r4 weight, product; r5 weights; r6 inputs; r7 sums; r8 to r11 sums of the block; r12 end of the inputs; r14 jump.
 ///
 /// # Safety
 /// There are sums and weights for all blocks; the inputs are a multiple of eight.
@@ -596,13 +596,15 @@ pub unsafe extern "C" fn dense(operands: &Dense) {
         "mov r6, r10",
         "mov r7, r11",
         "push {{r4-r7}}",
-        "sub sp, #20",
-        // Stack: 0 jump, 4 inputs, 8 blocks, 12 where the loop is entered, 16 start.
+        "sub sp, #16",
+        // Stack: 0 start, 4 inputs, 8 end of the sums, 12 where the loop is entered.
         "ldmia r0!, {{r1-r6}}",
         "ldr r0, [r0]",
-        "str r0, [sp, #16]",
-        "str r3, [sp]",
+        "str r0, [sp]",
+        "mov lr, r3",
         "str r4, [sp, #4]",
+        "lsls r6, r6, #4",
+        "adds r6, r6, r1",
         "str r6, [sp, #8]",
         "mov r12, r5",
         "mov r7, r1",
@@ -618,9 +620,9 @@ pub unsafe extern "C" fn dense(operands: &Dense) {
         "str r4, [sp, #12]",
         "mov r5, r2",
         "2:",
-        "ldr r6, [sp, #16]",
+        "ldr r6, [sp]",
         "ldmia r6!, {{r0-r3}}",
-        "str r6, [sp, #16]",
+        "str r6, [sp]",
         "mov r8, r0",
         "mov r9, r1",
         "mov r10, r2",
@@ -644,15 +646,13 @@ pub unsafe extern "C" fn dense(operands: &Dense) {
         "mov r2, r10",
         "mov r3, r11",
         "stmia r7!, {{r0-r3}}",
-        "ldr r4, [sp]",
-        "adds r5, r5, r4",
+        "add r5, lr",
         "ldr r4, [sp, #8]",
-        "subs r4, #1",
-        "str r4, [sp, #8]",
+        "cmp r7, r4",
         "beq 5f",
         "b 2b",
         "5:",
-        "add sp, #20",
+        "add sp, #16",
         "pop {{r4-r7}}",
         "mov r8, r4",
         "mov r9, r5",
