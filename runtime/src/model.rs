@@ -12,6 +12,7 @@ use crate::blob::{Blob, DType, Packing, SectionKind, Space, StepRecord, TensorRe
 use crate::error::{Error, ErrorKind};
 use crate::op_set::OpSet;
 use crate::region;
+use crate::rolled::rolled;
 
 /// A network, ready to run with the operators of `O`. It borrows the blob and copies nothing.
 #[derive(Debug)]
@@ -118,7 +119,8 @@ pub struct Step<'m> {
     /// Inputs, outputs, weights.
     operands: &'m [u16],
     /// What operators ask for again and again: the first input and the first output.
-    ends: [Option<TensorRecord>; 2],
+    first_input: Option<TensorRecord>,
+    first_output: Option<TensorRecord>,
 }
 
 impl<'m> Step<'m> {
@@ -129,10 +131,12 @@ impl<'m> Step<'m> {
         let [inputs, outputs, weights] = [record.inputs, record.outputs, record.weights].map(usize::from);
         let count = inputs.wrapping_add(outputs).wrapping_add(weights);
         let operands = blob.operands(record.operands_at, count);
-        let mut step = Self { blob, index, record, operands, ends: [None; 2] };
-        let tensor = |id: Option<u16>| blob.tensor_again(id?);
-        step.ends = [tensor(step.input_id(0)), tensor(step.output_id(0))];
-        Some(step)
+        let first = |before: usize, count: usize| {
+            let id = operands.get(before).filter(|_| count > 0)?;
+            blob.tensor_again(*id)
+        };
+        let (first_input, first_output) = (first(0, inputs), first(inputs, outputs));
+        Some(Self { blob, index, record, operands, first_input, first_output })
     }
 
     /// Its place in the order of execution, from 0.
@@ -158,15 +162,13 @@ impl<'m> Step<'m> {
     /// The record of input `k`.
     #[inline]
     pub fn input(&self, k: usize) -> Option<TensorRecord> {
-        let [input, _] = self.ends;
-        if k == 0 { input } else { self.further(self.input_id(k)?) }
+        if k == 0 { self.first_input } else { self.further(self.input_id(k)?) }
     }
 
     /// The record of output `k`.
     #[inline]
     pub fn output(&self, k: usize) -> Option<TensorRecord> {
-        let [_, output] = self.ends;
-        if k == 0 { output } else { self.further(self.output_id(k)?) }
+        if k == 0 { self.first_output } else { self.further(self.output_id(k)?) }
     }
 
     /// Tensor `id`.
@@ -230,8 +232,22 @@ impl<'m> Step<'m> {
     }
 
     fn elements<T: bytemuck::AnyBitPattern>(&self, k: usize, dtype: DType) -> Option<&'m [T]> {
-        let record = self.weight(k).filter(|record| record.dtype == dtype)?;
-        bytemuck::try_cast_slice(self.blob.weight_bytes_again(&record)?).ok()
+        let mut constant = [Constant::NONE];
+        self.constants(k, &mut constant)?;
+        let [constant] = constant;
+        constant.elements(dtype)
+    }
+
+    /// Weights from `first` on.
+    #[inline(never)]
+    pub(crate) fn constants(&self, first: usize, places: &mut [Constant<'m>]) -> Option<()> {
+        for (place, k) in places.iter_mut().zip(first..) {
+            rolled();
+            let record = self.blob.weight_again(self.weight_id(k)?)?;
+            let bytes = self.blob.weight_bytes_again(&record)?;
+            *place = Constant { dtype: record.dtype, packing: record.packing, bytes };
+        }
+        Some(())
     }
 
     /// Whether the output lies in the place of the first input.
@@ -265,8 +281,7 @@ impl<'m> Step<'m> {
 
     /// The bytes of the first output.
     pub(crate) fn written<'s>(&self, memory: &'s Memory<'_>) -> Option<&'s [u8]> {
-        let [_, output] = &self.ends;
-        let Place { space, range } = place_again(output.as_ref()?)?;
+        let Place { space, range } = place_again(self.first_output.as_ref()?)?;
         match space {
             Space::Arena => memory.arena.get(range),
             Space::State => memory.state.get(range),
@@ -282,6 +297,25 @@ impl<'m> Step<'m> {
             *place = place_again(&self.input(k)?)?;
         }
         memory.views(&inputs, &place_again(&self.output(0)?)?, &self.scratch())
+    }
+}
+
+/// A weight.
+#[derive(Clone, Copy)]
+pub(crate) struct Constant<'m> {
+    dtype: DType,
+    /// Order of the elements.
+    pub packing: Packing,
+    bytes: &'m [u8],
+}
+
+impl<'m> Constant<'m> {
+    /// No elements.
+    pub const NONE: Self = Self { dtype: DType::I8, packing: Packing::Rows, bytes: &[] };
+
+    /// The elements; `None` if they are of another type.
+    pub fn elements<T: bytemuck::AnyBitPattern>(&self, dtype: DType) -> Option<&'m [T]> {
+        if self.dtype == dtype { bytemuck::try_cast_slice(self.bytes).ok() } else { None }
     }
 }
 

@@ -234,7 +234,16 @@ fn conv_work(window: &Window, groups: usize, kernel: &Kernel) -> Work {
             let depth = (window.rows.kernel * window.columns.kernel) as u64 * group_inputs;
             // A 1x1 window lies in the input as it is.
             let laid_out = if depth == group_inputs { 0 } else { positions * depth };
-            return tiled_work([positions, outputs, depth], laid_out, kernel.loops);
+            // Tiles are those of one group.
+            let groups = groups as u64;
+            let one = tiled_work([positions, outputs / groups, depth], laid_out, kernel.loops);
+            return Work {
+                positions,
+                outputs: groups * one.outputs,
+                runs: groups * one.runs,
+                products: groups * one.products,
+                tail: groups * one.tail,
+            };
         }
     };
     let rows: u64 = taps(&window.rows).sum();

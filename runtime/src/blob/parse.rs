@@ -325,6 +325,12 @@ impl<'m> Blob<'m> {
     /// Weight record `index`; `None` if there is none or it is invalid.
     #[inline(never)]
     pub fn weight(&self, index: u16) -> Option<WeightRecord> {
+        self.weight_again(index)
+    }
+
+    /// As [`Blob::weight`], for the code that runs at every step.
+    #[inline]
+    pub(crate) fn weight_again(&self, index: u16) -> Option<WeightRecord> {
         WeightRecord::parse(self.layout.weights.record(self.bytes, u32::from(index))?)
     }
 

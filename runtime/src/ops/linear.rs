@@ -3,9 +3,10 @@
 use super::operands::Family;
 use crate::blob::{DType, Matrix, Packing, TensorRecord};
 use crate::error::ErrorKind;
-use crate::model::Step;
+use crate::model::{Constant, Step};
 use crate::quant;
 use crate::rolled::rolled;
+use bytemuck::AnyBitPattern;
 
 /// Operands of an integer linear operator, whose weights are stored as `W`: `i8`, or `u8` with two of 4 bits.
 #[derive(Clone, Copy, Debug)]
@@ -33,25 +34,28 @@ pub struct Integer<'a, W = i8> {
 impl<'a> Integer<'a> {
     /// Takes the operands of a step, whose input and output are its first ones. No lengths are checked.
     pub fn of(step: &Step<'a>, act_min: u32, act_max: u32) -> Option<Self> {
-        Self::with(step.weight_i8(0)?, step, act_min, act_max)
+        Self::with(DType::I8, step, act_min, act_max)
     }
 }
 
 impl<'a> Integer<'a, u8> {
     /// Like [`Integer::of`], for weights of 4 bits.
     pub fn of_i4x2(step: &Step<'a>, act_min: u32, act_max: u32) -> Option<Self> {
-        Self::with(step.weight_i4x2(0)?, step, act_min, act_max)
+        Self::with(DType::I4x2, step, act_min, act_max)
     }
 }
 
-impl<'a, W> Integer<'a, W> {
-    fn with(weights: &'a [W], step: &Step<'a>, act_min: u32, act_max: u32) -> Option<Self> {
+impl<'a, W: AnyBitPattern> Integer<'a, W> {
+    fn with(dtype: DType, step: &Step<'a>, act_min: u32, act_max: u32) -> Option<Self> {
+        let mut constants = [Constant::NONE; 4];
+        step.constants(0, &mut constants)?;
+        let [weights, bias, multiplier, shift] = &constants;
         Some(Self {
-            weights,
-            packing: step.weight(0)?.packing,
-            bias: step.weight_i32(1)?,
-            multiplier: step.weight_i32(2)?,
-            shift: step.weight_i32(3)?,
+            weights: weights.elements(dtype)?,
+            packing: weights.packing,
+            bias: bias.elements(DType::I32)?,
+            multiplier: multiplier.elements(DType::I32)?,
+            shift: shift.elements(DType::I32)?,
             input_zero: step.input(0)?.zero_point as i16,
             output_zero: step.output(0)?.zero_point,
             low: act_min as i32,

@@ -277,24 +277,20 @@ fn integer_convolution<X: Activation, Y: Activation>(
     let given: Vec<i64> = Y::values(&step.run().unwrap()).into_iter().map(Into::into).collect();
     prop_assert_eq!(given, expected);
     if matches!(code, OpCode::Conv2dI8 | OpCode::Conv2dI16) {
-        packed(&step, fan_in, windows.groups == 1)?;
+        packed(&step, windows.groups, fan_in)?;
     }
     in_place(&step, windows)
 }
 
-/// A linear step gives the same whatever order its weights have, where it may have one.
-fn packed(step: &Step, depth: usize, allowed: bool) -> Result<(), TestCaseError> {
+/// A linear step gives the same whatever order its weights have.
+fn packed(step: &Step, groups: usize, depth: usize) -> Result<(), TestCaseError> {
     let expected = step.run().unwrap();
     for packing in (0..=u8::MAX).filter_map(Packing::parse) {
-        let mut packed = step.packed(packing, depth);
-        if allowed || packing == Packing::Rows {
-            prop_assert_eq!(&packed.run_as(packing, 0).unwrap(), &expected, "{:?}", packing);
-            packed.weights[0].1.push(0);
-            let error = packed.run_as(packing, 0).unwrap_err();
-            prop_assert_eq!(error.kind, ErrorKind::WeightLength, "{:?}", packing);
-        } else {
-            prop_assert_eq!(packed.run_as(packing, 0).unwrap_err().kind, ErrorKind::Parameter);
-        }
+        let mut packed = step.packed(packing, groups, depth);
+        prop_assert_eq!(&packed.run_as(packing, 0).unwrap(), &expected, "{:?}", packing);
+        packed.weights[0].1.push(0);
+        let error = packed.run_as(packing, 0).unwrap_err();
+        prop_assert_eq!(error.kind, ErrorKind::WeightLength, "{:?}", packing);
     }
     Ok(())
 }
@@ -333,7 +329,7 @@ fn packed_constants_may_be_shared() {
         in_place: false,
     };
     let packing = Packing::Columns8;
-    let weights = step.packed(packing, 8).weights;
+    let weights = step.packed(packing, 1, 8).weights;
     let mut builder = BlobBuilder::new();
     let tensors = [(0, 40), (16, -90), (32, 7)].map(|(offset, zero_point)| {
         builder.tensor(TensorRecord { offset, ..tensor(DType::I8, &[1, 8], zero_point) })
@@ -439,7 +435,7 @@ fn integer_dense<X: Activation, Y: Activation>(
     }
     let given: Vec<i64> = Y::values(&step.run().unwrap()).into_iter().map(Into::into).collect();
     prop_assert_eq!(given, constants.finish(&sums, zero_out, bounds));
-    if matches!(code, OpCode::DenseI8 | OpCode::DenseI16) { packed(&step, inputs, true) } else { Ok(()) }
+    if matches!(code, OpCode::DenseI8 | OpCode::DenseI16) { packed(&step, 1, inputs) } else { Ok(()) }
 }
 
 /// Elements of each window of a pool, by output element, with the number of taps that fall on padding.

@@ -105,17 +105,20 @@ fn convolutions() {
 #[test]
 fn packed_weights() {
     let kind = |step: &Step, packing, scratch| step.run_as(packing, scratch).map_err(|error| error.kind);
-    let step = convolution().packed(Packing::Blocks4x16, 18);
+    let step = convolution().packed(Packing::Blocks4x16, 1, 18);
     assert_eq!(step.weights[0].1.len(), 4 * 32);
     assert!(kind(&step, Packing::Blocks4x16, 0).is_ok());
     assert_eq!(kind(&step, Packing::Blocks8x16, 0), Err(WeightLength));
     assert_eq!(kind(&step, Packing::Rows, 0), Err(WeightLength));
-    // Groups, depthwise convolutions, and constants that are no weights.
+    // Groups, each in blocks of its own; depthwise convolutions, and constants that are no weights.
     let mut groups = convolution();
     groups.parameters[10] = 2;
     groups.weights[0].1.truncate(36);
     assert!(kind(&groups, Packing::Rows, 0).is_ok());
-    assert_eq!(kind(&groups, Packing::Columns8, 0), Err(Parameter));
+    assert_eq!(kind(&groups, Packing::Columns8, 0), Err(WeightLength));
+    let packed = groups.packed(Packing::Columns8, 2, 9);
+    assert_eq!(packed.weights[0].1.len(), 2 * 8 * 10);
+    assert!(kind(&packed, Packing::Columns8, 0).is_ok());
     let depthwise = Step { op: OpCode::DepthwiseConv2dI8, ..groups };
     assert!(kind(&depthwise, Packing::Rows, 0).is_ok());
     assert_eq!(kind(&depthwise, Packing::Columns8, 0), Err(Parameter));

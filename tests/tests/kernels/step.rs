@@ -2,7 +2,7 @@
 
 use crate::blob_bytes::Placed;
 use tucano::backend::Scalar;
-use tucano::blob::{BlobBuilder, DType, Packing, Space, TensorRecord, folded_bias};
+use tucano::blob::{BlobBuilder, DType, Matrix, Packing, Space, TensorRecord, folded_bias};
 use tucano::host::Runner;
 use tucano::ops::OpCode;
 use tucano::{AllOps, Model, Session};
@@ -87,11 +87,12 @@ impl Step {
         Ok(output)
     }
 
-    /// The step with its weights packed: `depth` of them an output, for inputs of this zero point.
-    pub fn packed(&self, packing: Packing, depth: usize) -> Self {
+    /// The step with its weights packed: in groups, `depth` of them an output, for inputs of this zero point.
+    pub fn packed(&self, packing: Packing, groups: usize, depth: usize) -> Self {
         let (rows, bias) = (i8::values(&self.weights[0].1), i32::values(&self.weights[1].1));
-        let mut stored = vec![0; packing.bytes(bias.len(), depth).unwrap()];
-        packing.pack(&rows, bias.len(), depth, &mut stored).unwrap();
+        let matrix = Matrix { groups, outputs: bias.len() / groups, depth };
+        let mut stored = vec![0; matrix.bytes(packing).unwrap()];
+        matrix.pack(packing, &rows, &mut stored).unwrap();
         let zero_point = self.inputs[0].0.zero_point;
         let fold = |(row, bias): (&[i8], &i32)| folded_bias(row.iter().copied(), zero_point, *bias);
         let mut weights = self.weights.clone();

@@ -63,8 +63,13 @@ fn packed(
             let count = place.len().min(layout.outputs);
             let (some, rest) = place.split_at_mut_checked(count)?;
             place = rest;
-            let bias = linear.bias.get(first..)?;
-            sums.iter_mut().zip(bias).for_each(|(sum, &bias)| *sum = bias);
+            let bias = linear.bias.get(first..)?.get(..count)?;
+            // A block is read as a whole.
+            let mut start = bias.as_ptr();
+            if count & 3 != 0 {
+                sums.iter_mut().zip(bias).for_each(|(sum, &bias)| *sum = bias);
+                start = sums.as_ptr();
+            }
             let fresh = first == 0 || !once;
             if fresh {
                 total = 0;
@@ -77,7 +82,7 @@ fn packed(
                 let taken = chunk.len().wrapping_add(7) & !7;
                 let words = words.get_mut(..taken)?;
                 if fresh {
-                    total = total.wrapping_add(widen(words, chunk));
+                    total = total.wrapping_add(widen(words, chunk)?);
                 }
                 let range = words.as_ptr_range();
                 let operands = Dense {
@@ -87,10 +92,12 @@ fn packed(
                     inputs: range.start,
                     inputs_end: range.end,
                     blocks: count.div_ceil(4),
+                    start,
                 };
-                // SAFETY: there are sums for whole blocks, and weights of `depth` inputs for each, checked above; `words` is a multiple of eight.
+                // SAFETY: there are sums for whole blocks, what they start from, and weights of `depth` inputs for each, checked above; `words` is a multiple of eight.
                 unsafe { core::dense(&operands) };
                 weights = weights.wrapping_add(taken.wrapping_mul(4));
+                start = sums.as_ptr();
             }
             core::finish_sums(linear, first, sums, total, some)?;
             first = first.wrapping_add(count);
@@ -101,14 +108,9 @@ fn packed(
 }
 
 /// Inputs as words, zeros behind them. Gives their sum.
-#[inline(never)]
-fn widen(words: &mut [i32], inputs: &[i8]) -> i32 {
-    let (places, rest) = words.split_at_mut_checked(inputs.len()).unwrap_or_default();
-    rest.fill(0);
-    let mut total = 0i32;
-    for (word, &x) in places.iter_mut().zip(inputs) {
-        *word = x.into();
-        total = total.wrapping_add(x.into());
-    }
-    total
+fn widen(words: &mut [i32], inputs: &[i8]) -> Option<i32> {
+    let (places, zeros) = words.split_at_mut_checked(inputs.len())?;
+    zeros.fill(0);
+    // SAFETY: there are as many words as inputs.
+    Some(unsafe { core::widen_row(places.as_mut_ptr(), inputs.as_ptr(), inputs.len()) })
 }

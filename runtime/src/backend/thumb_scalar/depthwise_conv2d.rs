@@ -9,6 +9,7 @@ use crate::backend::spec::swar;
 use crate::blob::{DType, Packing};
 use crate::ops::linear::Integer;
 use crate::ops::window::{Axis, Window};
+use crate::rolled::rolled;
 
 #[inline(never)]
 pub fn depthwise_conv2d_i8(
@@ -148,7 +149,13 @@ fn planes(
                 row = row.wrapping_add(extent.rows);
             }
             for output in first..first.wrapping_add(multiple) {
-                let bias = weights(linear, outputs, output, table, tap_words)?;
+                // SAFETY: `output` is less than `outputs`, there are weights for all taps and outputs, checked above, and `tap_words` words for each tap.
+                let total = unsafe {
+                    let from = linear.weights.as_ptr().add(output);
+                    weights(from, outputs, taps, table.as_mut_ptr(), tap_words)
+                };
+                let bias = *linear.bias.get(output)?;
+                let bias = bias.wrapping_sub(total.wrapping_mul(linear.input_zero.into()));
                 constants(channel, linear, output, bias, layout.taps / 2)?;
                 operands.frame.output = place.wrapping_add(output);
                 // SAFETY: windows of `band` rows and `columns.output` columns, `stride` apart, lie in the plane by its size; outputs of all lanes lie in the
@@ -179,22 +186,23 @@ fn places(window: &Window, row_bytes: usize, table: &mut [i32]) {
     }
 }
 
-/// Fills in the weights of an output channel, the last words of taps of `words`. Gives the bias without the part of the input's zero point.
-fn weights(
-    linear: &Integer<'_>,
-    outputs: usize,
-    channel: usize,
-    table: &mut [i32],
-    words: usize,
-) -> Option<i32> {
-    let (mut total, mut at, mut to) = (0i32, channel, words.wrapping_sub(1));
-    // Behind the last tap there may be one that is none.
-    while let Some(&weight) = linear.weights.get(at) {
-        *table.get_mut(to)? = weight.into();
-        total = total.wrapping_add(weight.into());
-        at = at.wrapping_add(outputs);
+/// Fills in the weights of an output channel, `step` from one tap to the next, as the last words of taps of `words`. Gives their sum.
+///
+/// # Safety
+/// There are `taps` weights at `from`, and words for as many taps at `to`.
+#[inline(never)]
+unsafe fn weights(from: *const i8, step: usize, taps: usize, to: *mut i32, words: usize) -> i32 {
+    let (mut from, mut to) = (from, to.wrapping_add(words.wrapping_sub(1)));
+    let mut total = 0i32;
+    for _ in 0..taps {
+        rolled();
+        // SAFETY: the caller's promise.
+        let weight = unsafe { i32::from(*from) };
+        // SAFETY: the caller's promise.
+        unsafe { *to = weight };
+        total = total.wrapping_add(weight);
+        from = from.wrapping_add(step);
         to = to.wrapping_add(words);
     }
-    let bias = *linear.bias.get(channel)?;
-    Some(bias.wrapping_sub(total.wrapping_mul(linear.input_zero.into())))
+    total
 }

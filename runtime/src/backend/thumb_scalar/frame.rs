@@ -77,7 +77,7 @@ pub struct Plane {
 /// Operands of [`core::dense`].
 #[repr(C)]
 pub struct Dense {
-    /// 0: sums of all outputs, four of a block side by side.
+    /// 0: where the sums of all outputs go, four of a block side by side.
     pub sums: *mut i32,
     /// 4: weights of the first block for the first input.
     pub weights: *const i8,
@@ -89,6 +89,8 @@ pub struct Dense {
     pub inputs_end: *const i32,
     /// 20: blocks of four outputs.
     pub blocks: usize,
+    /// 24: what the sums start from; may be the sums themselves.
+    pub start: *const i32,
 }
 
 /// How sources are read by [`core::widen`]. Assembly knows the offsets.

@@ -581,9 +581,9 @@ macro_rules! four {
     };
 }
 
-/// Adds the products of some inputs to the sums of all outputs: of a block, `sums[o] += (w[o] + 128) * x`, where the byte is the weight plus 128.
+/// Adds the products of some inputs to the sums of all outputs: of a block, `sums[o] = start[o] + (w[o] + 128) * x`, where the byte is the weight plus 128.
 ///
-/// Roles: r0 to r3 inputs; r4 weight, product; r5 weights; r6 inputs; r7 sums; r8 to r11 sums of the block; r12 end of the inputs.
+/// Roles: r0 to r3 inputs; r4 weight, product; r5 weights; r6 inputs; r7 sums; r8 to r11 sums of the block; r12 end of the inputs; r14 jump.
 ///
 /// # Safety
 /// There are sums and weights for all blocks; the inputs are a multiple of eight.
@@ -596,46 +596,115 @@ pub unsafe extern "C" fn dense(operands: &Dense) {
         "mov r6, r10",
         "mov r7, r11",
         "push {{r4-r7}}",
-        "sub sp, #12",
-        // Stack: 0 jump, 4 inputs, 8 blocks.
+        "sub sp, #16",
+        // Stack: 0 start, 4 inputs, 8 end of the sums, 12 where the loop is entered.
         "ldmia r0!, {{r1-r6}}",
-        "str r3, [sp]",
+        "ldr r0, [r0]",
+        "str r0, [sp]",
+        "mov lr, r3",
         "str r4, [sp, #4]",
+        "lsls r6, r6, #4",
+        "adds r6, r6, r1",
         "str r6, [sp, #8]",
         "mov r12, r5",
         "mov r7, r1",
+        // The loop takes 32 inputs at a time; the first time it starts at eight of them.
+        "subs r4, r4, r5",
+        "asrs r4, r4, #5",
+        "movs r5, #3",
+        "ands r4, r5",
+        "movs r5, #198",
+        "muls r4, r5, r4",
+        "adr r5, 3f",
+        "adds r4, r4, r5",
+        "str r4, [sp, #12]",
         "mov r5, r2",
         "2:",
-        "ldmia r7!, {{r0-r3}}",
-        "subs r7, #16",
+        "ldr r6, [sp]",
+        "ldmia r6!, {{r0-r3}}",
+        "str r6, [sp]",
         "mov r8, r0",
         "mov r9, r1",
         "mov r10, r2",
         "mov r11, r3",
         "ldr r6, [sp, #4]",
+        "ldr r4, [sp, #12]",
+        "mov pc, r4",
+        ".p2align 2",
         "3:",
+        ".rept 4",
         four!("0" "r0", "4" "r1", "8" "r2", "12" "r3"),
         four!("16" "r0", "20" "r1", "24" "r2", "28" "r3"),
         "adds r5, #32",
+        ".endr",
         "cmp r6, r12",
-        "bne 3b",
+        "beq 4f",
+        "b 3b",
+        "4:",
         "mov r0, r8",
         "mov r1, r9",
         "mov r2, r10",
         "mov r3, r11",
         "stmia r7!, {{r0-r3}}",
-        "ldr r4, [sp]",
-        "adds r5, r5, r4",
+        "add r5, lr",
         "ldr r4, [sp, #8]",
-        "subs r4, #1",
-        "str r4, [sp, #8]",
-        "bne 2b",
-        "add sp, #12",
+        "cmp r7, r4",
+        "beq 5f",
+        "b 2b",
+        "5:",
+        "add sp, #16",
         "pop {{r4-r7}}",
         "mov r8, r4",
         "mov r9, r5",
         "mov r10, r6",
         "mov r11, r7",
+        "pop {{r4-r7, pc}}",
+    )
+}
+
+/// Inputs as words, `count` of them. Gives their sum.
+///
+/// Roles: r0 words; r1 inputs; r2 inputs left, less those of the loop ahead; r3 to r6 inputs; r7 sum.
+///
+/// # Safety
+/// There are `count` inputs, and room for as many words.
+#[unsafe(naked)]
+pub unsafe extern "C" fn widen_row(words: *mut i32, inputs: *const i8, count: usize) -> i32 {
+    naked_asm!(
+        "push {{r4-r7, lr}}",
+        "movs r7, #0",
+        "subs r2, #4",
+        "blo 3f",
+        "2:",
+        "ldrb r3, [r1]",
+        "ldrb r4, [r1, #1]",
+        "ldrb r5, [r1, #2]",
+        "ldrb r6, [r1, #3]",
+        "sxtb r3, r3",
+        "sxtb r4, r4",
+        "sxtb r5, r5",
+        "sxtb r6, r6",
+        "stmia r0!, {{r3-r6}}",
+        "adds r3, r3, r4",
+        "adds r5, r5, r6",
+        "adds r3, r3, r5",
+        "adds r7, r7, r3",
+        "adds r1, #4",
+        "subs r2, #4",
+        "bhs 2b",
+        "3:",
+        "adds r2, #4",
+        "beq 5f",
+        "4:",
+        "ldrb r3, [r1]",
+        "sxtb r3, r3",
+        "stmia r0!, {{r3}}",
+        "adds r7, r7, r3",
+        "adds r1, #1",
+        "subs r2, #1",
+        "bne 4b",
+        "5:",
+        "mov r0, r7",
         "pop {{r4-r7, pc}}",
     )
 }
@@ -686,11 +755,23 @@ pub fn finish_sums(
     Some(())
 }
 
+/// `floor(sum * multiplier / 2^21)` of a sum (r0) from -2^20 to 2^20 - 1 and a multiplier (r1), whose 11, 10 and 10 bits come one after the other. Changes r0,
+/// r1, r3 and r4.
+macro_rules! scaled {
+    () => {
+        concat!(
+            "lsls r4, r1, #21\n lsrs r4, r4, #21\n muls r4, r0, r4\n asrs r4, r4, #11\n",
+            "lsls r3, r1, #11\n lsrs r3, r3, #22\n muls r3, r0, r3\n adds r3, r3, r4\n asrs r3, r3, #10\n",
+            "lsrs r1, r1, #21\n muls r0, r1, r0\n adds r0, r0, r3",
+        )
+    };
+}
+
 /// Requantises sums of a row: `Integer::finish` of each sum less the offset, with the multiplier and shift of its channel.
 ///
-/// Short form as in [`finish`], the parts of the multiplier and the constant made here; sums that it does not take go to [`exact`]. Roles: r0 sum;
-/// r1 multiplier; r2 shift; r3, r4 between; r5 sums; r6, r7 multipliers and shifts behind r5; r8 offset; r9 outputs; r10 zero point; r11 greatest
-/// output; r12 end of the sums.
+/// Short form as in [`finish`], the parts of the multiplier made here, the second rounding by the carry of the shift; sums that it does not take go to
+/// [`exact`]. Roles: r0 sum; r1 multiplier; r2 shift plus 12; r3, r4 between; r5 sums; r6, r7 multipliers and shifts behind r5; r8 offset; r9 outputs,
+/// less a quarter of the place of their sums; r10 zero point; r11 greatest output; r12 end of the sums; r14 2^9.
 ///
 /// # Safety
 /// The operands' pointers reach as far as the sums, of which there is one at least.
@@ -710,6 +791,9 @@ unsafe extern "C" fn finish_row(row: &Row<'_>) {
         "subs r6, r7, r5",
         "ldmia r0!, {{r1-r4}}",
         "subs r7, r1, r5",
+        "lsrs r1, r5, #2",
+        "adds r1, #1",
+        "subs r2, r2, r1",
         "mov r9, r2",
         "mov r8, r3",
         "str r4, [sp, #4]",
@@ -719,6 +803,9 @@ unsafe extern "C" fn finish_row(row: &Row<'_>) {
         "mov r11, r0",
         "ldr r0, [r4, #28]",
         "mov r10, r0",
+        "movs r0, #2",
+        "lsls r0, r0, #8",
+        "mov lr, r0",
         "2:",
         "ldr r1, [r5, r6]",
         "ldr r2, [r5, r7]",
@@ -727,33 +814,17 @@ unsafe extern "C" fn finish_row(row: &Row<'_>) {
         "subs r0, r0, r3",
         "lsrs r3, r0, #20",
         "bne 5f",
-        "movs r3, #10",
+        "adds r2, #12",
+        "cmp r2, #11",
+        "bhi 8f",
+        scaled!(),
+        "add r0, lr",
+        "7:",
+        "movs r3, #22",
         "subs r3, r3, r2",
-        "mov r4, r3",
-        "subs r4, #11",
-        "cmp r4, #11",
-        "bhi 6f",
-        "lsls r4, r1, #21",
-        "lsrs r4, r4, #21",
-        "muls r4, r0, r4",
-        "lsrs r4, r4, #11",
-        "lsls r2, r1, #11",
-        "lsrs r2, r2, #22",
-        "muls r2, r0, r2",
-        "adds r2, r2, r4",
-        "lsrs r2, r2, #10",
-        "lsrs r1, r1, #21",
-        "muls r0, r1, r0",
-        "adds r0, r0, r2",
-        "movs r4, #1",
-        "lsls r4, r4, r3",
-        "lsrs r4, r4, #1",
-        "adds r0, r0, r4",
-        "movs r4, #2",
-        "lsls r4, r4, #8",
-        "adds r0, r0, r4",
+        "mov r4, r10",
         "asrs r0, r0, r3",
-        "add r0, r10",
+        "adcs r0, r4",
         "ldr r3, [sp]",
         "cmp r0, r3",
         "bge 3f",
@@ -763,10 +834,9 @@ unsafe extern "C" fn finish_row(row: &Row<'_>) {
         "ble 4f",
         "mov r0, r11",
         "4:",
-        "mov r1, r9",
+        "lsrs r1, r5, #2",
+        "add r1, r9",
         "strb r0, [r1]",
-        "adds r1, #1",
-        "mov r9, r1",
         "cmp r5, r12",
         "bne 2b",
         "add sp, #12",
@@ -776,19 +846,34 @@ unsafe extern "C" fn finish_row(row: &Row<'_>) {
         "mov r10, r6",
         "mov r11, r7",
         "pop {{r4-r7, pc}}",
-        // Negative, or 2^20 and more.
+        // Negative, or 2^20 and more. The least output, where that is not below the zero point; else with the rounding term of negative sums.
         "5:",
-        "cmp r0, #0",
-        "bge 6f",
+        "asrs r4, r0, #20",
+        "bpl 9f",
         "ldr r3, [sp]",
         "cmp r3, r10",
         "blt 6f",
         "mov r0, r3",
         "b 4b",
         "6:",
+        "adds r4, #1",
+        "bne 9f",
+        "adds r2, #12",
+        "cmp r2, #11",
+        "bhi 8f",
+        scaled!(),
+        "mov r3, lr",
+        "subs r0, r0, r3",
+        "b 7b",
+        "8:",
+        "subs r2, #12",
+        "9:",
         "adds r2, #{odd}",
         "ldr r3, [sp, #4]",
         "bl {exact}",
+        "movs r1, #2",
+        "lsls r1, r1, #8",
+        "mov lr, r1",
         "b 4b",
         exact = sym exact,
         odd = const ODD,

@@ -397,8 +397,8 @@ pub unsafe extern "C" fn widen(pairs: *mut i32, sources: &[*const i8; 4], extent
     )
 }
 
-/// Adds the products of some inputs to the sums of all outputs: of a block, `sums[0] += (w0 + 128) * x`, `sums[1] += w1 * x`, `sums[2] += (w2 + 128) * x`,
-/// `sums[3] += w3 * x`.
+/// Adds the products of some inputs to the sums of all outputs: of a block, `sums[0] = start[0] + (w0 + 128) * x`, `sums[1] = start[1] + w1 * x`,
+/// `sums[2] = start[2] + (w2 + 128) * x`, `sums[3] = start[3] + w3 * x`.
 ///
 /// A word of weights holds four outputs. Its outer bytes, and the outer ones of its halves exchanged, are each `u + (s << 24)` with `u` unsigned and
 /// `s` signed; times inputs in 64 bits they sum up two outputs, and the lower sum fits 24 bits. Roles: r0 inputs; r1 weights; r2, r3 sums of outputs 0
@@ -411,9 +411,9 @@ pub unsafe extern "C" fn dense(operands: &Dense) {
     naked_asm!(
         "push {{r4-r11, lr}}",
         "sub sp, #28",
-        // Stack: 0 sums, 4 weights, 8 jump, 12 inputs, 16 their end, 20 blocks.
-        "ldm r0, {{r1-r6}}",
-        "stm sp, {{r1-r6}}",
+        // Stack: 0 sums, 4 weights, 8 jump, 12 inputs, 16 their end, 20 blocks, 24 start.
+        "ldm r0, {{r1-r7}}",
+        "stm sp, {{r1-r7}}",
         "mov r1, r2",
         "mov r14, #0xFF",
         "orr r14, r14, #0xFF000000",
@@ -459,8 +459,10 @@ pub unsafe extern "C" fn dense(operands: &Dense) {
         "sbc r5, r5, r7, asr #31",
         "lsrs r4, r4, #24",
         "orr r4, r4, r5, lsl #8",
+        "ldr r0, [sp, #24]",
+        "ldm r0!, {{r8-r11}}",
+        "str r0, [sp, #24]",
         "ldr r0, [sp]",
-        "ldm r0, {{r8-r11}}",
         "add r8, r6",
         "add r9, r4",
         "add r10, r7",
@@ -475,6 +477,46 @@ pub unsafe extern "C" fn dense(operands: &Dense) {
         "bne 2b",
         "add sp, #28",
         "pop {{r4-r11, pc}}",
+    )
+}
+
+/// Inputs as words, `count` of them. Gives their sum.
+///
+/// Roles: r0 words; r1 inputs; r2 inputs left, less those of the loop ahead; r3 to r6 inputs; r12 sum.
+///
+/// # Safety
+/// There are `count` inputs, and room for as many words.
+#[unsafe(naked)]
+pub unsafe extern "C" fn widen_row(words: *mut i32, inputs: *const i8, count: usize) -> i32 {
+    naked_asm!(
+        "push {{r4-r6, lr}}",
+        "mov r12, #0",
+        "subs r2, #4",
+        "blo 3f",
+        "2:",
+        "ldrsb r3, [r1], #1",
+        "ldrsb r4, [r1], #1",
+        "ldrsb r5, [r1], #1",
+        "ldrsb r6, [r1], #1",
+        "stm r0!, {{r3-r6}}",
+        "add r3, r4",
+        "add r5, r6",
+        "add r12, r3",
+        "add r12, r5",
+        "subs r2, #4",
+        "bhs 2b",
+        "3:",
+        "adds r2, #4",
+        "beq 5f",
+        "4:",
+        "ldrsb r3, [r1], #1",
+        "str r3, [r0], #4",
+        "add r12, r3",
+        "subs r2, #1",
+        "bne 4b",
+        "5:",
+        "mov r0, r12",
+        "pop {{r4-r6, pc}}",
     )
 }
 
