@@ -155,6 +155,13 @@ impl<'m> Step<'m> {
         (usize::from(self.record.inputs), usize::from(self.record.outputs), usize::from(self.record.weights))
     }
 
+    /// The records of the first input and the first output.
+    #[inline]
+    pub(crate) fn ends(&self) -> Option<(&TensorRecord, &TensorRecord)> {
+        let [input, output] = &self.ends;
+        input.as_ref().zip(output.as_ref())
+    }
+
     /// The record of input `k`.
     #[inline]
     pub fn input(&self, k: usize) -> Option<TensorRecord> {
@@ -299,7 +306,7 @@ pub(crate) fn place_of(tensor: &TensorRecord) -> Option<Place> {
 }
 
 /// As [`place_of`], of a tensor that has one.
-#[inline]
+#[inline(never)]
 fn place_again(tensor: &TensorRecord) -> Option<Place> {
     let start = tensor.offset as usize;
     Some(Place { space: tensor.space, range: start..start.checked_add(tensor.bytes_again())? })

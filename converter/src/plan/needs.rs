@@ -187,8 +187,8 @@ pub fn kernels<O: OpSet>(model: &Model<'_, O>, isa: Isa) -> Vec<&'static str> {
     for step in model.steps() {
         names.insert(step.selection(isa).name);
         let Some(request) = Request::of(&step) else { continue };
-        if isa == Isa::ThumbDsp && needs_quads(&step, &request) {
-            names.insert("quads");
+        if isa == Isa::ThumbDsp {
+            names.extend(parts_of_strips(&step, &request));
         }
         let blob = model.blob();
         let in_region = |region: RegionRecord| (region.first..region.end()).contains(&step.index());
@@ -200,12 +200,21 @@ pub fn kernels<O: OpSet>(model: &Model<'_, O>, isa: Isa) -> Vec<&'static str> {
     names.into_iter().collect()
 }
 
-/// Whether a step that strips are for has outputs which they do not take.
-fn needs_quads(step: &tucano::Step<'_>, request: &Request) -> bool {
+/// What a step that strips are for links beside them: the code for its stride, and quads where it has outputs which strips do not take.
+fn parts_of_strips(step: &tucano::Step<'_>, request: &Request) -> Vec<&'static str> {
+    let Linear::DepthwiseConv2d { window } = request.linear else { return Vec::new() };
+    if depthwise::strips(request).is_none() {
+        return Vec::new();
+    }
     let bound = conv2d::Parameters::parse(step.parameters()).zip(step.output(0));
-    depthwise::strips(request).is_some()
-        && !bound
-            .is_some_and(|(p, output)| depthwise::strips_take(p.act_min.cast_signed(), output.zero_point))
+    let taken =
+        bound.is_some_and(|(p, output)| depthwise::strips_take(p.act_min.cast_signed(), output.zero_point));
+    let stride = if window.rows.stride == 1 { depthwise::STRIDE_1 } else { depthwise::STRIDE_2 };
+    let mut names = vec![stride];
+    if !taken {
+        names.push("quads");
+    }
+    names
 }
 
 /// What a region asks for: any number of a layer's rows, at the top of the image or within it.

@@ -38,9 +38,10 @@ pub fn depthwise_conv2d_i8<K: Kernels>(
     check(window, linear, input.map(<[i8]>::len), output.len())?;
     match plans::strips(&request) {
         Some(plan)
-            if const { links::<K>("strips") } && plans::strips_take(linear.low, linear.output_zero) =>
+            if strips::takes::<K>(window.rows.stride)
+                && plans::strips_take(linear.low, linear.output_zero) =>
         {
-            strips::run(&plan, window, linear, input, output, scratch)?;
+            strips::run::<K>(&plan, window, linear, input, output, scratch)?;
         }
         _ if const { links::<K>("quads") } => any(&request, linear, input, output, scratch)?,
         _ => return None,
