@@ -61,12 +61,29 @@ pub struct Views<'a, const N: usize> {
 }
 
 /// Where an operand lies.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Eq)]
 pub struct Place {
     /// `Arena` or `State`.
     pub space: Space,
     /// Bytes in it.
     pub range: Range<usize>,
+}
+
+impl Place {
+    /// Whether two places have bytes in common.
+    #[inline(never)]
+    pub(crate) fn meets(&self, other: &Self) -> bool {
+        let (a, b) = (&self.range, &other.range);
+        self.space == other.space && !a.is_empty() && !b.is_empty() && a.start < b.end && b.start < a.end
+    }
+}
+
+// Compared often where code counts more than time.
+impl PartialEq for Place {
+    #[inline(never)]
+    fn eq(&self, other: &Self) -> bool {
+        self.space == other.space && self.range == other.range
+    }
 }
 
 impl Memory<'_> {

@@ -456,11 +456,11 @@ impl<'m> Blob<'m> {
     #[inline(never)]
     fn structure_crc(&self) -> u32 {
         let mut crc = Crc::new();
-        let parts = [self.bytes.get(..20), Some(&[0; 4][..]), self.bytes.get(24..HEADER_BYTES)];
-        parts.into_iter().flatten().for_each(|part| crc.add(part));
-        if let Some(table) = table(self.bytes, &self.layout.header) {
-            crc.add(table);
-        }
+        let header = |range: Range<usize>| self.bytes.get(range).unwrap_or_default();
+        crc.add(header(0..20));
+        crc.add(&[0; 4]);
+        crc.add(header(24..HEADER_BYTES));
+        crc.add(table(self.bytes, &self.layout.header).unwrap_or_default());
         for section in self.sections().filter(|section| section.kind != SectionKind::Weights as u16) {
             crc.add(section.bytes(self.bytes).unwrap_or_default());
         }
