@@ -9,7 +9,6 @@ use tucano::backend::spec::dsp::depthwise;
 use tucano::backend::spec::elementwise::add_scratch;
 use tucano::backend::spec::select::{Isa, Linear, Request, SCALAR, least_scratch, packing, select};
 use tucano::blob::{DType, Packing, RegionRecord, folded_bias, is_narrow};
-use tucano::ops::conv2d;
 use tucano::ops::window::{Axis, Window};
 use tucano::{Model, OpSet};
 
@@ -188,7 +187,7 @@ pub fn kernels<O: OpSet>(model: &Model<'_, O>, isa: Isa) -> Vec<&'static str> {
         names.insert(step.selection(isa).name);
         let Some(request) = Request::of(&step) else { continue };
         if isa == Isa::ThumbDsp {
-            names.extend(parts_of_strips(&step, &request));
+            names.extend(stride_of_strips(&request));
         }
         let blob = model.blob();
         let in_region = |region: RegionRecord| (region.first..region.end()).contains(&step.index());
@@ -200,21 +199,11 @@ pub fn kernels<O: OpSet>(model: &Model<'_, O>, isa: Isa) -> Vec<&'static str> {
     names.into_iter().collect()
 }
 
-/// What a step that strips are for links beside them: the code for its stride, and quads where it has outputs which strips do not take.
-fn parts_of_strips(step: &tucano::Step<'_>, request: &Request) -> Vec<&'static str> {
-    let Linear::DepthwiseConv2d { window } = request.linear else { return Vec::new() };
-    if depthwise::strips(request).is_none() {
-        return Vec::new();
-    }
-    let bound = conv2d::Parameters::parse(step.parameters()).zip(step.output(0));
-    let taken =
-        bound.is_some_and(|(p, output)| depthwise::strips_take(p.act_min.cast_signed(), output.zero_point));
-    let stride = if window.rows.stride == 1 { depthwise::STRIDE_1 } else { depthwise::STRIDE_2 };
-    let mut names = vec![stride];
-    if !taken {
-        names.push("quads");
-    }
-    names
+/// The code for a request's stride, which a firmware names beside the kernel where strips take it.
+fn stride_of_strips(request: &Request) -> Option<&'static str> {
+    let Linear::DepthwiseConv2d { window } = request.linear else { return None };
+    let name = if window.rows.stride == 1 { depthwise::STRIDE_1 } else { depthwise::STRIDE_2 };
+    depthwise::strips(request).map(|_| name)
 }
 
 /// What a region asks for: any number of a layer's rows, at the top of the image or within it.

@@ -15,14 +15,11 @@ const MOST_TAPS: usize = 63;
 
 /// The kernel for a request; `None`: scalar code.
 pub fn select(request: &Request) -> Option<Selection> {
-    let quads = quads(request);
-    if let Some(strips) = strips(request) {
-        // Constants that strips do not take go to quads.
-        let other = quads.map_or(0, |quads| quads.scratch_bytes);
-        let scratch_bytes = strips.scratch_bytes.max(other).max(least_scratch(request));
-        return Some(Selection { name: "strips", scratch_bytes });
-    }
-    Some(Selection { name: "quads", scratch_bytes: quads?.scratch_bytes.max(least_scratch(request)) })
+    let (name, scratch_bytes) = match strips(request) {
+        Some(strips) => ("strips", strips.scratch_bytes),
+        None => ("quads", quads(request)?.scratch_bytes),
+    };
+    Some(Selection { name, scratch_bytes: scratch_bytes.max(least_scratch(request)) })
 }
 
 /// Windows of 3x3 with stride 1 (two rows of outputs at a time) or 2. Scratch holds a block of channels' constants, a pixel of padding, and for each
@@ -37,11 +34,6 @@ pub struct Strips {
     pub plane: usize,
     /// All bytes.
     pub scratch_bytes: usize,
-}
-
-/// Whether strips take outputs of at least `low`: none below the zero point.
-pub fn strips_take(low: i32, output_zero: i32) -> bool {
-    low >= output_zero
 }
 
 /// Quads of a block, of `quads` in all with `quad_bytes` each: at least one, blocks of about the same size.

@@ -14,8 +14,7 @@ use crate::ops::linear::Integer;
 use crate::ops::window::Window;
 use crate::rolled::{rolled, unknown};
 
-/// The convolution without its clamp, for outputs of at least the zero point. `None` only before anything is written, if the scratch is too
-/// short; lengths are checked by the caller.
+/// The convolution without its clamp. `None` only before anything is written, if the scratch is too short; lengths are checked by the caller.
 #[inline(never)]
 pub fn run<K: Kernels>(
     plan: &Strips,
@@ -34,6 +33,7 @@ pub fn run<K: Kernels>(
     fill(slots, zero.wrapping_mul(0x1_0001));
     let slots = slots.as_mut_ptr();
     let stride = rows.stride;
+    let exact = usize::from(linear.low < linear.output_zero);
     // Rows of outputs in a strip.
     let height = 3usize.wrapping_sub(stride);
     let width = columns.output.wrapping_mul(channels);
@@ -67,6 +67,7 @@ pub fn run<K: Kernels>(
                     channels: taken,
                     pair_bytes: (columns.output >> 1).wrapping_mul(stride).wrapping_mul(16),
                     single: columns.output & 1,
+                    exact,
                 };
                 let strided =
                     const { links::<K>(STRIDE_2) } && (stride == 2 || const { !links::<K>(STRIDE_1) });
@@ -319,6 +320,8 @@ struct Frame {
     pair_bytes: usize,
     /// Whether one column is left over.
     single: usize,
+    /// Whether outputs below the zero point are not clamped to it.
+    exact: usize,
 }
 
 /// One pixel of 4 channels of both rows to the channels' places: r1, r2: rows, r8-r11: places, which go on to the next pair of columns of an odd one.
@@ -435,6 +438,33 @@ macro_rules! lines {
     ($($line:expr),* $(,)?) => { concat!($($line, "\n"),*) };
 }
 
+/// Stores the address of the code for pairs of columns, `4` or, where r9 is not 0, `5`, in `$slot`. r10, r11: addresses.
+macro_rules! choose {
+    ($slot:literal) => {
+        lines!(
+            "adr.w   r10, 4f",
+            "adr.w   r11, 5f",
+            "cmp     r9, #0",
+            "it      ne",
+            "movne   r10, r11",
+            "add     r10, r10, #1",
+            concat!("str r10, ", $slot),
+        )
+    };
+}
+
+/// Sums to values before their shift, with r1: multiplier, r8: constant. A rounded product of 0 comes from sums of either sign, but there the term for
+/// negative ones changes nothing: half of the unit is left.
+macro_rules! scaled {
+    ($($sum:literal),*) => {
+        lines!(
+            $(concat!("smmulr ", $sum, ", ", $sum, ", r1"),)*
+            $(concat!("add ", $sum, ", ", $sum, ", ", $sum, ", asr #31"),)*
+            $(concat!("add ", $sum, ", r8"),)*
+        )
+    };
+}
+
 /// The kernel of a strip of stride 1. Addresses of the upper and lower slot of two columns, of which one moves r0 to the next two, and of those.
 macro_rules! strip {
     ($(#[$doc:meta])* $name:ident, $upper:literal, $lower:literal, $next_upper:literal, $next_lower:literal) => {
@@ -446,9 +476,12 @@ macro_rules! strip {
                 "
                 push    {{r4-r11, lr}}
                 sub     sp, #52
-                ldm     r1, {{r2-r8}}
+                ldm     r1, {{r2-r9}}
                 add     r1, sp, #20
                 stm     r1, {{r2-r8}}
+                ",
+                choose!("[sp, #48]"),
+                "
             1:
                 ldrd    r1, lr, [sp, #28]
                 ldm     r1!, {{r2-r7, r9-r12}}
@@ -491,10 +524,13 @@ macro_rules! strip {
                 ),
                 "
                 ldrd    r1, r8, [sp]
+                ldr     pc, [sp, #48]
+            4:
                 smmlar  r9, r9, r1, r8
                 smmlar  r10, r10, r1, r8
                 smmlar  r11, r11, r1, r8
                 smmlar  r12, r12, r1, r8
+            6:
                 ldr     r1, [sp, #8]
                 asr     r9, r9, r1
                 asr     r10, r10, r1
@@ -537,8 +573,9 @@ macro_rules! strip {
                 ),
                 "
                 ldrd    r1, r8, [sp]
-                smmlar  r9, r9, r1, r8
-                smmlar  r10, r10, r1, r8
+                ",
+                scaled!("r9", "r10"),
+                "
                 ldr     r1, [sp, #8]
                 ldr     r8, [sp, #24]
                 asr     r9, r9, r1
@@ -556,6 +593,11 @@ macro_rules! strip {
                 bne     1b
                 add     sp, #52
                 pop     {{r4-r11, pc}}
+            5:
+                ",
+                scaled!("r9", "r10", "r11", "r12"),
+                "
+                b       6b
                 ",
                 dsp_off!(),
             )
@@ -568,7 +610,7 @@ strip!(
     /// rows 2 and 3. For each output the bias and 9 products, by SMLAD of (upper, middle) or (middle, lower) and a halfword product.
     ///
     /// r0: columns, r2-r4: weights (upper, middle), r5-r7: (middle, lower), r9-r12: sums of 2x2 outputs, lr: output. Stack: multiplier, constant, shift, bias,
-    /// end of the pairs of columns, then the frame.
+    /// end of the pairs of columns, then the frame, its last word the code that scales.
     ///
     /// # Safety
     /// `slots` has the columns under `outputs = pair_bytes / 8 + single` windows for each channel, in pairs of columns, one channel behind the other;
@@ -633,10 +675,13 @@ macro_rules! row {
                 "
                 push    {{r4-r11, lr}}
                 sub     sp, #52
-                ldm     r1, {{r2-r8}}
+                ldm     r1, {{r2-r9}}
                 str     r2, [sp, #12]
                 add     r1, sp, #24
                 stm     r1, {{r4-r8}}
+                ",
+                choose!("[sp, #44]"),
+                "
             1:
                 ldrd    r1, lr, [sp, #24]
                 ldm     r1!, {{r2-r7, r9-r12}}
@@ -652,8 +697,11 @@ macro_rules! row {
                 two_outputs!($stride, $upper0, $upper1, $lower0, $lower1),
                 "
                 ldm     sp, {{r1, r8-r10}}
+                ldr     pc, [sp, #44]
+            4:
                 smmlar  r11, r11, r1, r8
                 smmlar  r12, r12, r1, r8
+            6:
                 asr     r11, r11, r9
                 asr     r12, r12, r9
                 ssat    r11, #8, r11
@@ -679,7 +727,9 @@ macro_rules! row {
                 ),
                 "
                 ldm     sp, {{r1, r8-r10}}
-                smmlar  r11, r11, r1, r8
+                ",
+                scaled!("r11"),
+                "
                 asr     r11, r11, r9
                 ssat    r11, #8, r11
                 strb    r11, [lr]
@@ -692,6 +742,11 @@ macro_rules! row {
                 bne     1b
                 add     sp, #52
                 pop     {{r4-r11, pc}}
+            5:
+                ",
+                scaled!("r11", "r12"),
+                "
+                b       6b
                 ",
                 dsp_off!(),
             )
@@ -704,7 +759,7 @@ row!(
     /// For each output the bias and 9 products, by SMLAD of (upper, middle) and a halfword product.
     ///
     /// r0: columns, r2-r4: weights (upper, middle), r5-r7: (middle, lower), r11, r12: sums of two outputs, lr: output. Stack: multiplier, constant, shift, step,
-    /// bias, end of the pairs of columns, then the rest of the frame.
+    /// bias, end of the pairs of columns, then the rest of the frame, its last word the code that scales.
     ///
     /// # Safety
     /// As [`strip_even`], without the outputs below; `pair_bytes` is 16 for each output of a pair.
