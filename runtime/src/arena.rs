@@ -61,12 +61,29 @@ pub struct Views<'a, const N: usize> {
 }
 
 /// Where an operand lies.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Eq)]
 pub struct Place {
     /// `Arena` or `State`.
     pub space: Space,
     /// Bytes in it.
     pub range: Range<usize>,
+}
+
+impl Place {
+    /// Whether two places have bytes in common.
+    #[inline(never)]
+    pub(crate) fn meets(&self, other: &Self) -> bool {
+        let (a, b) = (&self.range, &other.range);
+        self.space == other.space && !a.is_empty() && !b.is_empty() && a.start < b.end && b.start < a.end
+    }
+}
+
+// Compared often where code counts more than time.
+impl PartialEq for Place {
+    #[inline(never)]
+    fn eq(&self, other: &Self) -> bool {
+        self.space == other.space && self.range == other.range
+    }
 }
 
 impl Memory<'_> {
@@ -80,11 +97,44 @@ impl Memory<'_> {
     ) -> Option<Views<'_, N>> {
         // Output, scratch, inputs.
         match N {
-            0 | 1 => self.cut::<N, 3>(inputs, output, scratch),
+            0 => self.cut::<N, 2>(inputs, output, scratch),
+            1 => self.cut_one(inputs, output, scratch),
             2 => self.cut::<N, 4>(inputs, output, scratch),
             ..=MAX_INPUTS => self.cut::<N, { MAX_INPUTS + 2 }>(inputs, output, scratch),
             _ => None,
         }
+    }
+
+    /// Views of one input, the rule.
+    #[inline(always)]
+    fn cut_one<const N: usize>(
+        &mut self,
+        inputs: &[Place; N],
+        output: &Place,
+        scratch: &Range<usize>,
+    ) -> Option<Views<'_, N>> {
+        let input = inputs.first()?;
+        let in_place = input == output;
+        // What is not of the space in question is the empty range.
+        let of = |place: &Place, space: Space, wanted: bool| {
+            if wanted && place.space == space { place.range.clone() } else { 0..0 }
+        };
+        let scratch = if scratch.is_empty() { 0..0 } else { scratch.clone() };
+        let arena = [of(output, Space::Arena, true), scratch, of(input, Space::Arena, !in_place)];
+        let state = [of(output, Space::State, true), of(input, Space::State, !in_place)];
+        let [out_arena, scratch, in_arena] = self.arena.get_disjoint_mut(arena).ok()?;
+        let [out_state, in_state] = self.state.get_disjoint_mut(state).ok()?;
+        let output = match output.space {
+            Space::Arena => out_arena,
+            Space::State => out_state,
+            _ => return None,
+        };
+        let view: &[u8] = match input.space {
+            Space::Arena => in_arena,
+            Space::State => in_state,
+            _ => return None,
+        };
+        Some(Views { inputs: [(!in_place).then_some(view); N], output, scratch })
     }
 
     #[inline(always)]

@@ -159,6 +159,12 @@ impl<'m> Step<'m> {
         (usize::from(self.record.inputs), usize::from(self.record.outputs), usize::from(self.record.weights))
     }
 
+    /// The records of the first input and the first output.
+    #[inline]
+    pub(crate) fn ends(&self) -> Option<(&TensorRecord, &TensorRecord)> {
+        self.first_input.as_ref().zip(self.first_output.as_ref())
+    }
+
     /// The record of input `k`.
     #[inline]
     pub fn input(&self, k: usize) -> Option<TensorRecord> {
@@ -333,7 +339,7 @@ pub(crate) fn place_of(tensor: &TensorRecord) -> Option<Place> {
 }
 
 /// As [`place_of`], of a tensor that has one.
-#[inline]
+#[inline(never)]
 fn place_again(tensor: &TensorRecord) -> Option<Place> {
     let start = tensor.offset as usize;
     Some(Place { space: tensor.space, range: start..start.checked_add(tensor.bytes_again())? })
@@ -464,8 +470,15 @@ fn check_graph_outputs(blob: &Blob<'_>, defined: u16) -> Result<(), Error> {
     Ok(())
 }
 
-/// Regions stand in the order of their steps and apart; steps outside of them have no windows.
+/// Regions stand in the order of their steps and apart; steps outside of them have no windows. An op set without tiles takes neither.
 fn check_regions<O: OpSet>(blob: &Blob<'_>) -> Result<(), Error> {
+    if !O::TILES {
+        let wrong = Error::new(ErrorKind::Region, 0);
+        let whole =
+            |index: u32| blob.tensor_again(index as u16).is_some_and(|tensor| tensor.window_rows == 0);
+        let legal = blob.layout().regions.count == 0 && (0..blob.layout().tensors.count).all(whole);
+        return if legal { Ok(()) } else { Err(wrong) };
+    }
     let step = |index: u16| Step::new(blob, index);
     let whole = |range: Range<u16>| {
         range.filter_map(step).all(|step| {
@@ -478,9 +491,6 @@ fn check_regions<O: OpSet>(blob: &Blob<'_>) -> Result<(), Error> {
     let mut next = 0u16;
     for index in 0..blob.layout().regions.count {
         let wrong = Error::new(ErrorKind::Region, index);
-        if !O::TILES {
-            return Err(wrong);
-        }
         let region = blob.region(index).ok_or(wrong)?;
         if region.first < next || region.end() > steps || !whole(next..region.first) {
             return Err(wrong);
@@ -515,13 +525,13 @@ fn check_step(step: &Step<'_>, defined: &mut u16, in_place: bool) -> Result<(), 
     if !(scratch.is_empty() || fits && aligned) {
         return Err((ErrorKind::Scratch, record.scratch_at));
     }
-    let meets_scratch = |place: &Place| place.space == Space::Arena && meet(&place.range, &scratch);
+    let scratch = Place { space: Space::Arena, range: scratch };
 
     let output_id = step.output_id(0).ok_or(malformed)?;
     let unknown = (ErrorKind::Operand, u32::from(output_id));
     let output = step.output(0).ok_or(unknown)?;
     let written = place_of(&output).ok_or(unknown)?;
-    if meets_scratch(&written) {
+    if written.meets(&scratch) {
         return Err((ErrorKind::Overlap, u32::from(output_id)));
     }
     for k in 0..usize::from(record.inputs) {
@@ -533,12 +543,12 @@ fn check_step(step: &Step<'_>, defined: &mut u16, in_place: bool) -> Result<(), 
             return Err(unknown);
         }
         let allowed = k == 0 && in_place && read == written;
-        let overlaps = read.space == written.space && meet(&read.range, &written.range) && !allowed;
+        let overlaps = read.meets(&written) && !allowed;
         // Views of inputs are shared only where they are the same.
-        let crosses = (0..k).filter_map(|earlier| place_of(&step.input(earlier)?)).any(|earlier| {
-            earlier != read && earlier.space == read.space && meet(&earlier.range, &read.range)
-        });
-        if overlaps || crosses || meets_scratch(&read) {
+        let crosses = (0..k)
+            .filter_map(|earlier| place_of(&step.input(earlier)?))
+            .any(|earlier| earlier.meets(&read) && earlier != read);
+        if overlaps || crosses || read.meets(&scratch) {
             return Err((ErrorKind::Overlap, u32::from(id)));
         }
     }
@@ -549,9 +559,4 @@ fn check_step(step: &Step<'_>, defined: &mut u16, in_place: bool) -> Result<(), 
         *defined = defined.saturating_add(1);
     }
     Ok(())
-}
-
-/// Whether two ranges have bytes in common.
-pub(crate) fn meet(a: &Range<usize>, b: &Range<usize>) -> bool {
-    !a.is_empty() && !b.is_empty() && a.start < b.end && b.start < a.end
 }

@@ -7,7 +7,7 @@
 use crate::arena::Place;
 use crate::blob::RegionRecord;
 use crate::error::ErrorKind;
-use crate::model::{self, Step, place_of};
+use crate::model::{Step, place_of};
 use crate::ops::window::Axis;
 
 /// Most steps of a region.
@@ -213,7 +213,7 @@ fn sound<'m>(
 }
 
 fn meet(a: &Place, b: &Place) -> bool {
-    a.space == b.space && model::meet(&a.range, &b.range)
+    a.meets(b)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use tucano::backend::spec::dsp::depthwise;
 use tucano::backend::spec::elementwise::add_scratch;
 use tucano::backend::spec::select::{Isa, Linear, Request, SCALAR, least_scratch, packing, select};
 use tucano::blob::{DType, Packing, RegionRecord, folded_bias, is_narrow};
@@ -185,6 +186,9 @@ pub fn kernels<O: OpSet>(model: &Model<'_, O>, isa: Isa) -> Vec<&'static str> {
     for step in model.steps() {
         names.insert(step.selection(isa).name);
         let Some(request) = Request::of(&step) else { continue };
+        if isa == Isa::ThumbDsp {
+            names.extend(stride_of_strips(&request));
+        }
         let blob = model.blob();
         let in_region = |region: RegionRecord| (region.first..region.end()).contains(&step.index());
         if (0..blob.layout().regions.count).filter_map(|k| blob.region(k)).any(in_region) {
@@ -193,6 +197,13 @@ pub fn kernels<O: OpSet>(model: &Model<'_, O>, isa: Isa) -> Vec<&'static str> {
     }
     names.remove(SCALAR);
     names.into_iter().collect()
+}
+
+/// The code for a request's stride, which a firmware names beside the kernel where strips take it.
+fn stride_of_strips(request: &Request) -> Option<&'static str> {
+    let Linear::DepthwiseConv2d { window } = request.linear else { return None };
+    let name = if window.rows.stride == 1 { depthwise::STRIDE_1 } else { depthwise::STRIDE_2 };
+    depthwise::strips(request).map(|_| name)
 }
 
 /// What a region asks for: any number of a layer's rows, at the top of the image or within it.

@@ -87,16 +87,11 @@ pub fn is_narrow(weights: impl Iterator<Item = i8>, folded: i32) -> bool {
 impl Packing {
     /// Outputs and positions of a block; both are powers of two.
     pub const fn block(self) -> (usize, usize) {
-        match self {
-            Self::Rows | Self::Winograd => (1, 1),
-            Self::Pairs | Self::Blocks2x4 => (2, 4),
-            Self::PairQuads => (4, 4),
-            Self::Blocks4x16 => (4, 16),
-            Self::Blocks8x16 => (8, 16),
-            Self::Columns8 => (8, 2),
-            Self::EvenRows => (1, 2),
-            Self::Offset4 | Self::HalfOffset4 => (4, 8),
-        }
+        // Powers of two, in the order of the stored numbers.
+        const BLOCKS: [(u8, u8); 11] =
+            [(0, 0), (1, 2), (2, 2), (2, 4), (3, 4), (3, 1), (1, 2), (2, 3), (2, 3), (0, 1), (0, 0)];
+        let (lanes, step) = BLOCKS[self as usize];
+        (1 << lanes, 1 << step)
     }
 
     /// Bytes of a layer's weights; `None` if they pass `usize`, and for [`Packing::Winograd`], which is no order of weights.

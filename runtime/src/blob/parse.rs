@@ -3,8 +3,10 @@
 //! Takes the bytes; gives a [`Blob`] whose sections lie inside it and do not overlap; refuses what the header, the table or the
 //! structure's checksum show to be wrong. What records mean is judged by [`crate::Model::load`].
 
+use core::ops::Range;
+
 use super::crc::Crc;
-use super::record::{SectionKind, product, u16_at, u32_at, words};
+use super::record::{SectionKind, product, u16_at, words};
 use super::{
     BLOB_ALIGN, HEADER_BYTES, InputContract, KNOWN_FEATURES, MAGIC, MAJOR, MAX_SECTIONS, RegionRecord,
     SECTION_ENTRY_BYTES, StepRecord, TensorRecord, WeightRecord,
@@ -47,10 +49,12 @@ impl Header {
     pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
         let short = Error::new(ErrorKind::Truncated, HEADER_BYTES as u32);
         let header: &[u8; HEADER_BYTES] = bytes.first_chunk().ok_or(short)?;
-        if header.first_chunk() != Some(&MAGIC) {
+        let words: [u32; 12] = words(header).ok_or(short)?;
+        let [magic, ..] = words;
+        if magic != u32::from_le_bytes(MAGIC) {
             return Err(Error::new(ErrorKind::Magic, 0));
         }
-        let fields = Self::fields(header).ok_or(short)?;
+        let fields = Self::fields(words);
         if fields.major != MAJOR {
             return Err(Error::new(ErrorKind::Version, u32::from(fields.major)));
         }
@@ -61,22 +65,28 @@ impl Header {
         Ok(fields)
     }
 
-    fn fields(header: &[u8]) -> Option<Self> {
-        Some(Self {
-            major: u16_at(header, 4)?,
-            minor: u16_at(header, 6)?,
-            features: u64::from(u32_at(header, 8)?) | (u64::from(u32_at(header, 12)?) << 32),
-            length: u32_at(header, 16)?,
-            structure_crc: u32_at(header, 20)?,
-            weights_crc: u32_at(header, 24)?,
-            arena_bytes: u32_at(header, 28)?,
-            state_bytes: u32_at(header, 32)?,
-            align: u16_at(header, 36)?,
-            sections: u16_at(header, 38)?,
-            table_at: u32_at(header, 40)?,
-            inputs: u16_at(header, 44)?,
-            outputs: u16_at(header, 46)?,
-        })
+    /// Of the header's words.
+    fn fields(words: [u32; 12]) -> Self {
+        let [_, version, low, high, length, structure_crc, weights_crc, arena_bytes, ..] = words;
+        let [.., state_bytes, align, table_at, terminals] = words;
+        let halves = |word: u32| (word as u16, (word >> 16) as u16);
+        let ((major, minor), (align, sections), (inputs, outputs)) =
+            (halves(version), halves(align), halves(terminals));
+        Self {
+            major,
+            minor,
+            features: u64::from(low) | u64::from(high) << 32,
+            length,
+            structure_crc,
+            weights_crc,
+            arena_bytes,
+            state_bytes,
+            align,
+            sections,
+            table_at,
+            inputs,
+            outputs,
+        }
     }
 
     fn check(&self, bytes: &[u8]) -> Result<(), Error> {
@@ -125,6 +135,12 @@ impl Section {
     pub fn bytes<'m>(&self, blob: &'m [u8]) -> Option<&'m [u8]> {
         let length = product(self.count, self.stride)? as usize;
         blob.get(self.offset as usize..)?.get(..length)
+    }
+
+    /// Where it lies, with so many bytes.
+    fn from(&self, bytes: usize) -> Range<usize> {
+        let start = self.offset as usize;
+        start..start.saturating_add(bytes)
     }
 
     /// Record `index`, from its first byte on. Of a section that lies in the blob, as those of a [`Blob`] do, it does not wrap; else what it
@@ -242,16 +258,15 @@ impl<'m> Blob<'m> {
         let mut seen = 0u32;
         for (place, section) in self.sections().enumerate() {
             let wrong = Error::new(ErrorKind::Section, place as u32);
-            let length = section.bytes(self.bytes).ok_or(wrong)?.len();
-            let (start, end) = (section.offset as usize, (section.offset as usize).saturating_add(length));
-            let disjoint = |from: usize, to: usize| end <= from || to <= start;
-            let apart = disjoint(0, HEADER_BYTES)
-                && disjoint(table_at, table_end)
-                && self.sections().take(place).all(|other| {
-                    let from = other.offset as usize;
-                    disjoint(from, from.saturating_add(other.bytes(self.bytes).map_or(0, <[u8]>::len)))
-                });
-            let sound = start.is_multiple_of(BLOB_ALIGN) && section.critical <= 1 && section.reserved == 0;
+            let own = section.bytes(self.bytes).map(|bytes| section.from(bytes.len())).ok_or(wrong)?;
+            let earlier = self.sections().take(place);
+            let apart = apart(&own, &(0..HEADER_BYTES))
+                && apart(&own, &(table_at..table_end))
+                && !earlier
+                    .into_iter()
+                    .any(|other| !apart(&own, &other.from(other.bytes(self.bytes).map_or(0, <[u8]>::len))));
+            let sound =
+                section.offset as usize % BLOB_ALIGN == 0 && section.critical <= 1 && section.reserved == 0;
             if !sound || !apart {
                 return Err(wrong);
             }
@@ -314,7 +329,8 @@ impl<'m> Blob<'m> {
     /// Tensor `index`; `None` if there is none or its record is invalid.
     #[inline(never)]
     pub fn tensor(&self, index: u16) -> Option<TensorRecord> {
-        TensorRecord::parse(self.layout.tensors.record(self.bytes, u32::from(index))?)
+        let record = self.layout.tensors.record(self.bytes, u32::from(index))?;
+        self.tensor_again(index).filter(|tensor| tensor.is_sound(record))
     }
 
     /// The number of the tensor that tensor `index` is a view of; `None` if it is no view.
@@ -446,11 +462,11 @@ impl<'m> Blob<'m> {
     #[inline(never)]
     fn structure_crc(&self) -> u32 {
         let mut crc = Crc::new();
-        let parts = [self.bytes.get(..20), Some(&[0; 4][..]), self.bytes.get(24..HEADER_BYTES)];
-        parts.into_iter().flatten().for_each(|part| crc.add(part));
-        if let Some(table) = table(self.bytes, &self.layout.header) {
-            crc.add(table);
-        }
+        let header = |range: Range<usize>| self.bytes.get(range).unwrap_or_default();
+        crc.add(header(0..20));
+        crc.add(&[0; 4]);
+        crc.add(header(24..HEADER_BYTES));
+        crc.add(table(self.bytes, &self.layout.header).unwrap_or_default());
         for section in self.sections().filter(|section| section.kind != SectionKind::Weights as u16) {
             crc.add(section.bytes(self.bytes).unwrap_or_default());
         }
@@ -471,6 +487,12 @@ impl<'m> Blob<'m> {
             Err(Error::new(ErrorKind::WeightsChecksum, computed))
         }
     }
+}
+
+/// Whether one range ends before the other begins.
+#[inline(never)]
+fn apart(a: &Range<usize>, b: &Range<usize>) -> bool {
+    a.end <= b.start || b.end <= a.start
 }
 
 fn table<'m>(bytes: &'m [u8], header: &Header) -> Option<&'m [u8]> {

@@ -329,8 +329,12 @@ impl TensorRecord {
     /// Reads a record. `None`: too short, unknown number of an enumeration, impossible shape, or a reserved byte that is not 0.
     /// What it is a view of is read by [`TensorRecord::viewed`].
     pub fn parse(record: &[u8]) -> Option<Self> {
-        let tensor = Self::parse_again(record)?;
-        (u8_at(record, 3)? == 0 && is_shape(tensor.rank, &tensor.shape)).then_some(tensor)
+        Self::parse_again(record).filter(|tensor| tensor.is_sound(record))
+    }
+
+    /// Whether what [`TensorRecord::parse_again`] made of a record has a shape, and its reserved byte is 0.
+    pub(super) fn is_sound(&self, record: &[u8]) -> bool {
+        u8_at(record, 3) == Some(0) && is_shape(self.rank, &self.shape)
     }
 
     /// Reads a record that [`TensorRecord::parse`] has accepted: shape and reserved byte are not judged again.
@@ -379,6 +383,7 @@ impl TensorRecord {
     }
 
     /// Number of bytes, without slack; `None` if it passes `u32`.
+    #[inline(never)]
     pub fn bytes(&self) -> Option<usize> {
         let elements = u32::try_from(self.elements()?).ok()?;
         Some(product(elements, self.dtype.bytes() as u32)? as usize)

@@ -118,8 +118,27 @@ impl Parameters {
 impl Parameters {
     /// The row axis of a step that has one image.
     pub(super) fn rows(&self, step: &Step<'_>) -> Option<Axis> {
-        let window = self.window(&step.input(0)?, &step.output(0)?).ok()?;
+        let (input, output) = step.ends()?;
+        let window = self.window(input, output).ok()?;
         (window.batch == 1).then_some(window.rows)
+    }
+}
+
+/// A convolution of integers, depthwise or not.
+pub(super) struct Layer<'m> {
+    pub window: Window,
+    pub groups: usize,
+    pub linear: Integer<'m>,
+}
+
+impl<'m> Layer<'m> {
+    /// That of a step.
+    #[inline(never)]
+    pub fn of(step: &Step<'m>) -> Option<Self> {
+        let p = Parameters::parse(step.parameters())?;
+        let (input, output) = step.ends()?;
+        let window = p.window(input, output).ok()?;
+        Some(Self { window, groups: p.groups as usize, linear: Integer::of(step, p.act_min, p.act_max)? })
     }
 }
 
@@ -175,11 +194,9 @@ impl Operator for Conv2dI8 {
     }
 
     fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
-        let p = Parameters::parse(step.parameters())?;
-        let window = p.window(&step.input(0)?, &step.output(0)?).ok()?;
-        let linear = Integer::of(step, p.act_min, p.act_max)?;
+        let Layer { window, groups, linear } = &Layer::of(step)?;
         let (input, output, scratch) = maybe_in_place(step.views(memory)?)?;
-        backend.conv2d_i8(&window, p.groups as usize, &linear, input, output, scratch)
+        backend.conv2d_i8(window, *groups, linear, input, output, scratch)
     }
 
     fn rows(step: &Step<'_>) -> Option<Axis> {
@@ -187,11 +204,9 @@ impl Operator for Conv2dI8 {
     }
 
     fn run_rows<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>, rows: &Rows) -> Option<()> {
-        let p = Parameters::parse(step.parameters())?;
-        let window = p.window(&step.input(0)?, &step.output(0)?).ok()?;
-        let linear = Integer::of(step, p.act_min, p.act_max)?;
-        let (part, input, output, scratch) = tile(&window, rows, step.views(memory)?)?;
-        backend.conv2d_i8(&part, p.groups as usize, &linear, Some(input), output, scratch)
+        let Layer { window, groups, linear } = &Layer::of(step)?;
+        let (part, input, output, scratch) = tile(window, rows, step.views(memory)?)?;
+        backend.conv2d_i8(&part, *groups, linear, Some(input), output, scratch)
     }
 }
 

@@ -1,7 +1,9 @@
 //! Dense layer over the last axis: `[.., i]` to `[.., o]`, each leading row on its own.
 
 use super::linear::{self, Float, Integer};
-use super::operands::{Family, apart, apart_with_scratch, ends, integers, integers_mut, last_axis};
+use super::operands::{
+    Family, apart, apart_with_scratch, ends, integers, integers_mut, last_axis, same_extents,
+};
 use super::{OpCode, Operator};
 use crate::arena::Memory;
 use crate::backend::Backend;
@@ -39,7 +41,7 @@ fn check(step: &Step<'_>, family: Family) -> Result<(), ErrorKind> {
         return Err(ErrorKind::Shape);
     };
     let leading = usize::from(input.rank).saturating_sub(1);
-    let same_rows = input.shape.iter().take(leading).eq(output.shape.iter().take(leading));
+    let same_rows = same_extents(input, output, leading);
     if input.rank != output.rank || !same_rows || inputs == 0 || outputs == 0 {
         return Err(ErrorKind::Shape);
     }

@@ -1,6 +1,6 @@
 //! Depthwise convolution of images `[n, h, w, c]`: output channel `k` reads input channel `k / (outputs / c)` alone.
 
-use super::conv2d::check_layer;
+use super::conv2d::{Layer, check_layer};
 use super::linear::{Float, Integer};
 use super::operands::{Family, apart, integers, integers_mut, maybe_in_place, tile};
 use super::window::Axis;
@@ -30,11 +30,9 @@ impl Operator for DepthwiseConv2dI8 {
     }
 
     fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
-        let p = Parameters::parse(step.parameters())?;
-        let window = p.window(&step.input(0)?, &step.output(0)?).ok()?;
-        let linear = Integer::of(step, p.act_min, p.act_max)?;
+        let Layer { window, linear, .. } = &Layer::of(step)?;
         let (input, output, scratch) = maybe_in_place(step.views(memory)?)?;
-        backend.depthwise_conv2d_i8(&window, &linear, input, output, scratch)
+        backend.depthwise_conv2d_i8(window, linear, input, output, scratch)
     }
 
     fn rows(step: &Step<'_>) -> Option<Axis> {

@@ -5,11 +5,12 @@ use core::cell::Cell;
 
 use crate::arena::Views;
 use crate::backend::{Integers, IntegersMut};
-use crate::blob::{DType, TensorRecord};
+use crate::blob::{DType, MAX_RANK, TensorRecord};
 use crate::error::ErrorKind;
 use crate::model::Step;
 use crate::ops::window::Window;
 use crate::region::Rows;
+use crate::rolled::rolled;
 use bytemuck::{AnyBitPattern, NoUninit, try_cast_slice, try_cast_slice_mut};
 
 /// Element types of an operation code.
@@ -48,22 +49,27 @@ impl Family {
 
 /// First input and output of a step that takes `counts` inputs, outputs and weights.
 #[inline(never)]
-pub fn ends(
-    step: &Step<'_>,
+pub fn ends<'s>(
+    step: &'s Step<'_>,
     counts: (usize, usize, usize),
-) -> Result<(TensorRecord, TensorRecord), ErrorKind> {
-    if step.counts() != counts {
-        return Err(ErrorKind::OperandCount);
-    }
-    match (step.input(0), step.output(0)) {
-        (Some(input), Some(output)) => Ok((input, output)),
-        _ => Err(ErrorKind::OperandCount),
-    }
+) -> Result<(&'s TensorRecord, &'s TensorRecord), ErrorKind> {
+    step.ends().filter(|_| step.counts() == counts).ok_or(ErrorKind::OperandCount)
 }
 
 /// Refuses tensors of different shapes.
 pub fn same_shape(a: &TensorRecord, b: &TensorRecord) -> Result<(), ErrorKind> {
-    if a.rank == b.rank && a.shape == b.shape { Ok(()) } else { Err(ErrorKind::Shape) }
+    if a.rank == b.rank && same_extents(a, b, MAX_RANK) { Ok(()) } else { Err(ErrorKind::Shape) }
+}
+
+/// Whether the first `axes` extents of two tensors are the same.
+#[inline(never)]
+pub fn same_extents(a: &TensorRecord, b: &TensorRecord, axes: usize) -> bool {
+    let mut same = true;
+    for (a, b) in a.shape.iter().zip(&b.shape).take(axes) {
+        rolled();
+        same &= a == b;
+    }
+    same
 }
 
 /// Refuses tensors of different quantisation.

@@ -39,6 +39,7 @@ pub struct Run {
 
 impl Axis {
     /// Checks extents. `output` has to be `(input + padding - dilated kernel) / stride + 1`, rounded down.
+    #[inline(never)]
     pub fn new(
         [input, output]: [u32; 2],
         [kernel, stride, dilation]: [u32; 3],

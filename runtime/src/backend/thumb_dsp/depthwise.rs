@@ -37,8 +37,8 @@ pub fn depthwise_conv2d_i8<K: Kernels>(
     };
     check(window, linear, input.map(<[i8]>::len), output.len())?;
     match plans::strips(&request) {
-        Some(plan) if const { links::<K>("strips") } => {
-            strips::run(&plan, window, linear, input, output, scratch)?;
+        Some(plan) if strips::takes::<K>(window.rows.stride) => {
+            strips::run::<K>(&plan, window, linear, input, output, scratch)?;
         }
         None if const { links::<K>("quads") } => any(&request, linear, input, output, scratch)?,
         _ => return None,

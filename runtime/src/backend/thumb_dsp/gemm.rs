@@ -18,7 +18,7 @@ use crate::backend::{Integers, IntegersMut};
 use crate::blob::DType;
 use crate::ops::linear::Integer;
 use crate::ops::window::Window;
-use crate::rolled::unknown;
+use crate::rolled::{rolled, unknown};
 
 /// What of this module is linked.
 pub trait Linked {
@@ -525,6 +525,7 @@ impl<K: Linked> Layer<'_, K> {
     }
 
     /// The next blocks take windows of one row, from byte `column` of the kept rows on; the last one `count` of them.
+    #[inline(never)]
     fn side_by_side(&mut self, column: usize, step: usize, count: usize) {
         self.run.fill = self.tensors.fill;
         self.run.x = self.rows.as_ptr().wrapping_add(column);
@@ -539,6 +540,7 @@ impl<K: Linked> Layer<'_, K> {
     }
 
     /// The next block takes the windows that were gathered.
+    #[inline(never)]
     fn one_by_one(&mut self) {
         if K::words(self.tile) {
             self.run.fill = tile::fill_nothing;
@@ -553,6 +555,7 @@ impl<K: Linked> Layer<'_, K> {
     }
 
     /// Fills the table with the places, in the kept rows, of the segments of windows whose first row is `top`.
+    #[inline(never)]
     fn point(&mut self, top: usize, tap_step: usize) -> Option<()> {
         let Window { rows, columns, .. } = *self.window;
         let reach = self.tile.rows;
@@ -563,6 +566,7 @@ impl<K: Linked> Layer<'_, K> {
         let mut row = top.checked_rem(reach)?.wrapping_mul(self.tile.row);
         let (mut at, mut left) = (row, across);
         for entry in self.table.iter_mut() {
+            rolled();
             *entry = at as u32;
             at = at.wrapping_add(tap_step);
             left = left.wrapping_sub(1);
@@ -578,6 +582,7 @@ impl<K: Linked> Layer<'_, K> {
     }
 
     /// Gets the activations of the window at byte `column` of the kept rows into a lane.
+    #[inline(never)]
     fn gather(&mut self, column: usize, lane: usize) {
         let base = self.rows.as_ptr().wrapping_add(column);
         let table = self.table.as_ptr();

@@ -101,8 +101,7 @@ impl Layer<'_> {
     /// One image; `conv2d` has measured it.
     #[inline(never)]
     fn image(&mut self, input: Option<&[i8]>, output: &mut [i8]) -> Option<()> {
-        let Window { rows, columns, inputs, outputs, .. } = *self.window;
-        let out_row = columns.output.wrapping_mul(outputs);
+        let Window { rows, columns, inputs, .. } = *self.window;
         let left = columns.pad.checked_mul(inputs)?.min(self.plan.row);
         let row_bytes = columns.input.wrapping_mul(inputs);
         let bytes = self.plan.row.wrapping_sub(left).min(row_bytes);

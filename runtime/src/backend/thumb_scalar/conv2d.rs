@@ -225,6 +225,7 @@ impl Layer<'_> {
     }
 
     /// Brings four windows side by side into pairs, the first at column `start`, all of them within the columns.
+    #[inline(never)]
     fn inside(&self, window: &Window, place: &Place, start: usize, next_window: usize) {
         let Window { rows, .. } = *window;
         let from = |row: usize| {

@@ -9,7 +9,7 @@ use crate::backend::spec::swar;
 use crate::blob::{DType, Packing};
 use crate::ops::linear::Integer;
 use crate::ops::window::{Axis, Window};
-use crate::rolled::rolled;
+use crate::rolled::{rolled, unknown};
 
 #[inline(never)]
 pub fn depthwise_conv2d_i8(
@@ -92,8 +92,15 @@ fn planes(
     let image_row = columns.input.wrapping_mul(inputs);
     let gap = layout.columns.wrapping_sub(columns.input).wrapping_mul(8);
     let one_row = Extent::new(columns.input, inputs, gap, 1);
+    // First output row of each lane.
+    let mut firsts = [0usize; 4];
+    for (lane, first) in firsts.iter_mut().enumerate().take(unknown(4)) {
+        *first = layout.first(rows.output, lane);
+    }
     // Rows of the plane that are rows of the image in all lanes.
-    let last = layout.first(rows.output, 3).wrapping_mul(rows.stride);
+    let [_, lanes @ ..] = firsts;
+    let [.., last] = firsts;
+    let last = last.wrapping_mul(rows.stride);
     let all_from = rows.pad.min(layout.rows);
     let all_to = rows.input.wrapping_add(rows.pad).saturating_sub(last).min(layout.rows).max(all_from);
     let all_rows = Extent { rows: all_to.wrapping_sub(all_from), ..one_row };
@@ -103,7 +110,7 @@ fn planes(
     let range = table.as_ptr_range();
     let mut operands = Plane {
         frame: Frame {
-            lanes: [1, 2, 3].map(|lane| layout.first(rows.output, lane).wrapping_mul(output_row)),
+            lanes: lanes.map(|first| first.wrapping_mul(output_row)),
             pairs: plane.as_ptr(),
             channels: channel.as_ptr(),
             outputs: columns.output,
@@ -119,32 +126,27 @@ fn planes(
     };
     let interior = plane.as_mut_ptr().wrapping_add(columns.pad.wrapping_mul(2));
     // Row of the image under the plane's first row.
-    let start = [0, 1, 2, 3]
-        .map(|lane| layout.first(rows.output, lane).wrapping_mul(rows.stride).wrapping_sub(rows.pad));
+    let start = firsts.map(|first| first.wrapping_mul(rows.stride).wrapping_sub(rows.pad));
     let mut image = input;
     let mut place = output;
     for _ in 0..batch {
         let mut first = 0usize;
         for source in 0..inputs {
-            let mut at = start;
-            let mut from =
-                start.map(|row| image.wrapping_add(row.wrapping_mul(image_row).wrapping_add(source)));
+            let channel_of = image.wrapping_add(source);
             let mut to = interior;
             let mut row = 0usize;
             while row < layout.rows {
                 let extent = if row == all_from && all_rows.rows > 0 { &all_rows } else { &one_row };
-                let mut sources = from;
-                for (source, &row) in sources.iter_mut().zip(&at) {
-                    if row >= rows.input {
-                        *source = padding.as_ptr();
+                let mut sources = [padding.as_ptr(); 4];
+                for (source, &first) in sources.iter_mut().zip(&start).take(unknown(4)) {
+                    let at = first.wrapping_add(row);
+                    if at < rows.input {
+                        *source = channel_of.wrapping_add(at.wrapping_mul(image_row));
                     }
                 }
                 // SAFETY: each source has `extent.rows` rows of `columns.input` elements, `inputs` apart: the image's length was checked above, and
                 // `padding` is one row. The plane has `layout.rows` rows of `layout.columns`, of which `pad + input` are the first.
                 unsafe { core::widen(to, &sources, extent) };
-                let bytes = extent.rows.wrapping_mul(image_row);
-                from = from.map(|from| from.wrapping_add(bytes));
-                at = at.map(|at| at.wrapping_add(extent.rows));
                 to = to.wrapping_add(extent.rows.wrapping_mul(layout.columns.wrapping_mul(2)));
                 row = row.wrapping_add(extent.rows);
             }

@@ -46,6 +46,11 @@ fn block(quads: usize, quad_bytes: usize) -> usize {
 /// Words of a channel's constants in [`Strips`].
 pub const STRIP_WORDS: usize = 10;
 
+/// The code for [`Strips`] of stride 1, as [`crate::backend::Kernels`] names it.
+pub const STRIDE_1: &str = "strips, stride 1";
+/// The code for those of stride 2.
+pub const STRIDE_2: &str = "strips, stride 2";
+
 /// The plan for a request.
 #[inline(never)]
 pub fn strips(request: &Request) -> Option<Strips> {

@@ -7,14 +7,16 @@
 use core::arch::naked_asm;
 
 use super::Channel;
-use crate::backend::spec::dsp::depthwise::{STRIP_WORDS, Strips};
+use crate::backend::kernels::{Kernels, links};
+use crate::backend::spec::dsp::depthwise::{STRIDE_1, STRIDE_2, STRIP_WORDS, Strips};
 use crate::backend::thumb_dsp::isa::{dsp_off, dsp_on};
 use crate::ops::linear::Integer;
 use crate::ops::window::Window;
+use crate::rolled::{rolled, unknown};
 
 /// The convolution without its clamp. `None` only before anything is written, if the scratch is too short; lengths are checked by the caller.
 #[inline(never)]
-pub fn run(
+pub fn run<K: Kernels>(
     plan: &Strips,
     window: &Window,
     linear: &Integer<'_>,
@@ -27,17 +29,13 @@ pub fn run(
     let (constants, rest) = words.split_at_mut_checked(plan.channels.wrapping_mul(STRIP_WORDS))?;
     let (padding, slots) = rest.split_at_mut_checked(plan.channels >> 2)?;
     let zero = u32::from(linear.input_zero as u16);
-    padding.fill((zero & 0xFF).wrapping_mul(0x0101_0101));
-    slots.fill(zero.wrapping_mul(0x1_0001));
-    let padding: *const i8 = padding.as_ptr().cast();
+    fill(padding, (zero & 0xFF).wrapping_mul(0x0101_0101));
+    fill(slots, zero.wrapping_mul(0x1_0001));
     let slots = slots.as_mut_ptr();
     let stride = rows.stride;
     let exact = usize::from(linear.low < linear.output_zero);
     // Rows of outputs in a strip.
     let height = 3usize.wrapping_sub(stride);
-    let pixels = plan.columns.saturating_sub(columns.pad).min(columns.input);
-    let lead = columns.pad & 1;
-    let start = (columns.pad >> 1).wrapping_mul(4).wrapping_add(lead);
     let width = columns.output.wrapping_mul(channels);
     let output_image = rows.output.wrapping_mul(width);
     let place = output.as_mut_ptr();
@@ -50,30 +48,11 @@ pub fn run(
         for image in 0..batch {
             let read = source.wrapping_add(image.wrapping_mul(window.image()).wrapping_add(first));
             let written = place.wrapping_add(image.wrapping_mul(output_image).wrapping_add(first));
-            // Pointer and step of the row that is `y - pad`.
-            let row_of = |y: usize| {
-                let at = y.wrapping_sub(rows.pad);
-                if at < rows.input { (read.wrapping_add(window.at(at, 0)), channels) } else { (padding, 0) }
-            };
+            let source =
+                Source { plan, window, read, padding: padding.as_ptr().cast(), slots, quads: taken >> 2 };
             let widen_pair = |y: usize, slot: usize| {
-                let (upper, upper_step) = row_of(y);
-                let (lower, lower_step) = row_of(y.wrapping_add(1));
-                let behind = pixels.wrapping_sub(lead);
-                let rows = Rows {
-                    upper_step,
-                    lower_step,
-                    plane: plan.plane,
-                    quads: taken >> 2,
-                    lead,
-                    pair_bytes: (behind >> 1).wrapping_mul(16),
-                    trail: behind & 1,
-                };
-                let place = slots.wrapping_add(start).wrapping_add(slot.wrapping_mul(2));
-                if pixels > 0 {
-                    // SAFETY: `row_of` gives a row of the input or the padding; both have `4 * quads` bytes at each of the `columns.input` steps, since the caller
-                    // checked the lengths. `slots` has `plane` bytes for each channel, at least `columns.pad + pixels` columns in each.
-                    unsafe { widen(place, upper, lower, &rows) };
-                }
+                // SAFETY: the input has the window's image from `read` on, by the caller's check; `padding` and `slots` have what the plan says.
+                unsafe { source.widen_pair(y, slot) };
             };
             widen_pair(0, 0);
             let mut odd = false;
@@ -90,14 +69,16 @@ pub fn run(
                     single: columns.output & 1,
                     exact,
                 };
-                let strip = match (stride, row.wrapping_add(1) < rows.output, odd) {
-                    (1, true, false) => strip_even,
-                    (1, true, true) => strip_odd,
-                    (1, false, false) => row1_even,
-                    (1, false, true) => row1_odd,
-                    (_, _, false) => row2_even,
-                    (_, _, true) => row2_odd,
+                let strided =
+                    const { links::<K>(STRIDE_2) } && (stride == 2 || const { !links::<K>(STRIDE_1) });
+                let &[even_one, odd_one] = if strided {
+                    &STRIDED
+                } else if row.wrapping_add(1) < rows.output {
+                    &TWO
+                } else {
+                    &ONE
                 };
+                let strip = if odd { odd_one } else { even_one };
                 // SAFETY: `slots` has the columns under `columns.output` windows for each channel, `constants` was filled by `prepare` for each; the output has `columns.output`
                 // pixels in row `row`, and in the next one where the kernel writes two, by the caller's check.
                 unsafe { strip(slots, &frame) };
@@ -110,8 +91,89 @@ pub fn run(
     Some(())
 }
 
+/// Code for a strip, where slot 0 is the upper one and where slot 1 is.
+type Strip = [unsafe extern "C" fn(*const u32, &Frame); 2];
+/// Two rows of outputs.
+static TWO: Strip = [strip_even, strip_odd];
+/// One row.
+static ONE: Strip = [row1_even, row1_odd];
+/// One row, of stride 2.
+static STRIDED: Strip = [row2_even, row2_odd];
+
+/// Whether the code for a stride is linked: a firmware names it beside the kernel.
+pub fn takes<K: Kernels>(stride: usize) -> bool {
+    match stride {
+        1 => const { links::<K>(STRIDE_1) },
+        _ => const { links::<K>(STRIDE_2) },
+    }
+}
+
+/// As `fill` of a slice, in little code.
+#[inline(never)]
+fn fill(words: &mut [u32], value: u32) {
+    for word in words {
+        rolled();
+        *word = value;
+    }
+}
+
+/// Where slots get their rows from.
+struct Source<'a> {
+    plan: &'a Strips,
+    window: &'a Window,
+    /// The first channel of the block in the image.
+    read: *const i8,
+    /// A pixel of padding.
+    padding: *const i8,
+    slots: *mut u32,
+    /// Quads of the block.
+    quads: usize,
+}
+
+impl Source<'_> {
+    /// Fills slot `slot` with rows `y` and `y + 1`, counted from the top of the padding.
+    ///
+    /// # Safety
+    /// The image is readable from `read` on, but for the channels before the block; `padding` has `4 * quads` bytes and `slots` as many planes.
+    #[inline(never)]
+    unsafe fn widen_pair(&self, y: usize, slot: usize) {
+        let Window { rows, columns, inputs: channels, .. } = *self.window;
+        let pixels = self.plan.columns.saturating_sub(columns.pad).min(columns.input);
+        if pixels == 0 {
+            return;
+        }
+        let lead = columns.pad & 1;
+        let behind = pixels.wrapping_sub(lead);
+        // Pointers and steps of the rows.
+        let (mut from, mut steps) = ([self.padding; 2], [0; 2]);
+        let mut at = y.wrapping_sub(rows.pad);
+        for (from, step) in from.iter_mut().zip(&mut steps).take(unknown(2)) {
+            if at < rows.input {
+                (*from, *step) = (self.read.wrapping_add(self.window.at(at, 0)), channels);
+            }
+            at = at.wrapping_add(1);
+        }
+        let ([upper, lower], [upper_step, lower_step]) = (from, steps);
+        let rows = Rows {
+            upper_step,
+            lower_step,
+            plane: self.plan.plane,
+            quads: self.quads,
+            lead,
+            pair_bytes: (behind >> 1).wrapping_mul(16),
+            trail: behind & 1,
+        };
+        let start = (columns.pad >> 1).wrapping_mul(4).wrapping_add(lead);
+        let place = self.slots.wrapping_add(start).wrapping_add(slot.wrapping_mul(2));
+        // SAFETY: each row is one of the input or the padding; both have `4 * quads` bytes at each of the `columns.input` steps, as the caller
+        // says. `slots` has `plane` bytes for each channel, at least `columns.pad + pixels` columns in each.
+        unsafe { widen(place, upper, lower, &rows) };
+    }
+}
+
 /// Fills the constants of channels `first..first + taken`: three pairs (upper, middle) of doubled weights, three (middle, lower), multiplier, constant,
 /// shift, bias.
+#[inline(never)]
 fn prepare(
     linear: &Integer<'_>,
     channels: usize,
@@ -130,7 +192,7 @@ fn prepare(
         // SAFETY: the slice holds 4 weights at each of 9 multiples of `channels`; the place has 40 words.
         unsafe { pair_weights(place, weights.as_ptr(), channels) };
         for (words, ((&bias, &multiplier), &shift)) in
-            place.as_chunks_mut::<STRIP_WORDS>().0.iter_mut().zip(&mut of_channels)
+            place.as_chunks_mut::<STRIP_WORDS>().0.iter_mut().take(unknown(4)).zip(&mut of_channels)
         {
             let [.., to_multiplier, to_constant, to_shift, to_bias] = words;
             let of = Channel::new(linear, bias, multiplier, shift, to_bias.cast_signed());

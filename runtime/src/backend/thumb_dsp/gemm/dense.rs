@@ -343,12 +343,17 @@ pub fn dense_i8(
     let top = high.wrapping_sub(low) as u32 & 0xFF ^ 0xFF;
     let back = high.wrapping_add(1) as u32 & 0xFF;
     // The kernel shifts to the right, and by one bit at least.
-    let mut shifts = 0;
-    for shift in linear.shift {
+    let (quads, rest) = linear.shift.as_chunks::<QUAD>();
+    let mut shifts = -1;
+    for &[a, b, c, d] in quads {
         rolled();
-        shifts |= !shift;
+        shifts &= a & b & c & d;
     }
-    let regular = shifts as u32 <= 31;
+    for shift in rest {
+        rolled();
+        shifts &= shift;
+    }
+    let regular = !shifts as u32 <= 31;
     let whole = if regular { outputs & !(QUAD - 1) } else { 0 };
     let mut run = Run {
         resumed: 0,
@@ -457,12 +462,17 @@ fn row(
 /// The first sums of pairs of outputs: `256 * even + odd`, `odd`.
 #[inline(never)]
 fn start(sums: &mut [i32], bias: &[i32]) {
-    let mut bias = bias.iter();
-    for [both, odd] in sums.as_chunks_mut::<2>().0 {
+    let (pairs, rest) = bias.as_chunks::<2>();
+    let mut sums = sums.as_chunks_mut::<2>().0.iter_mut();
+    for (&[even, odd], sums) in pairs.iter().zip(&mut sums) {
         rolled();
-        let even = bias.next().copied().unwrap_or(0);
-        *odd = bias.next().copied().unwrap_or(0);
-        *both = even.wrapping_shl(8).wrapping_add(*odd);
+        *sums = [even.wrapping_shl(8).wrapping_add(odd), odd];
+    }
+    let mut even = rest.first().copied().unwrap_or(0);
+    for sums in sums {
+        rolled();
+        *sums = [even.wrapping_shl(8), 0];
+        even = 0;
     }
 }
 
