@@ -1,6 +1,7 @@
 //! A small int8 network with every integer operator runs on every emulated core and gives the host's bytes; firmware cannot panic, and
 //! integer firmware holds no float arithmetic. Needs what boards/setup.sh installs: without it these tests fail and say so.
 
+use tucano::backend::spec::select::Isa;
 use tucano::blob::{BlobBuilder, DType, Packing, Space, TensorRecord, winograd};
 use tucano::host::Runner;
 use tucano::ops::{OpCode, add, conv2d, dense, permute, pool2d, softmax};
@@ -254,7 +255,12 @@ fn every_board_gives_the_bytes_of_the_host() {
     for board in BOARDS {
         let blob = laid_out(&blob, board.kernels.isa());
         let (report, outputs) = shown(boards::run(&blob, board, &inputs, SAMPLES, OptLevel::S, &|_| ()));
-        assert!(report.warnings.is_empty(), "{}: {:#?}", board.name, report.warnings);
+        // Where no kernel takes transformed weights, that step says so.
+        let portable = board.kernels.isa() != Isa::ThumbDsp;
+        let transformed = |warning: &&String| portable && warning.contains("`winogradconv2di8`");
+        let (told, others): (Vec<_>, Vec<_>) = report.warnings.iter().partition(transformed);
+        assert_eq!(told.len(), usize::from(portable), "{}", board.name);
+        assert!(others.is_empty(), "{}: {others:#?}", board.name);
         println!(
             "{:10} {:>8} {:>13.0} {:>6} {:>6} {:>6}",
             report.board,

@@ -119,7 +119,7 @@ fn transformed_weights() {
     for (expected, change) in [
         (OperandCount, (|step| step.weights.truncate(3)) as Change),
         (ElementType, |step| step.output.dtype = DType::I16),
-        (ElementType, |step| step.weights[0] = words(&[0; 96])),
+        (Weight, |step| step.weights[0] = words(&[0; 96])),
         (WeightLength, |step| step.weights[0].1.truncate(382)),
         (WeightLength, |step| step.weights[1] = words(&[0; 5])),
         (WeightLength, |step| step.output.shape[3] = 5),
