@@ -41,6 +41,7 @@ pub fn bytes(inputs: usize, outputs: usize) -> Option<usize> {
 }
 
 /// The three weights, top to bottom, of a column of planes; `None` if it stems from no bytes.
+#[inline(never)]
 fn column([sum, alternating, first, last]: [i16; PLANES]) -> Option<[i8; TAPS]> {
     let half = |twice: i16| if twice & 1 == 0 { i8::try_from(twice >> 1).ok() } else { None };
     let middle = half(sum.wrapping_sub(alternating))?;

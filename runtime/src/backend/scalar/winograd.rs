@@ -24,23 +24,20 @@ pub fn conv2d(
 
 #[inline(never)]
 fn apart(window: &Window, linear: &Integer<'_>, input: &[i8], output: &mut [i8]) -> Option<()> {
-    let Window { batch, rows, columns, .. } = *window;
-    let (mut images, mut left) = (input, output);
-    for _ in 0..batch {
-        let (image, rest) = images.split_at_checked(window.image())?;
-        images = rest;
-        for row in 0..rows.output {
-            for column in 0..columns.output {
-                let (pixel, rest) = left.split_at_mut_checked(window.outputs)?;
-                left = rest;
-                for (channel, slot) in pixel.iter_mut().enumerate() {
+    let (mut image, mut slot) = (0usize, 0usize);
+    for _ in 0..window.batch {
+        for row in 0..window.rows.output {
+            for column in 0..window.columns.output {
+                for channel in 0..window.outputs {
                     rolled();
-                    let products = products(window, linear, image, [row, column], channel)?;
+                    let products = products(window, linear, input.get(image..)?, [row, column], channel)?;
                     let sum = linear.bias.get(channel)?.wrapping_add(products);
-                    *slot = linear.finish(channel, sum)? as i8;
+                    *output.get_mut(slot)? = linear.finish(channel, sum)? as i8;
+                    slot = slot.wrapping_add(1);
                 }
             }
         }
+        image = image.wrapping_add(window.image());
     }
     Some(())
 }
