@@ -10,7 +10,7 @@ use tucano::host::Runner;
 use crate::calibrate::Dataset;
 use crate::evaluate::{ClassScores, evaluate, first_non_finite, metrics};
 use crate::graph::Graph;
-use crate::plan::Plan;
+use crate::plan::{Plan, transform};
 use crate::quantize::{self, Quantized, RankBits, WeightBits, Widths};
 use crate::report::{self, Accuracy, Fidelity, Holder, Layer, Peak, Samples, Size, run_blob};
 use crate::search::{self, Progress};
@@ -39,6 +39,8 @@ pub struct Options {
     pub macs_ratio: Option<f64>,
     /// Figures that the blob must keep.
     pub budget: Budget,
+    /// Whether convolutions may store transformed weights, for fewer instructions.
+    pub winograd: bool,
     /// The core that the blob is meant for.
     pub target: Core,
 }
@@ -56,6 +58,7 @@ impl Default for Options {
             ratio: None,
             macs_ratio: None,
             budget: Budget::default(),
+            winograd: false,
             target: Core::CortexM4,
         }
     }
@@ -232,6 +235,12 @@ pub fn convert(
         (quantized, graph, plan) = numbers(&lowered, fitted, &narrow)?;
     }
     let isa = options.target.isa();
+    let mut notes = Vec::new();
+    if let Some(quantized) = quantized.as_mut().filter(|_| options.winograd) {
+        let chosen = transform::choose(&graph, quantized, options.target, &options.budget)?;
+        plan = plan::plan_for(&graph, Some(quantized), isa)?;
+        notes.push(chosen.note());
+    }
     let program =
         emit::Program { graph: &graph, plan: &plan, quantized: quantized.as_ref(), labels: &[], isa };
     let blob = emit::emit(&program)?;
@@ -331,7 +340,7 @@ pub fn convert(
         layers: layers(&outcome.layers, [&before, &runner], &instructions),
         peak: peak(&graph, &plan),
         peak_before: peak(&dense_steps, &before_plan),
-        notes: outcome.notes,
+        notes: outcome.notes.into_iter().chain(notes).collect(),
         warnings: Vec::new(),
         loss: outcome.tradeoff.measure.name(),
         tradeoff,

@@ -1,17 +1,31 @@
 //! Lays a blob of plain weights out for a target, as the converter does: what tests of hand-made blobs run on boards.
 
 use tucano::Step;
+use tucano::backend::spec::dsp::winograd::plan;
 use tucano::backend::spec::elementwise::add_scratch;
 use tucano::backend::spec::select::{Isa, Linear, Request, least_scratch, packing, select};
-use tucano::blob::{BlobBuilder, Packing, folded_bias, is_narrow};
+use tucano::blob::{BlobBuilder, Packing, folded_bias, is_narrow, winograd};
 use tucano::host::Runner;
 use tucano::ops::OpCode;
+use tucano::ops::window::Window;
 
 /// A blob of the same steps, one after the other, with packed weights and scratch behind all tensors. What stood in windows of a region is whole.
 ///
 /// # Panics
 /// If the blob is not sound, or not plain.
 pub fn laid_out(blob: &[u8], isa: Isa) -> Vec<u8> {
+    lay_out(blob, isa, false)
+}
+
+/// As [`laid_out`], with transformed weights wherever an operator takes them.
+///
+/// # Panics
+/// As [`laid_out`].
+pub fn transformed(blob: &[u8], isa: Isa) -> Vec<u8> {
+    lay_out(blob, isa, true)
+}
+
+fn lay_out(blob: &[u8], isa: Isa, transform: bool) -> Vec<u8> {
     let runner = Runner::new(blob).expect("a sound blob");
     let model = runner.model();
     let source = model.blob();
@@ -37,7 +51,12 @@ pub fn laid_out(blob: &[u8], isa: Isa) -> Vec<u8> {
             .map(|k| source.weight_bytes(&step.weight(k).expect("a weight")).expect("its bytes").to_vec())
             .collect();
         let mut scratch = step.scratch_bytes();
-        if let Some(request) = Request::of(&step) {
+        let mut op = step.op();
+        let request = Request::of(&step);
+        if let Some(request) = request.filter(|request| request.packing == Packing::Winograd) {
+            packings[0] = request.packing;
+            scratch = scratch.max(select(isa, &request).scratch_bytes);
+        } else if let Some(request) = request {
             assert_eq!(request.packing, Packing::Rows);
             let depth = request.linear.depth().expect("a depth");
             let rows = rows(&step, &request.linear, depth);
@@ -50,10 +69,28 @@ pub fn laid_out(blob: &[u8], isa: Isa) -> Vec<u8> {
                 .collect();
             let narrow =
                 rows.chunks(depth).zip(&folded).all(|(row, bias)| is_narrow(row.iter().copied(), *bias));
-            let request = Request { packing: packing(isa, &request, narrow), ..request };
+            let window = match request.linear {
+                Linear::Conv2d { window, groups: 1 } if op == OpCode::Conv2dI8 as u16 => {
+                    plan(&window).map(|_| window)
+                }
+                _ => None,
+            };
+            let window = window.filter(|_| transform);
+            let packing = if window.is_some() { Packing::Winograd } else { packing(isa, &request, narrow) };
+            let request = Request { packing, ..request };
             if request.packing != Packing::Rows {
-                let mut stored = vec![0; request.packing.bytes(bias.len(), depth).expect("few weights")];
-                request.packing.pack(&rows, bias.len(), depth, &mut stored).expect("whole rows");
+                let stored = match window {
+                    Some(Window { inputs, outputs, .. }) => {
+                        op = OpCode::WinogradConv2dI8 as u16;
+                        let mut stored = vec![0; winograd::bytes(inputs, outputs).expect("few weights")];
+                        winograd::pack(&rows, inputs, outputs, &mut stored).map(|()| stored)
+                    }
+                    None => {
+                        let mut stored = vec![0; packing.bytes(bias.len(), depth).expect("few weights")];
+                        packing.pack(&rows, bias.len(), depth, &mut stored).map(|()| stored)
+                    }
+                };
+                let stored = stored.expect("whole rows");
                 packings[0] = request.packing;
                 bytes[0] = stored.iter().map(|weight| weight.cast_unsigned()).collect();
                 bytes[1] = folded.iter().flat_map(|bias| bias.to_le_bytes()).collect();
@@ -71,7 +108,7 @@ pub fn laid_out(blob: &[u8], isa: Isa) -> Vec<u8> {
         let place = if scratch > 0 { (scratch_at, scratch as u32) } else { (0, 0) };
         builder.step(
             step.name().unwrap_or_default(),
-            step.op(),
+            op,
             &inputs,
             &outputs,
             &weights,

@@ -1,7 +1,7 @@
 //! One step: operation code, constants and parameter words.
 
 use tucano::backend::spec::select::Linear;
-use tucano::blob::{DType, Packing, folded_bias};
+use tucano::blob::{DType, Packing, folded_bias, winograd};
 use tucano::ops::{OpCode, add, conv2d, dense, mean, permute, pool2d, softmax, unary};
 use tucano::quant::quantize_multiplier;
 
@@ -204,14 +204,22 @@ impl Program<'_> {
         let zero_point = self.quantization(step.inputs[0], node)?.zero_point;
         let [read, written] = [step.inputs[0], step.output].map(|tensor| self.plan.offsets[tensor]);
         let narrow = needs::all_narrow(layer, zero_point);
-        let packing = needs::request(self.isa, linear, types, narrow, read == written).packing;
+        let request = if layer.transformed { needs::request_transformed } else { needs::request };
+        let packing = request(self.isa, linear, types, narrow, read == written).packing;
         if packing == Packing::Rows {
             return Ok(Constant::plain(DType::I8, rows.iter().map(|weight| *weight as u8).collect()));
         }
         let fits = || Error::Blob(format!("the weights of `{}` do not fill their order", node.name));
         let matrix = linear.matrix().filter(|matrix| matrix.depth > 0).ok_or_else(fits)?;
-        let mut stored = vec![0; matrix.bytes(packing).ok_or_else(fits)?];
-        matrix.pack(packing, rows, &mut stored).ok_or_else(fits)?;
+        let stored = if packing == Packing::Winograd {
+            let (inputs, outputs) = (geometry.input[0], bias.len());
+            let mut stored = vec![0; winograd::bytes(inputs, outputs).ok_or_else(fits)?];
+            winograd::pack(rows, inputs, outputs, &mut stored).map(|()| stored)
+        } else {
+            let mut stored = vec![0; matrix.bytes(packing).ok_or_else(fits)?];
+            matrix.pack(packing, rows, &mut stored).map(|()| stored)
+        };
+        let stored = stored.ok_or_else(fits)?;
         for (bias, weights) in bias.iter_mut().zip(rows.chunks(matrix.depth)) {
             *bias = folded_bias(weights.iter().copied(), zero_point, *bias);
         }
@@ -245,7 +253,11 @@ impl Program<'_> {
             act_min,
             act_max,
         };
-        Ok(Encoded { op: op(self.family(step)), weights, parameters: parameters.emit().to_vec() })
+        let op = match weights.first() {
+            Some(Constant { packing: Packing::Winograd, .. }) => OpCode::WinogradConv2dI8,
+            _ => op(self.family(step)),
+        };
+        Ok(Encoded { op, weights, parameters: parameters.emit().to_vec() })
     }
 
     fn pooling(&self, step: &Step, node: &Node, window: &Window, ops: [OpCode; 2]) -> Result<Encoded, Error> {

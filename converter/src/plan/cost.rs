@@ -4,9 +4,11 @@
 //! ([`candidate_instructions`]): the same units of work are counted for both, padding left out as the kernels leave it out. Gives counts of executed
 //! instructions, requantisation of every intermediate value included; `None` where the core or one of its kernels has not been measured.
 
+use tucano::backend::spec::dsp::winograd::TILE;
 use tucano::backend::spec::select::{Isa, Linear, SCALAR, select};
 use tucano::backend::spec::{Core, Kernel, Loops, Work};
-use tucano::blob::{DType, TensorRecord};
+use tucano::blob::winograd::INPUTS;
+use tucano::blob::{DType, Packing, TensorRecord};
 use tucano::host::Runner;
 use tucano::ops::OpCode;
 use tucano::ops::window::{Axis, Window};
@@ -27,6 +29,23 @@ pub fn instructions<O: OpSet>(model: &Model<'_, O>, core: Core) -> Option<Vec<u6
         Some(kernel.rates.instructions(&work(&step, kernel)?))
     };
     model.steps().map(price).collect()
+}
+
+/// Modelled instructions that a convolution of bytes saves with transformed weights; `None` where the core has no kernel for them, or none of them was
+/// measured.
+pub fn saved_by_transform(core: Core, stage: &Geometry, narrow: bool) -> Option<u64> {
+    let (isa, types) = (core.isa(), [DType::I8; 2]);
+    let Linear::Conv2d { window, groups: 1 } = needs::convolution(stage) else { return None };
+    let linear = Linear::Conv2d { window, groups: 1 };
+    let transformed = needs::request_transformed(isa, linear, types, narrow, false);
+    if transformed.packing != Packing::Winograd {
+        return None;
+    }
+    let direct = needs::request(isa, linear, types, narrow, false);
+    let direct = core.kernel(OpCode::Conv2dI8, select(isa, &direct).name)?;
+    let kernel = core.kernel(OpCode::WinogradConv2dI8, select(isa, &transformed).name)?;
+    let before = direct.rates.instructions(&conv_work(&window, 1, direct));
+    before.checked_sub(kernel.rates.instructions(&winograd_work(&window, kernel))).filter(|saved| *saved > 0)
 }
 
 /// Modelled instructions of a layer that is lowered to `stages`, one after the other. `int8`: the widths of integers, `None` for floats.
@@ -165,6 +184,7 @@ pub fn work(step: &Step<'_>, kernel: &Kernel) -> Option<Work> {
             let (window, groups) = convolution(step, &input, &output)?;
             conv_work(&window, groups, kernel)
         }
+        OpCode::WinogradConv2dI8 => winograd_work(&convolution(step, &input, &output)?.0, kernel),
         OpCode::DepthwiseConv2dI8 | OpCode::DepthwiseConv2dI16 | OpCode::DepthwiseConv2dF32 => {
             block_work(&convolution(step, &input, &output)?.0, kernel)
         }
@@ -264,6 +284,17 @@ fn conv_work(window: &Window, groups: usize, kernel: &Kernel) -> Work {
         products: rows * products,
         tail: rows * tail,
     }
+}
+
+/// As [`conv_work`], of transformed weights: tiles are whole in rows, columns and input channels.
+fn winograd_work(window: &Window, kernel: &Kernel) -> Work {
+    let mut whole = *window;
+    if let Loops::Tiles { .. } = kernel.loops {
+        whole.rows.output = window.rows.output.next_multiple_of(TILE);
+        whole.columns.output = window.columns.output.next_multiple_of(TILE);
+        whole.inputs = window.inputs.next_multiple_of(INPUTS);
+    }
+    conv_work(&whole, 1, kernel)
 }
 
 /// Blocks of channels under each tap of each window.

@@ -12,6 +12,7 @@ pub mod flash;
 pub mod memory;
 pub mod needs;
 mod settle;
+pub mod transform;
 
 pub use arena::{Block, Placement, place};
 pub use needs::Needs;
@@ -208,6 +209,7 @@ pub fn plan_for(graph: &Graph, quantized: Option<&Quantized>, isa: Isa) -> Resul
         let zero_point = graph.value(input).quantization.map_or(0, |quantization| quantization.zero_point);
         Numbers {
             narrow: layer.map(|layer| needs::all_narrow(layer, zero_point)),
+            transformed: layer.is_some_and(|layer| layer.transformed),
             ..Numbers::of_widths(ends(graph, node).map(bytes), layer.is_some_and(|layer| layer.four_bits))
         }
     };

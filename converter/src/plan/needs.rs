@@ -46,6 +46,8 @@ pub struct Numbers {
     pub four_bits: bool,
     /// Whether all outputs are narrow ([`is_narrow`]); `None`: not known yet.
     pub narrow: Option<bool>,
+    /// As [`quantize::Layer::transformed`].
+    pub transformed: bool,
 }
 
 impl Numbers {
@@ -56,7 +58,7 @@ impl Numbers {
             2 => DType::I16,
             _ => DType::F32,
         });
-        Self { types, four_bits: four_bits && types == [DType::I8; 2], narrow: None }
+        Self { types, four_bits: four_bits && types == [DType::I8; 2], narrow: None, transformed: false }
     }
 
     /// Whether backends have kernels of their own.
@@ -96,7 +98,10 @@ fn rows(layer: &Geometry, numbers: Numbers) -> Option<StageRows> {
 /// Scratch of a layer with the weights as the target wants them; the most where that is not known.
 fn scratch(isa: Isa, linear: Linear, numbers: Numbers, in_place: bool) -> usize {
     let bytes = |narrow: bool| {
-        let request = request(isa, linear, numbers.types, narrow, in_place);
+        let request = match numbers.transformed {
+            true => request_transformed(isa, linear, numbers.types, narrow, in_place),
+            false => request(isa, linear, numbers.types, narrow, in_place),
+        };
         select(isa, &request).scratch_bytes.max(least_scratch(&request))
     };
     numbers.narrow.map_or_else(|| bytes(true).max(bytes(false)), bytes)
@@ -128,6 +133,19 @@ pub fn request(isa: Isa, linear: Linear, types: [DType; 2], narrow: bool, in_pla
     let [input, output] = types;
     let request = Request { linear, input, output, packing: Packing::Rows, in_place };
     Request { packing: packing(isa, &request, narrow), ..request }
+}
+
+/// As [`request`], with transformed weights if this backend has a kernel for them.
+pub fn request_transformed(
+    isa: Isa,
+    linear: Linear,
+    types: [DType; 2],
+    narrow: bool,
+    in_place: bool,
+) -> Request {
+    let plain = request(isa, linear, types, narrow, in_place);
+    let transformed = Request { packing: Packing::Winograd, ..plain };
+    if select(isa, &transformed).name == SCALAR { plain } else { transformed }
 }
 
 /// The operator of a layer that is no dense one.
@@ -251,7 +269,7 @@ fn is_narrow_step(step: &tucano::Step<'_>, request: &Request) -> Option<bool> {
     for (o, &bias) in bias.iter().enumerate() {
         let weight = |k: usize| match request.linear {
             Linear::DepthwiseConv2d { .. } => stored.get(k * outputs + o).copied(),
-            _ => matrix.weight(request.packing, stored, o, k),
+            _ => matrix.any_weight(request.packing, stored, o, k),
         };
         let weights = (0..matrix.depth).map(weight).collect::<Option<Vec<i8>>>()?.into_iter();
         let folded = match request.packing {
@@ -269,7 +287,8 @@ fn is_narrow_step(step: &tucano::Step<'_>, request: &Request) -> Option<bool> {
 mod tests {
     use super::*;
 
-    const BYTES: Numbers = Numbers { types: [DType::I8; 2], four_bits: false, narrow: None };
+    const BYTES: Numbers =
+        Numbers { types: [DType::I8; 2], four_bits: false, narrow: None, transformed: false };
 
     fn layer() -> Geometry {
         Geometry {

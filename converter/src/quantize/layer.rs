@@ -16,6 +16,8 @@ pub struct Layer {
     pub weights: Vec<i8>,
     /// Whether they are stored in 4 bits.
     pub four_bits: bool,
+    /// Whether they are stored transformed ([`tucano::blob::winograd`]) where the target has a kernel for that.
+    pub transformed: bool,
     /// Real size of a weight's unit, one for each output channel.
     pub scales: Vec<f32>,
     /// In units of input scale times weight scale.
@@ -69,6 +71,7 @@ impl Layer {
             shape: from.weight.shape.clone(),
             weights: Vec::with_capacity(from.weight.len()),
             four_bits: from.levels == LEVELS_4,
+            transformed: false,
             scales: Vec::with_capacity(channels),
             bias: Vec::with_capacity(channels),
             multipliers: Vec::with_capacity(channels),

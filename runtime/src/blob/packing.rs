@@ -47,6 +47,18 @@ impl Matrix {
         packing.weight(stored.get(first..)?, self.depth, output, k)
     }
 
+    /// As [`Matrix::weight`], of any packing: also of transformed weights, which have one group.
+    #[cfg(feature = "host")]
+    pub fn any_weight(&self, packing: Packing, stored: &[i8], o: usize, k: usize) -> Option<i8> {
+        if packing != Packing::Winograd {
+            return self.weight(packing, stored, o, k);
+        }
+        let inputs = self.depth / (winograd::TAPS * winograd::TAPS);
+        let tap = k.checked_div(inputs)?;
+        let column = winograd::weights(stored, inputs, o, tap % winograd::TAPS, k % inputs)?;
+        column.get(tap / winograd::TAPS).copied()
+    }
+
     /// Stores the weights `[groups][outputs][depth]` in an order. `None` if `rows` or `stored` is of another length.
     pub fn pack(&self, packing: Packing, rows: &[i8], stored: &mut [i8]) -> Option<()> {
         if Some(stored.len()) != self.bytes(packing) {
@@ -142,18 +154,6 @@ impl Packing {
             Form::Offset => byte.wrapping_sub(i8::MIN),
             Form::High { low } => byte.wrapping_add(i8::from(*stored.get(low)? < 0)),
         })
-    }
-
-    /// As [`Packing::weight`], of any packing.
-    #[cfg(feature = "host")]
-    pub fn any_weight(self, stored: &[i8], depth: usize, o: usize, k: usize) -> Option<i8> {
-        if self != Self::Winograd {
-            return self.weight(stored, depth, o, k);
-        }
-        let inputs = depth / (winograd::TAPS * winograd::TAPS);
-        let tap = k.checked_div(inputs)?;
-        let column = winograd::weights(stored, inputs, o, tap % winograd::TAPS, k % inputs)?;
-        column.get(tap / winograd::TAPS).copied()
     }
 
     /// Stores the weights `[outputs][depth]` in this order. `None` if `rows` or `stored` is of another length.

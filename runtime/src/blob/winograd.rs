@@ -41,6 +41,7 @@ pub fn bytes(inputs: usize, outputs: usize) -> Option<usize> {
 }
 
 /// The three weights, top to bottom, of a column of planes; `None` if it stems from no bytes.
+#[inline(never)]
 fn column([sum, alternating, first, last]: [i16; PLANES]) -> Option<[i8; TAPS]> {
     let half = |twice: i16| if twice & 1 == 0 { i8::try_from(twice >> 1).ok() } else { None };
     let middle = half(sum.wrapping_sub(alternating))?;
@@ -52,12 +53,13 @@ fn column([sum, alternating, first, last]: [i16; PLANES]) -> Option<[i8; TAPS]> 
 /// Where plane 0 of output `o` and input `c` in column `x` of the window stands; wraps for numbers that no layer has.
 fn place(inputs: usize, o: usize, x: usize, c: usize) -> Option<usize> {
     let quad = (o / OUTPUTS).wrapping_mul(plane_bytes(inputs)?.wrapping_mul(PLANES));
-    let pair = (c & !3) / 2 | (c & 1);
+    let pair = ((c / 2) & !1) | (c & 1);
     let in_pair = x.wrapping_mul(OUTPUTS).wrapping_add(o % OUTPUTS).wrapping_mul(4).wrapping_add(c & 2);
     Some(quad.wrapping_add(pair.wrapping_mul(PAIR_BYTES)).wrapping_add(in_pair))
 }
 
 /// The three weights of output `o` and input `c` in column `x` of the window, top to bottom. `None` if they lie outside or stem from no bytes.
+#[inline(never)]
 pub fn weights(stored: &[i8], inputs: usize, o: usize, x: usize, c: usize) -> Option<[i8; TAPS]> {
     let plane = plane_bytes(inputs)?;
     let mut at = place(inputs, o, x, c)?;

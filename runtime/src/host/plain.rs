@@ -9,6 +9,7 @@ use crate::blob::{
     BLOB_ALIGN, DType, HEADER_BYTES, Packing, SECTION_ENTRY_BYTES, SectionKind, StepRecord, WeightRecord,
     crc32, unfolded_bias,
 };
+use crate::ops::OpCode;
 use crate::{AllOps, Model, Step};
 
 /// A section of the new blob.
@@ -73,7 +74,9 @@ pub fn plain(model: &Model<'_, AllOps>) -> Option<Vec<u8>> {
         }
         let at = usize::from(step.index()) * sections[steps].stride as usize;
         let place = sections[steps].bytes.get_mut(at..at + StepRecord::BYTES)?;
-        let record = StepRecord { operands_at: first, ..StepRecord::parse(place)? };
+        let given = StepRecord::parse(place)?;
+        let op = if request.packing == Packing::Winograd { OpCode::Conv2dI8.into() } else { given.op };
+        let record = StepRecord { op, operands_at: first, ..given };
         place.copy_from_slice(&record.emit());
     }
     sections.push(Section { kind: SectionKind::Weights as u16, critical: 1, stride: 1, bytes: data });
@@ -90,7 +93,7 @@ fn unpack(step: &Step<'_>, request: &Request) -> Option<(Vec<i8>, Vec<i32>)> {
     let mut biases = Vec::with_capacity(outputs);
     for (o, &bias) in folded.iter().enumerate() {
         for k in 0..depth {
-            weights.push(matrix.weight(request.packing, stored, o, k)?);
+            weights.push(matrix.any_weight(request.packing, stored, o, k)?);
         }
         biases.push(unfolded_bias(weights[o * depth..].iter().copied(), zero_point, bias));
     }

@@ -285,7 +285,8 @@ fn integer_convolution<X: Activation, Y: Activation>(
 /// A linear step gives the same whatever order its weights have.
 fn packed(step: &Step, groups: usize, depth: usize) -> Result<(), TestCaseError> {
     let expected = step.run().unwrap();
-    for packing in (0..=u8::MAX).filter_map(Packing::parse) {
+    let packings = (0..=u8::MAX).filter_map(Packing::parse);
+    for packing in packings.filter(|packing| *packing != Packing::Winograd) {
         let mut packed = step.packed(packing, groups, depth);
         prop_assert_eq!(&packed.run_as(packing, 0).unwrap(), &expected, "{:?}", packing);
         packed.weights[0].1.push(0);
@@ -312,6 +313,48 @@ fn in_place(step: &Step, windows: &Windows) -> Result<(), TestCaseError> {
         let room = kept + input.bytes().unwrap() + output.bytes().unwrap();
         prop_assert_eq!(placed.run_as(Packing::Rows, room).unwrap_err().kind, ErrorKind::Overlap);
     }
+    Ok(())
+}
+
+/// A convolution gives the same with transformed weights, apart and in place, and refuses what is no transform.
+fn transformed(windows: &Windows) -> Result<(), TestCaseError> {
+    let (inputs, outputs) = (windows.group_inputs, windows.group_outputs.next_multiple_of(4));
+    let windows = Windows {
+        kernel: [3, 3],
+        stride: [1, 1],
+        dilation: [1, 1],
+        groups: 1,
+        group_outputs: outputs,
+        ..windows.clone()
+    };
+    let Some([out_h, out_w]) = windows.output() else { return Ok(()) };
+    let mut random = Random(windows.seed);
+    let constants = Constants::random::<i8, i8>(&mut random, 9 * inputs, outputs, OpCode::Conv2dI8);
+    let [zero_in, zero_out] = [0; 2].map(|_: i32| zero_point::<i8>(&mut random));
+    let bounds = bounds::<i8>(&mut random);
+    let shape = [windows.batch, windows.input[0], windows.input[1], inputs];
+    let x: Vec<i8> = random.integers(shape.iter().product(), -128, 127);
+    let step = Step {
+        op: OpCode::Conv2dI8,
+        inputs: vec![(tensor(DType::I8, &shape, zero_in), i8::bytes(&x))],
+        output: tensor(DType::I8, &[windows.batch, out_h, out_w, outputs], zero_out),
+        weights: constants.operands(),
+        parameters: windows.conv2d(bounds[0] as u32, bounds[1] as u32).to_vec(),
+        in_place: false,
+    };
+    let expected = step.run().unwrap();
+    let step = step.packed(Packing::Winograd, 1, 9 * inputs);
+    prop_assert_eq!(&step.run_as(Packing::Winograd, 0).unwrap(), &expected);
+    if inputs == outputs && [out_h, out_w] == windows.input && windows.pads[0] < 3 {
+        let placed = Step { in_place: true, ..step.clone() };
+        let kept = windows.input[0].min(3) * windows.input[1] * inputs;
+        prop_assert_eq!(&placed.run_as(Packing::Winograd, kept).unwrap(), &expected);
+        prop_assert_eq!(placed.run_as(Packing::Winograd, kept - 1).unwrap_err().kind, ErrorKind::Scratch);
+    }
+    let mut broken = step.clone();
+    let at = random.next() as usize % broken.weights[0].1.len();
+    broken.weights[0].1[at] ^= 1;
+    prop_assert_eq!(broken.run_as(Packing::Winograd, 0).unwrap_err().kind, ErrorKind::Parameter);
     Ok(())
 }
 
@@ -529,6 +572,19 @@ proptest! {
     #[test]
     fn conv2d_i8_in_place(windows in replacing(9)) {
         integer_convolution::<i8, i8>(&windows, OpCode::Conv2dI8)?;
+    }
+
+    #[test]
+    fn winograd_conv2d_i8(windows in windows(1, 9)) {
+        transformed(&windows)?;
+    }
+
+    #[test]
+    fn winograd_conv2d_i8_in_place(mut windows in replacing(3)) {
+        windows.group_inputs *= 4;
+        windows.group_outputs = windows.group_inputs;
+        windows.pads = [1; 4];
+        transformed(&windows)?;
     }
 
     #[test]

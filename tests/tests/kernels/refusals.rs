@@ -101,6 +101,43 @@ fn convolutions() {
     );
 }
 
+/// Windows that weights are transformed for, weights that are transformed, and outputs in fours.
+#[test]
+fn transformed_weights() {
+    let good = || {
+        let mut step = convolution();
+        step.parameters = vec![1, 1, 1, 1, 1, 1, 1, 1, 3, 3, 1, -128i32 as u32, 127];
+        step.output = tensor(DType::I8, &[1, 4, 5, 4], 0);
+        step.packed(Packing::Winograd, 1, 18)
+    };
+    let kind = |change: Change| {
+        let mut step = good();
+        change(&mut step);
+        step.run_as(Packing::Winograd, 0).err().map(|error| error.kind)
+    };
+    assert_eq!(kind(|_| {}), None);
+    for (expected, change) in [
+        (OperandCount, (|step| step.weights.truncate(3)) as Change),
+        (ElementType, |step| step.output.dtype = DType::I16),
+        (Weight, |step| step.weights[0] = words(&[0; 96])),
+        (WeightLength, |step| step.weights[0].1.truncate(382)),
+        (WeightLength, |step| step.weights[1] = words(&[0; 5])),
+        (WeightLength, |step| step.output.shape[3] = 5),
+        (WeightLength, |step| step.op = OpCode::Conv2dI8),
+        (Parameter, |step| step.parameters[10] = 2),
+        (Quantisation, |step| step.weights[3] = words(&[0, 31, 0, 0])),
+        // The low byte of a half, and inputs that are not there.
+        (Parameter, |step| step.weights[0].1[0] = 1),
+        (Parameter, |step| step.weights[0].1.fill(0x55)),
+    ] {
+        assert_eq!(kind(change), Some(expected));
+    }
+    let mut wide = good();
+    (wide.parameters[0], wide.output.shape[1]) = (2, 2);
+    assert_eq!(wide.run_as(Packing::Winograd, 0).unwrap_err().kind, Parameter);
+    assert_eq!(good().run_as(Packing::Rows, 0).unwrap_err().kind, Parameter);
+}
+
 /// Of one kind of order, for the operator's output channels and inner products, and only where the operator takes it.
 #[test]
 fn packed_weights() {

@@ -2,7 +2,7 @@
 
 use crate::blob_bytes::Placed;
 use tucano::backend::Scalar;
-use tucano::blob::{BlobBuilder, DType, Matrix, Packing, Space, TensorRecord, folded_bias};
+use tucano::blob::{BlobBuilder, DType, Matrix, Packing, Space, TensorRecord, folded_bias, winograd};
 use tucano::host::Runner;
 use tucano::ops::OpCode;
 use tucano::{AllOps, Model, Session};
@@ -90,9 +90,17 @@ impl Step {
     /// The step with its weights packed: in groups, `depth` of them an output, for inputs of this zero point.
     pub fn packed(&self, packing: Packing, groups: usize, depth: usize) -> Self {
         let (rows, bias) = (i8::values(&self.weights[0].1), i32::values(&self.weights[1].1));
-        let matrix = Matrix { groups, outputs: bias.len() / groups, depth };
-        let mut stored = vec![0; matrix.bytes(packing).unwrap()];
-        matrix.pack(packing, &rows, &mut stored).unwrap();
+        let mut stored;
+        let mut op = self.op;
+        if packing == Packing::Winograd {
+            op = OpCode::WinogradConv2dI8;
+            stored = vec![0; winograd::bytes(depth / 9, bias.len()).unwrap()];
+            winograd::pack(&rows, depth / 9, bias.len(), &mut stored).unwrap();
+        } else {
+            let matrix = Matrix { groups, outputs: bias.len() / groups, depth };
+            stored = vec![0; matrix.bytes(packing).unwrap()];
+            matrix.pack(packing, &rows, &mut stored).unwrap();
+        }
         let zero_point = self.inputs[0].0.zero_point;
         let fold = |(row, bias): (&[i8], &i32)| folded_bias(row.iter().copied(), zero_point, *bias);
         let mut weights = self.weights.clone();
@@ -100,7 +108,7 @@ impl Step {
         if packing != Packing::Rows {
             weights[1].1 = i32::bytes(&rows.chunks(depth).zip(&bias).map(fold).collect::<Vec<_>>());
         }
-        Self { weights, ..self.clone() }
+        Self { op, weights, ..self.clone() }
     }
 
     fn input_bytes(&self) -> Vec<&[u8]> {

@@ -1,9 +1,10 @@
 //! Convolution with transformed weights ([`crate::blob::winograd`]): each weight is taken back. Slow, and small.
 
 use super::in_place::rows_in_place;
-use crate::blob::winograd::{TAPS, weights};
+use crate::blob::winograd::weights;
 use crate::ops::linear::Integer;
 use crate::ops::window::Window;
+use crate::rolled::rolled;
 
 /// Convolution, apart from the input or in its place.
 #[inline(never)]
@@ -23,37 +24,50 @@ pub fn conv2d(
 
 #[inline(never)]
 fn apart(window: &Window, linear: &Integer<'_>, input: &[i8], output: &mut [i8]) -> Option<()> {
-    let Window { batch, rows, columns, inputs, .. } = *window;
-    let (mut images, mut left) = (input, output);
-    for _ in 0..batch {
-        let (image, rest) = images.split_at_checked(window.image())?;
-        images = rest;
-        for row in 0..rows.output {
-            for column in 0..columns.output {
-                let (pixel, rest) = left.split_at_mut_checked(window.outputs)?;
-                left = rest;
-                for (channel, slot) in pixel.iter_mut().enumerate() {
-                    let mut sum = *linear.bias.get(channel)?;
-                    for tap in 0..TAPS {
-                        let x = columns.position(column, tap);
-                        for c in 0..inputs {
-                            let column = weights(linear.weights, inputs, channel, tap, c)?;
-                            for (tap, weight) in column.into_iter().enumerate() {
-                                // Padding counts as the zero point.
-                                let value = match (rows.position(row, tap), x) {
-                                    (Some(y), Some(x)) => {
-                                        (*image.get(window.at(y, x).wrapping_add(c))?).into()
-                                    }
-                                    _ => linear.input_zero,
-                                };
-                                sum = sum.wrapping_add(i32::from(value).wrapping_mul(weight.into()));
-                            }
-                        }
-                    }
-                    *slot = linear.finish(channel, sum)? as i8;
+    let (mut image, mut slot) = (0usize, 0usize);
+    for _ in 0..window.batch {
+        for row in 0..window.rows.output {
+            for column in 0..window.columns.output {
+                for channel in 0..window.outputs {
+                    rolled();
+                    let products = products(window, linear, input.get(image..)?, [row, column], channel)?;
+                    let sum = linear.bias.get(channel)?.wrapping_add(products);
+                    *output.get_mut(slot)? = linear.finish(channel, sum)? as i8;
+                    slot = slot.wrapping_add(1);
                 }
             }
         }
+        image = image.wrapping_add(window.image());
     }
     Some(())
+}
+
+/// Products of the inputs under a window and the weights of an output channel; padding counts as the zero point.
+#[inline(never)]
+fn products(
+    window: &Window,
+    linear: &Integer<'_>,
+    image: &[i8],
+    [row, column]: [usize; 2],
+    channel: usize,
+) -> Option<i32> {
+    let Window { rows, columns, inputs, .. } = *window;
+    let mut sum = 0i32;
+    for tap_w in 0..columns.kernel {
+        rolled();
+        let x = columns.position(column, tap_w);
+        for c in 0..inputs {
+            rolled();
+            let weights = weights(linear.weights, inputs, channel, tap_w, c)?;
+            for (tap_h, &weight) in weights.get(..rows.kernel)?.iter().enumerate() {
+                rolled();
+                let value = match (rows.position(row, tap_h), x) {
+                    (Some(y), Some(x)) => (*image.get(window.at(y, x).wrapping_add(c))?).into(),
+                    _ => linear.input_zero,
+                };
+                sum = sum.wrapping_add(i32::from(value).wrapping_mul(weight.into()));
+            }
+        }
+    }
+    Some(sum)
 }

@@ -59,6 +59,7 @@ pub static ARMV6_M: &[Kernel] = &[
     kernel(OpCode::PermuteI8, 1, [118979, 4544, 980, 0, 0, 0]),
     kernel(OpCode::PermuteF32, 1, [129768, 4395, 1071, 0, 0, 0]),
     kernel(OpCode::Mean2dI8, 4, [457291, 13440, 2198, 2418, 252, 0]),
+    kernel(OpCode::WinogradConv2dI8, 1, [0, 0, 0, 0, 10900, 0]),
 ];
 
 pub static ARMV7_M: &[Kernel] = &[
@@ -106,6 +107,7 @@ pub static ARMV7_M: &[Kernel] = &[
     kernel(OpCode::PermuteI8, 1, [95408, 3485, 787, 0, 0, 0]),
     kernel(OpCode::PermuteF32, 1, [106257, 2975, 801, 0, 0, 0]),
     kernel(OpCode::Mean2dI8, 4, [281259, 18237, 1129, 1524, 112, 0]),
+    kernel(OpCode::WinogradConv2dI8, 1, [0, 0, 0, 0, 6200, 0]),
 ];
 
 pub static ARMV7E_M: &[Kernel] = &[
@@ -195,6 +197,13 @@ pub static ARMV7E_M: &[Kernel] = &[
     kernel(OpCode::PermuteI8, 1, [92624, 3126, 781, 0, 0, 0]),
     kernel(OpCode::PermuteF32, 1, [104451, 2958, 824, 0, 0, 0]),
     kernel(OpCode::Mean2dI8, 1, [303579, 49748, 0, 461, 0, 0]),
+    kernel(OpCode::WinogradConv2dI8, 1, [0, 0, 0, 0, 6100, 0]),
+    own(
+        OpCode::WinogradConv2dI8,
+        "winograd",
+        Loops::Tiles { positions: 4, outputs: 4, depth: 4 },
+        [224870, 3816, 0, 13549, 47, 63],
+    ),
 ];
 
 pub static ARMV8_M: &[Kernel] = &[
@@ -284,6 +293,13 @@ pub static ARMV8_M: &[Kernel] = &[
     kernel(OpCode::PermuteI8, 1, [94167, 3129, 774, 0, 0, 0]),
     kernel(OpCode::PermuteF32, 1, [100686, 3038, 833, 0, 0, 0]),
     kernel(OpCode::Mean2dI8, 4, [281993, 14868, 1207, 1524, 126, 0]),
+    kernel(OpCode::WinogradConv2dI8, 1, [0, 0, 0, 0, 6100, 0]),
+    own(
+        OpCode::WinogradConv2dI8,
+        "winograd",
+        Loops::Tiles { positions: 4, outputs: 4, depth: 4 },
+        [224870, 3816, 0, 13549, 47, 63],
+    ),
 ];
 
 pub static ARMV8_1_M: &[Kernel] = &[
@@ -375,4 +391,5 @@ pub static ARMV8_1_M: &[Kernel] = &[
     kernel(OpCode::PermuteI8, 1, [93097, 3253, 774, 0, 0, 0]),
     kernel(OpCode::PermuteF32, 1, [103992, 2998, 821, 0, 0, 0]),
     kernel(OpCode::Mean2dI8, 1, [435850, 26099, 0, 146, 0, 0]),
+    kernel(OpCode::WinogradConv2dI8, 1, [0, 0, 0, 0, 6100, 0]),
 ];

@@ -12,6 +12,7 @@ use crate::blob::winograd::{INPUTS, OUTPUTS, bytes};
 use crate::blob::{DType, Packing};
 use crate::ops::linear::Integer;
 use crate::ops::window::Window;
+use crate::rolled::rolled;
 
 /// Convolution. `None`: it is not for this kernel, nothing was done.
 #[inline(never)]
@@ -130,37 +131,48 @@ impl Layer<'_> {
     }
 
     /// Two rows of outputs, or one, from `top` on, of an image that `conv2d` has measured; the kept rows are those under them.
+    #[inline(never)]
     fn rows(&mut self, top: usize, output: &mut [i8]) {
         let Plan { row, groups, .. } = *self.plan;
         let Window { rows, columns, inputs, outputs, .. } = *self.window;
-        let kept = self.kept.as_ptr();
-        let mut sources = [0, 1, 2, 3].map(|n: usize| {
-            let slot = top.wrapping_add(n) % REACH;
-            kept.wrapping_add(slot.wrapping_mul(row))
-        });
+        let mut sources = [self.kept.as_ptr(); REACH];
+        for (n, source) in (top..).zip(&mut sources) {
+            rolled();
+            *source = source.wrapping_add((n % REACH).wrapping_mul(row));
+        }
         let excess = inputs.wrapping_neg() % INPUTS;
-        let (output, outside) = (output.as_mut_ptr().cast::<u8>(), self.outside);
-        let place = |y: usize, x: usize| {
-            let at = y.wrapping_mul(columns.output).wrapping_add(x).wrapping_mul(outputs);
-            if y < rows.output && x < columns.output { output.wrapping_add(at) } else { outside }
+        let out_row = columns.output.wrapping_mul(outputs);
+        let upper = output.as_mut_ptr().cast::<u8>().wrapping_add(top.wrapping_mul(out_row));
+        let (lower, step) = match top.wrapping_add(1) < rows.output {
+            true => (upper.wrapping_add(out_row), outputs),
+            false => (self.outside, 0),
         };
-        let bottom = top.wrapping_add(1);
+        self.run.out = [upper, upper.wrapping_add(outputs), lower, lower.wrapping_add(step)];
+        let steps = [outputs, outputs, step, step];
         let mut fresh = REACH;
-        let mut column = 0usize;
-        while column < columns.output {
-            let right = column.wrapping_add(1);
-            self.run.out =
-                [place(top, column), place(top, right), place(bottom, column), place(bottom, right)];
+        let mut left = columns.output;
+        while left > 0 {
+            if left == 1 {
+                let [_, right, _, lower_right] = &mut self.run.out;
+                (*right, *lower_right) = (self.outside, self.outside);
+            }
             // SAFETY: `Plan` makes the columns as long as all groups are, and kept rows as long as the columns of whole tiles reach, with a
             // word behind the last.
             unsafe { tile::transform(self.columns, &raw const sources, groups, excess, fresh) };
-            // SAFETY: weights, constants and columns were measured by `conv2d`, and so was the output, within which each place is that is not
+            // SAFETY: weights, constants and columns were measured by `conv2d`, and so was the output, within which each place lies that is not
             // `outside`; there too are `outputs` bytes.
             unsafe { tile::product(&raw const self.run) };
             let taken = fresh.wrapping_mul(inputs);
-            sources = sources.map(|source| source.wrapping_add(taken));
+            for source in &mut sources {
+                rolled();
+                *source = source.wrapping_add(taken);
+            }
+            for (place, step) in self.run.out.iter_mut().zip(steps) {
+                rolled();
+                *place = place.wrapping_add(step.wrapping_mul(TILE));
+            }
             fresh = TILE;
-            column = column.wrapping_add(TILE);
+            left = left.saturating_sub(TILE);
         }
     }
 }
