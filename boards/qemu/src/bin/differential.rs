@@ -437,7 +437,7 @@ fn describe(case: &Case<'_>, number: usize, seed: u32) {
 }
 
 /// Layers of known networks: name, extents.
-fn known() -> [(&'static str, Shape); 24] {
+fn known() -> [(&'static str, Shape); 28] {
     let base = Shape {
         kind: Kind::Conv,
         batch: 1,
@@ -509,6 +509,10 @@ fn known() -> [(&'static str, Shape); 24] {
         ("dense 64>12", dense(64, 12)),
         ("pointwise 25x5 64>16 i16 i8", wide(pointwise(25, 5, 64, 16), [DType::I16, DType::I8])),
         ("pointwise 25x5 16>64 i8 i16", wide(pointwise(25, 5, 16, 64), [DType::I8, DType::I16])),
+        ("dense 640>32 i8 i16", wide(dense(640, 32), [DType::I8, DType::I16])),
+        ("dense 32>128 i16 i8", wide(dense(32, 128), [DType::I16, DType::I8])),
+        ("depthwise 3x3 25x5 16 i16 i16", wide(depthwise(25, 5, 16, 1), [DType::I16; 2])),
+        ("depthwise 3x3 25x5 64 i8 i16", wide(depthwise(25, 5, 64, 1), [DType::I8, DType::I16])),
     ]
 }
 
@@ -656,7 +660,7 @@ extern "C" fn tested() -> ! {
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 unsafe extern "C" fn fault() {
-    core::arch::naked_asm!("b {handler}", handler = sym fault::handler)
+    core::arch::naked_asm!("ldr r0, ={handler}", "bx r0", handler = sym fault::handler)
 }
 
 #[unsafe(no_mangle)]

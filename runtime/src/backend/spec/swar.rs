@@ -1,6 +1,6 @@
 //! What the kernels for cores without the DSP extension take, Armv6-M and Armv7-M alike, and how they divide their scratch.
 //!
-//! Two positions share a word, `x0 + (x1 << 16)`, so that one multiplication gives two products.
+//! Two positions of 8 bits share a word, `x0 + (x1 << 16)`, so that one multiplication gives two products. Layers from or to 16 bits have a word for each.
 
 use super::select::{Linear, Request, Selection};
 use crate::blob::{DType, Packing};
@@ -8,13 +8,19 @@ use crate::ops::window::Window;
 
 /// Bytes of a word that holds two positions.
 const PAIR_BYTES: usize = 4;
+/// Bytes of four windows' inputs under a tap, each a word: for layers from or to 16 bits.
+const WIDE_BYTES: usize = 16;
+/// Bytes of a channel's constants there: bias, constant, multiplier, shift.
+pub const WIDE_CHANNEL_BYTES: usize = 16;
+/// The most bytes of four windows' inputs as words.
+const MOST_WIDE_BYTES: usize = 1 << 15;
 
 /// Scratch of a convolution, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Convolution {
     /// Bytes of the constants of all output channels.
     pub channels: usize,
-    /// Bytes of the inputs of four windows in pairs.
+    /// Bytes of the inputs of four windows in pairs, or as words.
     pub pairs: usize,
     /// Bytes under a row of a window that lies in the padding.
     pub padding: usize,
@@ -54,11 +60,23 @@ pub struct Core {
 /// The scratch of a convolution; `None`: scalar code.
 pub fn convolution(request: &Request, core: &Core) -> Option<Convolution> {
     let Linear::Conv2d { window, groups: 1 } = &request.linear else { return None };
-    if !narrow(request) || request.packing != core.convolution {
-        return None;
-    }
     let Window { rows, columns, inputs, outputs, .. } = window;
     let run = columns.kernel.saturating_mul(*inputs);
+    if !narrow(request) {
+        let pairs = rows.kernel.saturating_mul(run).saturating_mul(WIDE_BYTES);
+        let padding = run.saturating_mul(request.input.bytes());
+        let fits = request.packing == Packing::Rows && pairs <= MOST_WIDE_BYTES;
+        return fits.then_some(Convolution {
+            channels: outputs.saturating_mul(WIDE_CHANNEL_BYTES),
+            pairs,
+            padding,
+            edges: if columns.kernel == 1 { 0 } else { padding.saturating_mul(4) },
+            kept: 0,
+        });
+    }
+    if request.packing != core.convolution {
+        return None;
+    }
     let depth = rows.kernel.saturating_mul(run).checked_next_multiple_of(2)?;
     let pointwise = rows.kernel == 1 && columns.kernel == 1;
     Some(Convolution {
@@ -154,7 +172,8 @@ impl Dense {
 /// How a dense layer runs; `None`: by scalar code.
 pub fn dense(request: &Request, core: &Core) -> Option<Dense> {
     let Linear::Dense { inputs, outputs } = request.linear else { return None };
-    if !narrow(request) || request.packing != core.dense || inputs == 0 {
+    let packing = if narrow(request) { core.dense } else { Packing::Rows };
+    if request.packing != packing || inputs == 0 {
         return None;
     }
     // Few inputs stay for all outputs.
@@ -168,9 +187,15 @@ pub fn dense(request: &Request, core: &Core) -> Option<Dense> {
 /// The kernel for a request; `None`: scalar code.
 pub fn select(request: &Request, core: &Core) -> Option<Selection> {
     let (name, scratch_bytes) = match &request.linear {
-        Linear::Conv2d { .. } => ("swar-columns", convolution(request, core)?.bytes()),
+        Linear::Conv2d { .. } => {
+            let name = if narrow(request) { "swar-columns" } else { "wide-columns" };
+            (name, convolution(request, core)?.bytes())
+        }
         Linear::DepthwiseConv2d { .. } => ("swar-plane", depthwise(request, core)?.bytes()),
-        Linear::Dense { .. } => ("dense-words", dense(request, core)?.bytes()),
+        Linear::Dense { .. } => {
+            let name = if narrow(request) { "dense-words" } else { "wide-dense" };
+            (name, dense(request, core)?.bytes())
+        }
     };
     Some(Selection { name, scratch_bytes })
 }

@@ -1,20 +1,31 @@
 //! Convolution: the inputs of four windows are brought into pairs, then every output channel is summed up over them.
 
 use super::core;
-use super::frame::{Extent, Frame, constants};
+use super::frame::{Extent, Frame, constants, wide_constants};
 use crate::backend::scalar::compact::{self, Order};
 use crate::backend::scalar::in_place::rows_in_place;
 use crate::backend::spec::select::{Linear, Request};
 use crate::backend::spec::swar;
+use crate::backend::{Integers, IntegersMut};
 use crate::blob::DType;
 use crate::ops::linear::Integer;
 use crate::ops::window::{Axis, Window};
 
+/// Brings some inputs of four windows into the scratch, without the zero point where they become words.
+type Fill = unsafe extern "C" fn(*mut i32, &[*const i8; 4], &Extent, i32);
+
 /// A convolution's operands and scratch, ready to run on windows.
 struct Layer<'a> {
     frame: Frame,
-    /// Four windows in pairs.
+    fill: Fill,
+    /// The zero point for `fill`.
+    zero: i32,
+    /// Makes the outputs of four windows.
+    kernel: unsafe extern "C" fn(&Frame),
+    /// Four windows in pairs, or as words.
     pairs: *mut i32,
+    /// How many of these words a row of windows takes.
+    row_words: usize,
     /// A row of a window in the padding.
     padding: &'a [i8],
     /// A row of each of four windows that reach into the padding.
@@ -88,8 +99,18 @@ fn packed(
     let row = Extent::new(run, 1, 0, 1);
     let pitch = window.rows.dilation.wrapping_mul(window.columns.input).wrapping_mul(window.inputs);
     let whole = Extent { rows: window.rows.kernel, skip: pitch.wrapping_sub(run), ..row };
-    let layer =
-        Layer { frame, pairs: pairs.as_mut_ptr(), padding, edges: edges.as_mut_ptr(), row, window: whole };
+    let layer = Layer {
+        frame,
+        fill: core::widen,
+        zero: 0,
+        kernel: core::columns,
+        pairs: pairs.as_mut_ptr(),
+        row_words: run.wrapping_mul(2),
+        padding,
+        edges: edges.as_mut_ptr(),
+        row,
+        window: whole,
+    };
     let place = output.as_mut_ptr();
     match input {
         Some(input) => layer.run(window, input.as_ptr(), input.len(), place, output.len()),
@@ -101,6 +122,109 @@ fn packed(
             layer.run(window, input.as_ptr(), input.len(), output.as_mut_ptr(), output.len())
         }),
     }
+}
+
+/// Convolution from or to `i16`, with weights in the operator's order.
+#[inline(never)]
+pub fn conv2d_i16(
+    window: &Window,
+    groups: usize,
+    linear: &Integer<'_>,
+    input: Integers<'_>,
+    mut output: IntegersMut<'_>,
+    scratch: &mut [u8],
+) -> Option<()> {
+    let [from, to] = types(&input, &output);
+    let request = Request {
+        linear: Linear::Conv2d { window: *window, groups },
+        input: from,
+        output: to,
+        packing: linear.packing,
+        in_place: false,
+    };
+    match swar::convolution(&request, &core::CORE) {
+        Some(layout) if layout.bytes() <= scratch.len() => {
+            wide(window, linear, input, output, scratch, &layout)
+        }
+        _ => compact::layer(window, groups, Order::Outputs, linear, input, &mut output),
+    }
+}
+
+/// Types of activations.
+pub fn types(input: &Integers<'_>, output: &IntegersMut<'_>) -> [DType; 2] {
+    let from = if matches!(input, Integers::I8(_)) { DType::I8 } else { DType::I16 };
+    let to = if matches!(output, IntegersMut::I8(_)) { DType::I8 } else { DType::I16 };
+    [from, to]
+}
+
+fn wide(
+    window: &Window,
+    linear: &Integer<'_>,
+    input: Integers<'_>,
+    output: IntegersMut<'_>,
+    scratch: &mut [u8],
+    layout: &swar::Convolution,
+) -> Option<()> {
+    let (channels, rest) = scratch.split_at_mut_checked(layout.channels)?;
+    let (words, rest) = rest.split_at_mut_checked(layout.pairs)?;
+    let (padding, rest) = rest.split_at_mut_checked(layout.padding)?;
+    let edges: &mut [i8] = bytemuck::cast_slice_mut(rest.get_mut(..layout.edges)?);
+    let channels: &mut [[i32; 4]] = bytemuck::try_cast_slice_mut(channels).ok()?;
+    let words: &mut [i32] = bytemuck::try_cast_slice_mut(words).ok()?;
+    let padding: &mut [i8] = bytemuck::cast_slice_mut(padding);
+
+    let run = window.columns.kernel.checked_mul(window.inputs)?;
+    let depth = window.rows.kernel.checked_mul(run)?;
+    if linear.weights.len() < depth.checked_mul(window.outputs)? || depth == 0 {
+        return None;
+    }
+    // What is no input counts as the zero point.
+    padding.fill(linear.input_zero as i8);
+    for (channel, slot) in channels.iter_mut().enumerate() {
+        wide_constants(slot, linear, channel)?;
+    }
+    let (input, fill, bytes): (&[i8], Fill, usize) = match input {
+        Integers::I8(input) => (input, core::spread_i8, 1),
+        Integers::I16(input) => {
+            padding.fill(0);
+            (bytemuck::cast_slice(input), core::spread_i16, 2)
+        }
+    };
+    let (output, output_bytes): (&mut [i8], usize) = match output {
+        IntegersMut::I8(output) => (output, 1),
+        IntegersMut::I16(output) => (bytemuck::cast_slice_mut(output), 2),
+    };
+    let range = words.as_ptr_range();
+    let frame = Frame {
+        pairs: range.start,
+        pairs_end: range.end,
+        weights: linear.weights.as_ptr(),
+        channels: channels.as_ptr().cast(),
+        outputs: window.outputs,
+        bounding: output_bytes as i32,
+        ..Frame::new(linear)
+    };
+    let row = Extent::new(run, bytes, 0, 1);
+    let of_bytes = Window {
+        inputs: window.inputs.checked_mul(bytes)?,
+        outputs: window.outputs.checked_mul(output_bytes)?,
+        ..*window
+    };
+    let pitch = window.rows.dilation.wrapping_mul(window.columns.input).wrapping_mul(of_bytes.inputs);
+    let whole = Extent { rows: window.rows.kernel, skip: pitch.wrapping_sub(padding.len()), ..row };
+    let layer = Layer {
+        frame,
+        fill,
+        zero: if bytes == 1 { linear.input_zero.into() } else { 0 },
+        kernel: core::wide,
+        pairs: words.as_mut_ptr(),
+        row_words: run.wrapping_mul(4),
+        padding,
+        edges: edges.as_mut_ptr(),
+        row,
+        window: whole,
+    };
+    layer.run(&of_bytes, input.as_ptr(), input.len(), output.as_mut_ptr(), output.len())
 }
 
 /// The place of a window.
@@ -137,7 +261,7 @@ fn flatten(window: &mut Window) -> Option<()> {
 }
 
 impl Layer<'_> {
-    /// Runs all windows. `input` points to `input_len` elements, `output` to `output_len`; both are valid as long as this runs.
+    /// Runs all windows, whose inputs and outputs are bytes. `input` points to `input_len` elements, `output` to `output_len`; both are valid as long as this runs.
     #[inline(never)]
     fn run(
         &self,
@@ -178,7 +302,7 @@ impl Layer<'_> {
                 next.step_row(window);
             }
             // SAFETY: pairs, weights and constants are as long as depth and outputs say, checked in `packed`; the output's length was checked above.
-            unsafe { core::columns(&frame) };
+            unsafe { (self.kernel)(&frame) };
             frame.output = frame.output.wrapping_add(outputs.wrapping_mul(lanes));
             left = left.saturating_sub(lanes);
         }
@@ -195,7 +319,7 @@ impl Layer<'_> {
         let top = place.row.wrapping_mul(rows.stride).wrapping_sub(rows.pad);
         if top < rows.input && top.wrapping_add(rows.reach()) <= rows.input {
             // SAFETY: each source has `rows.kernel` rows of a window within the image; the pairs have room for them.
-            unsafe { core::widen(self.pairs, &from(top), &self.window) };
+            unsafe { (self.fill)(self.pairs, &from(top), &self.window, self.zero) };
             return;
         }
         let mut pairs = self.pairs;
@@ -205,8 +329,8 @@ impl Layer<'_> {
                 None => [self.padding.as_ptr(); 4],
             };
             // SAFETY: each source has a row of a window, `padding.len()` bytes; the pairs have room for `rows.kernel` of them.
-            unsafe { core::widen(pairs, &sources, &self.row) };
-            pairs = pairs.wrapping_add(self.padding.len().wrapping_mul(2));
+            unsafe { (self.fill)(pairs, &sources, &self.row, self.zero) };
+            pairs = pairs.wrapping_add(self.row_words);
         }
     }
 
@@ -247,8 +371,8 @@ impl Layer<'_> {
                 source.first = source.first.wrapping_add(pitch);
             }
             // SAFETY: each source has a row of a window, `padding.len()` bytes; the pairs have room for `rows.kernel` of them.
-            unsafe { core::widen(pairs, &from, &self.row) };
-            pairs = pairs.wrapping_add(self.padding.len().wrapping_mul(2));
+            unsafe { (self.fill)(pairs, &from, &self.row, self.zero) };
+            pairs = pairs.wrapping_add(self.row_words);
         }
         count
     }

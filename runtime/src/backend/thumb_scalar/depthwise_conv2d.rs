@@ -140,7 +140,7 @@ fn planes(
                 }
                 // SAFETY: each source has `extent.rows` rows of `columns.input` elements, `inputs` apart: the image's length was checked above, and
                 // `padding` is one row. The plane has `layout.rows` rows of `layout.columns`, of which `pad + input` are the first.
-                unsafe { core::widen(to, &sources, extent) };
+                unsafe { core::widen(to, &sources, extent, 0) };
                 let bytes = extent.rows.wrapping_mul(image_row);
                 from = from.map(|from| from.wrapping_add(bytes));
                 at = at.map(|at| at.wrapping_add(extent.rows));

@@ -18,8 +18,8 @@ use v6m as core;
 #[cfg(tucano_profile = "v7m")]
 use v7m as core;
 
-use super::Backend;
 use super::spec::select::Isa;
+use super::{Backend, Integers, IntegersMut};
 use crate::ops::linear::Integer;
 use crate::ops::window::Window;
 
@@ -53,6 +53,18 @@ impl Backend for ThumbScalar {
         conv2d::conv2d_i8(window, groups, linear, input, output, scratch)
     }
 
+    fn conv2d_i16(
+        self,
+        window: &Window,
+        groups: usize,
+        linear: &Integer<'_>,
+        input: Integers<'_>,
+        output: IntegersMut<'_>,
+        scratch: &mut [u8],
+    ) -> Option<()> {
+        conv2d::conv2d_i16(window, groups, linear, input, output, scratch)
+    }
+
     fn depthwise_conv2d_i8(
         self,
         window: &Window,
@@ -73,5 +85,16 @@ impl Backend for ThumbScalar {
         scratch: &mut [u8],
     ) -> Option<()> {
         dense::dense_i8(inputs, linear, input, output, scratch)
+    }
+
+    fn dense_i16(
+        self,
+        inputs: usize,
+        linear: &Integer<'_>,
+        input: Integers<'_>,
+        output: IntegersMut<'_>,
+        scratch: &mut [u8],
+    ) -> Option<()> {
+        dense::dense_i16(inputs, linear, input, output, scratch)
     }
 }
