@@ -9,7 +9,7 @@
 #![no_std]
 #![no_main]
 
-use tucano::backend::spec::select::{Linear, Request, Selection, least_scratch, packing, select};
+use tucano::backend::spec::select::{Constants, Linear, Request, Selection, least_scratch, packing, select};
 use tucano::backend::{Integers, IntegersMut, Scalar};
 use tucano::blob::{DType, Packing};
 use tucano::ops::linear::Integer;
@@ -230,11 +230,15 @@ fn make<'a>(places: &mut Places<'a>, noise: &mut Noise, shape: &Shape, usual: bo
     let outputs = shape.outputs;
     let size = [127, 127, 60, 20][noise.below(4)] as i32;
     let flat = noise.one_of(40);
+    let least = noise.one_of(12);
     let [from, to] = shape.types;
     let rows: &mut [i8] = cast(places.pool.take(outputs * depth));
     for weight in rows.iter_mut() {
         let random = noise.next() as i32 % (2 * size + 1) - size;
         *weight = if flat { 127 } else { random as i8 };
+        if least && noise.below(4) == 0 {
+            *weight = -128;
+        }
     }
     let wide = from == DType::I16;
     let amplitude: usize = if wide { 9000 } else { 73 };
@@ -282,8 +286,14 @@ fn make<'a>(places: &mut Places<'a>, noise: &mut Noise, shape: &Shape, usual: bo
         Kind::Depthwise => Linear::DepthwiseConv2d { window: window(shape) },
         Kind::Dense => Linear::Dense { inputs: shape.inputs, outputs },
     };
-    let mut request =
-        Request { linear, input: from, output: to, packing: Packing::Rows, in_place: shape.in_place };
+    let mut request = Request {
+        linear,
+        input: from,
+        output: to,
+        packing: Packing::Rows,
+        in_place: shape.in_place,
+        constants: Constants::of(&plain),
+    };
     let folded = places.words(Last::Nothing, outputs);
     let mut narrow = true;
     for o in 0..outputs {
@@ -296,6 +306,7 @@ fn make<'a>(places: &mut Places<'a>, noise: &mut Noise, shape: &Shape, usual: bo
         }
         folded[o] = plain.bias[o].wrapping_sub(total.wrapping_mul(input_zero));
         narrow &= 128 * i64::from(most) + i64::from(folded[o]).abs() < 1 << 23;
+        narrow &= request.constants.symmetric;
     }
     request.packing = packing(<Backend as tucano::backend::Backend>::ISA, &request, narrow);
     let stored_bias = places.words(Last::Bias, outputs);
@@ -591,6 +602,7 @@ fn measure(free: &mut [u8]) -> Result<(), ()> {
                 _ => (-128, -128, 127),
             };
         }
+        case.request.constants = Constants::of(&case.plain);
         let selection = compare(&mut places, &mut case).map_err(|reason| say!("wrong {name}: {reason}"))?;
         let scratch = places.pool.take(selection.scratch_bytes.max(least_scratch(&case.request)));
         let output = places.pool.take(case.output_elements * case.request.output.bytes());

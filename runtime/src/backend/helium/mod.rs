@@ -14,7 +14,7 @@ mod product;
 use super::scalar::compact::{self, Order};
 use super::scalar::in_place::rows_in_place;
 use super::spec::helium as spec;
-use super::spec::select::{Isa, Linear, Request};
+use super::spec::select::{Constants, Isa, Linear, Request};
 use super::{Backend, Integers, IntegersMut};
 use crate::blob::{DType, Packing};
 use crate::ops::linear::Integer;
@@ -58,6 +58,7 @@ impl Backend for Helium {
             output: DType::I8,
             packing: linear.packing,
             in_place: input.is_none(),
+            constants: Constants::USUAL,
         };
         match spec::conv2d(&request) {
             Some(conv) if spec::conv2d_scratch(window, DType::I8, &conv) <= scratch.len() => {
@@ -88,6 +89,7 @@ impl Backend for Helium {
             output: DType::I16,
             packing: linear.packing,
             in_place: false,
+            constants: Constants::USUAL,
         };
         match spec::conv2d(&request) {
             Some(conv) if spec::conv2d_scratch(window, input_type, &conv) <= scratch.len() => {
@@ -115,6 +117,7 @@ impl Backend for Helium {
             output: DType::I8,
             packing: linear.packing,
             in_place: input.is_none(),
+            constants: Constants::USUAL,
         };
         match spec::depthwise3(&request) {
             Some(plan) if plan.scratch() <= scratch.len() => {
@@ -152,6 +155,7 @@ impl Backend for Helium {
             output: DType::I16,
             packing: linear.packing,
             in_place: false,
+            constants: Constants::USUAL,
         };
         if spec::depthwise(&request) {
             return depthwise::depthwise(window, linear, width, bytes(input), bytes_mut(output));

@@ -5,6 +5,7 @@
 use super::select::{Linear, Request, Selection};
 use crate::blob::{DType, Packing};
 use crate::ops::window::Window;
+use crate::rolled::rolled;
 
 /// Bytes of a word that holds two positions.
 const PAIR_BYTES: usize = 4;
@@ -41,6 +42,24 @@ impl Convolution {
     }
 }
 
+/// Whether no weight is -128: two products of others, of weights that a word of two positions takes one after the other, sum up to less than 2^15.
+#[inline(never)]
+pub fn is_symmetric(weights: &[i8]) -> bool {
+    let (head, words, tail) = bytemuck::pod_align_to::<i8, u32>(weights);
+    let mut found = 0u32;
+    for &byte in head.iter().chain(tail) {
+        rolled();
+        found |= u32::from(byte == i8::MIN);
+    }
+    for &word in words {
+        rolled();
+        let word = word ^ 0x8080_8080;
+        // A byte that is 0 borrows, and had no upper bit.
+        found |= word.wrapping_sub(0x0101_0101) & !word & 0x8080_8080;
+    }
+    found == 0
+}
+
 /// Whether input and output are of 8 bits.
 fn narrow(request: &Request) -> bool {
     request.input == DType::I8 && request.output == DType::I8
@@ -62,7 +81,8 @@ pub fn convolution(request: &Request, core: &Core) -> Option<Convolution> {
     let Linear::Conv2d { window, groups: 1 } = &request.linear else { return None };
     let Window { rows, columns, inputs, outputs, .. } = window;
     let run = columns.kernel.saturating_mul(*inputs);
-    if !narrow(request) {
+    let pointwise = rows.kernel == 1 && columns.kernel == 1;
+    if !narrow(request) || (request.packing == Packing::Rows && (pointwise || !request.in_place)) {
         let pairs = rows.kernel.saturating_mul(run).saturating_mul(WIDE_BYTES);
         let padding = run.saturating_mul(request.input.bytes());
         let fits = request.packing == Packing::Rows && pairs <= MOST_WIDE_BYTES;
@@ -78,7 +98,6 @@ pub fn convolution(request: &Request, core: &Core) -> Option<Convolution> {
         return None;
     }
     let depth = rows.kernel.saturating_mul(run).checked_next_multiple_of(2)?;
-    let pointwise = rows.kernel == 1 && columns.kernel == 1;
     Some(Convolution {
         channels: outputs.saturating_mul(core.channel_bytes),
         pairs: depth.saturating_mul(2 * PAIR_BYTES),
@@ -127,7 +146,7 @@ impl Depthwise {
 /// How a depthwise convolution runs; `None`: by scalar code.
 pub fn depthwise(request: &Request, core: &Core) -> Option<Depthwise> {
     let Linear::DepthwiseConv2d { window } = &request.linear else { return None };
-    if !narrow(request) || request.packing != Packing::Rows {
+    if !narrow(request) || request.packing != Packing::Rows || !request.constants.symmetric {
         return None;
     }
     let Window { rows, columns, inputs, .. } = window;
@@ -188,7 +207,7 @@ pub fn dense(request: &Request, core: &Core) -> Option<Dense> {
 pub fn select(request: &Request, core: &Core) -> Option<Selection> {
     let (name, scratch_bytes) = match &request.linear {
         Linear::Conv2d { .. } => {
-            let name = if narrow(request) { "swar-columns" } else { "wide-columns" };
+            let name = if request.packing == core.convolution { "swar-columns" } else { "wide-columns" };
             (name, convolution(request, core)?.bytes())
         }
         Linear::DepthwiseConv2d { .. } => ("swar-plane", depthwise(request, core)?.bytes()),
@@ -200,11 +219,11 @@ pub fn select(request: &Request, core: &Core) -> Option<Selection> {
     Some(Selection { name, scratch_bytes })
 }
 
-/// The order of weights that [`select`] wants.
-pub fn packing(request: &Request, core: &Core) -> Packing {
+/// The order of weights that [`select`] wants; `is_narrow` as in [`super::select::packing`]: no weight is -128.
+pub fn packing(request: &Request, is_narrow: bool, core: &Core) -> Packing {
     match &request.linear {
         _ if !narrow(request) => Packing::Rows,
-        Linear::Conv2d { groups: 1, .. } => core.convolution,
+        Linear::Conv2d { groups: 1, .. } if is_narrow => core.convolution,
         Linear::Dense { .. } => core.dense,
         _ => Packing::Rows,
     }

@@ -4,10 +4,10 @@ use super::core;
 use super::frame::{Extent, Frame, constants, wide_constants};
 use crate::backend::scalar::compact::{self, Order};
 use crate::backend::scalar::in_place::rows_in_place;
-use crate::backend::spec::select::{Linear, Request};
+use crate::backend::spec::select::{Constants, Linear, Request};
 use crate::backend::spec::swar;
 use crate::backend::{Integers, IntegersMut};
-use crate::blob::DType;
+use crate::blob::{DType, Packing};
 use crate::ops::linear::Integer;
 use crate::ops::window::{Axis, Window};
 
@@ -50,11 +50,16 @@ pub fn conv2d_i8(
         output: DType::I8,
         packing: linear.packing,
         in_place: input.is_none(),
+        constants: Constants::USUAL,
     };
     match swar::convolution(&request, &core::CORE) {
-        Some(layout) if layout.bytes() <= scratch.len() => {
-            packed(window, linear, input, output, scratch, &layout)
-        }
+        Some(layout) if layout.bytes() <= scratch.len() => match linear.packing {
+            Packing::Rows => {
+                let input = input.map(Integers::I8);
+                wide(window, linear, input, IntegersMut::I8(output), scratch, &layout)
+            }
+            _ => packed(window, linear, input, output, scratch, &layout),
+        },
         _ => compact::bytes(window, groups, Order::Outputs, linear, input, output, scratch),
     }
 }
@@ -141,10 +146,11 @@ pub fn conv2d_i16(
         output: to,
         packing: linear.packing,
         in_place: false,
+        constants: Constants::USUAL,
     };
     match swar::convolution(&request, &core::CORE) {
         Some(layout) if layout.bytes() <= scratch.len() => {
-            wide(window, linear, input, output, scratch, &layout)
+            wide(window, linear, Some(input), output, scratch, &layout)
         }
         _ => compact::layer(window, groups, Order::Outputs, linear, input, &mut output),
     }
@@ -157,10 +163,12 @@ pub fn types(input: &Integers<'_>, output: &IntegersMut<'_>) -> [DType; 2] {
     [from, to]
 }
 
+/// Convolution with four windows as words. Without `input` the output holds it; then windows are of one position.
+#[inline(never)]
 fn wide(
     window: &Window,
     linear: &Integer<'_>,
-    input: Integers<'_>,
+    input: Option<Integers<'_>>,
     output: IntegersMut<'_>,
     scratch: &mut [u8],
     layout: &swar::Convolution,
@@ -183,16 +191,20 @@ fn wide(
     for (channel, slot) in channels.iter_mut().enumerate() {
         wide_constants(slot, linear, channel)?;
     }
-    let (input, fill, bytes): (&[i8], Fill, usize) = match input {
-        Integers::I8(input) => (input, core::spread_i8, 1),
-        Integers::I16(input) => {
-            padding.fill(0);
-            (bytemuck::cast_slice(input), core::spread_i16, 2)
-        }
-    };
     let (output, output_bytes): (&mut [i8], usize) = match output {
         IntegersMut::I8(output) => (output, 1),
         IntegersMut::I16(output) => (bytemuck::cast_slice_mut(output), 2),
+    };
+    let place = output.as_mut_ptr();
+    let (input, input_len, fill, bytes): (*const i8, usize, Fill, usize) = match input {
+        // A block of windows is read before its outputs are written, and no other window reads there.
+        None => (place, output.len(), core::spread_i8, 1),
+        Some(Integers::I8(input)) => (input.as_ptr(), input.len(), core::spread_i8, 1),
+        Some(Integers::I16(input)) => {
+            padding.fill(0);
+            let input: &[i8] = bytemuck::cast_slice(input);
+            (input.as_ptr(), input.len(), core::spread_i16, 2)
+        }
     };
     let range = words.as_ptr_range();
     let frame = Frame {
@@ -224,7 +236,7 @@ fn wide(
         row,
         window: whole,
     };
-    layer.run(&of_bytes, input.as_ptr(), input.len(), output.as_mut_ptr(), output.len())
+    layer.run(&of_bytes, input, input_len, place, output.len())
 }
 
 /// The place of a window.

@@ -4,7 +4,7 @@ use super::conv2d::types;
 use super::core;
 use super::frame::{Dense, Frame, ODD, WideDense};
 use crate::backend::scalar::compact;
-use crate::backend::spec::select::{Linear, Request};
+use crate::backend::spec::select::{Constants, Linear, Request};
 use crate::backend::spec::swar;
 use crate::backend::{Integers, IntegersMut};
 use crate::blob::DType;
@@ -24,6 +24,7 @@ pub fn dense_i8(
         output: DType::I8,
         packing: linear.packing,
         in_place: false,
+        constants: Constants::USUAL,
     };
     match swar::dense(&request, &core::CORE) {
         // Some cores read four weights at once.
@@ -130,6 +131,7 @@ pub fn dense_i16(
         output: to,
         packing: linear.packing,
         in_place: false,
+        constants: Constants::USUAL,
     };
     match swar::dense(&request, &core::CORE) {
         Some(layout) if layout.bytes() <= scratch.len() => {

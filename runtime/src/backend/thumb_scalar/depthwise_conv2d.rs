@@ -4,7 +4,7 @@
 use super::core;
 use super::frame::{Extent, Frame, Plane, constants};
 use crate::backend::scalar::compact::{self, Order};
-use crate::backend::spec::select::{Linear, Request};
+use crate::backend::spec::select::{Constants, Linear, Request};
 use crate::backend::spec::swar;
 use crate::blob::{DType, Packing};
 use crate::ops::linear::Integer;
@@ -24,6 +24,7 @@ pub fn depthwise_conv2d_i8(
         output: DType::I8,
         packing: Packing::Rows,
         in_place: input.is_none(),
+        constants: Constants { symmetric: swar::is_symmetric(linear.weights), ..Constants::USUAL },
     };
     match swar::depthwise(&request, &core::CORE) {
         Some(layout) if layout.bytes() <= scratch.len() => {

@@ -194,6 +194,7 @@ pub fn tile_of(window: &Window, input: DType, packing: Packing) -> Option<Tile> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::spec::select::Constants;
 
     fn axis(input: usize, kernel: usize, stride: usize, pad: usize, output: usize) -> Axis {
         Axis { input, output, kernel, stride, dilation: 1, pad }
@@ -207,6 +208,7 @@ mod tests {
             output: DType::I8,
             packing: Packing::Rows,
             in_place: false,
+            constants: Constants::USUAL,
         }
     }
 
