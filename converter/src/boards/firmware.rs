@@ -61,6 +61,8 @@ pub enum Program {
     },
     /// Compares the board's backend with scalar code on random layers.
     Differential,
+    /// Compares the board's backend with scalar code on random layers of floats.
+    Floats,
     /// Compares the board's backend with definitions on random operators without weights.
     Elementwise,
 }
@@ -71,6 +73,7 @@ impl Program {
             Self::Harness { .. } => "harness",
             Self::Minimal { .. } => "minimal",
             Self::Differential => "differential",
+            Self::Floats => "floats",
             Self::Elementwise => "elementwise",
         }
     }
@@ -82,7 +85,7 @@ impl Program {
             Self::Minimal { ops, tiles, arena_bytes, state_bytes, blob_bytes } => {
                 (ops.as_slice(), *tiles, *arena_bytes, *state_bytes, *blob_bytes)
             }
-            Self::Differential | Self::Elementwise => (&[][..], false, 0, 0, 0),
+            Self::Differential | Self::Floats | Self::Elementwise => (&[][..], false, 0, 0, 0),
         };
         let tiles = if tiles { "; tiles" } else { "" };
         format!(

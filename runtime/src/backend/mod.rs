@@ -7,6 +7,8 @@
 //! shorter than its shape says. Where an operator may work in place its kernel takes the one buffer that is input and output.
 
 mod absent;
+#[cfg(all(any(tucano_profile = "v7em", tucano_profile = "v8m"), target_abi = "eabihf"))]
+mod float;
 #[cfg(tucano_profile = "v8m")]
 mod helium;
 mod scalar;

@@ -10,6 +10,7 @@
 
 pub mod dsp;
 pub mod elementwise;
+pub mod float;
 pub mod helium;
 mod rates;
 pub mod select;

@@ -6,17 +6,25 @@ mod dense;
 mod depthwise;
 mod depthwise3;
 mod elementwise;
+#[cfg(target_abi = "eabihf")]
+mod float;
 mod grouped;
 mod memory;
 mod pool2d;
 mod product;
 
+#[cfg(target_abi = "eabihf")]
+use super::float as layers;
+#[cfg(target_abi = "eabihf")]
+use super::scalar;
 use super::scalar::compact::{self, Order};
 use super::scalar::in_place::rows_in_place;
 use super::spec::helium as spec;
 use super::spec::select::{Constants, Isa, Linear, Request};
 use super::{Backend, Integers, IntegersMut};
 use crate::blob::{DType, Packing};
+#[cfg(target_abi = "eabihf")]
+use crate::ops::linear::Float;
 use crate::ops::linear::Integer;
 use crate::ops::window::Window;
 use crate::ops::{add, mean};
@@ -241,6 +249,40 @@ impl Backend for Helium {
 
     fn table_i8(self, table: &[i8; 256], values: &mut [i8]) {
         elementwise::table_i8(table, values);
+    }
+
+    #[cfg(target_abi = "eabihf")]
+    fn conv2d_f32(
+        self,
+        window: &Window,
+        groups: usize,
+        linear: &Float<'_>,
+        input: &[f32],
+        output: &mut [f32],
+    ) -> Option<()> {
+        float::kernels()
+            .and_then(|kernels| layers::conv2d(kernels, window, groups, linear, input, output))
+            .or_else(|| scalar::conv2d::conv2d_f32(window, groups, linear, input, output))
+    }
+
+    #[cfg(target_abi = "eabihf")]
+    fn depthwise_conv2d_f32(
+        self,
+        window: &Window,
+        linear: &Float<'_>,
+        input: &[f32],
+        output: &mut [f32],
+    ) -> Option<()> {
+        float::kernels()
+            .and_then(|kernels| layers::depthwise_conv2d(kernels, window, linear, input, output))
+            .or_else(|| scalar::depthwise_conv2d::depthwise_conv2d_f32(window, linear, input, output))
+    }
+
+    #[cfg(target_abi = "eabihf")]
+    fn dense_f32(self, inputs: usize, linear: &Float<'_>, input: &[f32], output: &mut [f32]) -> Option<()> {
+        float::kernels()
+            .and_then(|kernels| layers::dense(kernels, inputs, linear, input, output))
+            .or_else(|| scalar::dense::dense_f32(inputs, linear, input, output))
     }
 }
 

@@ -162,6 +162,27 @@ pub struct Selection {
     pub scratch_bytes: usize,
 }
 
+/// The name of the kernel for a step of floats; `None`: scalar code, or another step.
+pub fn float(isa: Isa, step: &Step<'_>) -> Option<&'static str> {
+    let (input, output) = (step.input(0)?, step.output(0)?);
+    let convolution = || {
+        let p = conv2d::Parameters::parse(step.parameters())?;
+        Some((p.window(&input, &output).ok()?, p.groups as usize))
+    };
+    let linear = match OpCode::parse(step.op())? {
+        OpCode::Conv2dF32 => {
+            let (window, groups) = convolution()?;
+            Linear::Conv2d { window, groups }
+        }
+        OpCode::DepthwiseConv2dF32 => Linear::DepthwiseConv2d { window: convolution()?.0 },
+        OpCode::DenseF32 => {
+            Linear::Dense { inputs: last_axis(&input)? as usize, outputs: last_axis(&output)? as usize }
+        }
+        _ => return None,
+    };
+    super::float::select(isa, &linear)
+}
+
 /// The name of portable code in reports.
 pub const SCALAR: &str = "scalar";
 

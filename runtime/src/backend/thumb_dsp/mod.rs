@@ -4,14 +4,22 @@
 mod depthwise;
 mod detect;
 mod elementwise;
+#[cfg(target_abi = "eabihf")]
+mod float;
 mod gemm;
 mod isa;
 
+#[cfg(target_abi = "eabihf")]
+use super::float as layers;
+#[cfg(target_abi = "eabihf")]
+use super::scalar;
 use super::scalar::compact::{self, Order};
 use super::spec::select::Isa;
 use super::{Backend, Integers, IntegersMut};
 use crate::blob::Packing;
 use crate::ops::add;
+#[cfg(target_abi = "eabihf")]
+use crate::ops::linear::Float;
 use crate::ops::linear::Integer;
 use crate::ops::window::Window;
 
@@ -114,5 +122,36 @@ impl Backend for ThumbDsp {
         scratch: &mut [u8],
     ) -> Option<()> {
         elementwise::add_i8(parameters, zero_points, values, second, scratch)
+    }
+
+    #[cfg(target_abi = "eabihf")]
+    fn conv2d_f32(
+        self,
+        window: &Window,
+        groups: usize,
+        linear: &Float<'_>,
+        input: &[f32],
+        output: &mut [f32],
+    ) -> Option<()> {
+        layers::conv2d(&float::KERNELS, window, groups, linear, input, output)
+            .or_else(|| scalar::conv2d::conv2d_f32(window, groups, linear, input, output))
+    }
+
+    #[cfg(target_abi = "eabihf")]
+    fn depthwise_conv2d_f32(
+        self,
+        window: &Window,
+        linear: &Float<'_>,
+        input: &[f32],
+        output: &mut [f32],
+    ) -> Option<()> {
+        layers::depthwise_conv2d(&float::KERNELS, window, linear, input, output)
+            .or_else(|| scalar::depthwise_conv2d::depthwise_conv2d_f32(window, linear, input, output))
+    }
+
+    #[cfg(target_abi = "eabihf")]
+    fn dense_f32(self, inputs: usize, linear: &Float<'_>, input: &[f32], output: &mut [f32]) -> Option<()> {
+        layers::dense(&float::KERNELS, inputs, linear, input, output)
+            .or_else(|| scalar::dense::dense_f32(inputs, linear, input, output))
     }
 }
