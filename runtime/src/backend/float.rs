@@ -4,7 +4,7 @@
 
 use super::spec::float as spec;
 use crate::ops::linear::Float;
-use crate::ops::window::{Axis, Window};
+use crate::ops::window::{Run, Window};
 
 /// Operands of the kernels. Assembly knows the offsets.
 #[repr(C)]
@@ -64,30 +64,6 @@ impl Frame {
     }
 }
 
-/// Taps of a window on the input.
-#[derive(Clone, Copy)]
-struct Taps {
-    first: usize,
-    position: usize,
-    count: usize,
-}
-
-/// The taps of window `window` that lie on the input.
-fn taps(axis: &Axis, window: usize) -> Taps {
-    let mut first = 0usize;
-    while first < axis.kernel && axis.position(window, first).is_none() {
-        first = first.wrapping_add(1);
-    }
-    let position = axis.position(window, first).unwrap_or(0);
-    let mut count = 0usize;
-    while first.wrapping_add(count) < axis.kernel
-        && axis.position(window, first.wrapping_add(count)).is_some()
-    {
-        count = count.wrapping_add(1);
-    }
-    Taps { first, position, count }
-}
-
 /// The outputs of a window in the padding.
 #[inline(never)]
 fn empty(linear: &Float<'_>, output: &mut [f32]) {
@@ -116,17 +92,17 @@ pub fn conv2d(
     let columns_step = window.inputs;
     let lanes = kernels.lanes.wrapping_sub(1);
     windows(window, linear, input, output, &mut |frame_input, rows, columns, target| {
-        frame.rows = rows.count;
-        frame.run = columns.count.wrapping_mul(columns_step);
+        frame.rows = rows.length;
+        frame.run = columns.length.wrapping_mul(columns_step);
         let read = frame.run.wrapping_add(lanes) & !lanes;
         let input_row = window.rows.dilation.wrapping_mul(window.columns.input).wrapping_mul(window.inputs);
         frame.input = frame_input;
-        let at = rows.first.wrapping_mul(run).wrapping_add(columns.first.wrapping_mul(window.inputs));
+        let at = rows.tap.wrapping_mul(run).wrapping_add(columns.tap.wrapping_mul(window.inputs));
         frame.weights = linear.weights.as_ptr().wrapping_add(at);
         frame.input_gap = input_row.wrapping_sub(read).wrapping_mul(4);
         frame.weights_gap = run.wrapping_sub(read).wrapping_mul(4);
         frame.output = target;
-        // SAFETY: the taps lie on rows and columns of the image, by `taps`, and `windows` checked its length; the weights of all outputs are there, as
+        // SAFETY: the taps lie on rows and columns of the image, by `Axis::taps`, and `windows` checked its length; the weights of all outputs are there, as
         // checked above, and so are outputs and bias.
         unsafe { (kernels.dots)(&frame) };
     })
@@ -150,16 +126,16 @@ pub fn depthwise_conv2d(
     let input_row = rows.dilation.wrapping_mul(columns.input).wrapping_mul(inputs);
     let mut frame = Frame { step: step.wrapping_mul(4), ..Frame::new(linear) };
     windows(window, linear, input, output, &mut |frame_input, rows_on, columns_on, target| {
-        frame.rows = rows_on.count;
-        frame.run = columns_on.count;
+        frame.rows = rows_on.length;
+        frame.run = columns_on.length;
         frame.input = frame_input;
-        let tap = rows_on.first.wrapping_mul(columns.kernel).wrapping_add(columns_on.first);
+        let tap = rows_on.tap.wrapping_mul(columns.kernel).wrapping_add(columns_on.tap);
         frame.weights = linear.weights.as_ptr().wrapping_add(tap.wrapping_mul(outputs));
-        frame.input_gap = input_row.wrapping_sub(columns_on.count.wrapping_mul(step)).wrapping_mul(4);
-        let weights_gap = columns.kernel.wrapping_sub(columns_on.count).wrapping_mul(outputs);
+        frame.input_gap = input_row.wrapping_sub(columns_on.length.wrapping_mul(step)).wrapping_mul(4);
+        let weights_gap = columns.kernel.wrapping_sub(columns_on.length).wrapping_mul(outputs);
         frame.weights_gap = weights_gap.wrapping_mul(4);
         frame.output = target;
-        // SAFETY: the taps lie on rows and columns of the image, by `taps`, and `windows` checked its length; the weights of all taps are there, as checked
+        // SAFETY: the taps lie on rows and columns of the image, by `Axis::taps`, and `windows` checked its length; the weights of all taps are there, as checked
         // above, and so are outputs and bias.
         unsafe { (kernels.channels)(&frame) };
     })
@@ -171,7 +147,7 @@ fn windows(
     linear: &Float<'_>,
     input: &[f32],
     output: &mut [f32],
-    one: &mut dyn FnMut(*const f32, Taps, Taps, *mut f32),
+    one: &mut dyn FnMut(*const f32, Run, Run, *mut f32),
 ) -> Option<()> {
     let Window { batch, rows, columns, outputs, .. } = *window;
     let positions = batch.checked_mul(rows.output)?.checked_mul(columns.output)?;
@@ -187,12 +163,12 @@ fn windows(
         let (image, rest) = images.split_at_checked(window.image())?;
         images = rest;
         for row in 0..rows.output {
-            let on_rows = taps(&rows, row);
+            let on_rows = rows.taps(row);
             for column in 0..columns.output {
                 let (target, rest) = output_left.split_at_mut_checked(outputs)?;
                 output_left = rest;
-                let on_columns = taps(&columns, column);
-                if on_rows.count == 0 || on_columns.count == 0 {
+                let on_columns = columns.taps(column);
+                if on_rows.length == 0 || on_columns.length == 0 {
                     empty(linear, target);
                     continue;
                 }

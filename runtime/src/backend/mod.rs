@@ -17,6 +17,8 @@ pub mod spec;
 mod thumb_dsp;
 #[cfg(any(tucano_profile = "v6m", tucano_profile = "v7m"))]
 mod thumb_scalar;
+#[cfg(any(tucano_profile = "v6m", tucano_profile = "v7m", tucano_profile = "v7em", tucano_profile = "v8m"))]
+mod wide_channels;
 
 #[cfg(not(tucano_profile = "v8m"))]
 pub use absent::Helium;

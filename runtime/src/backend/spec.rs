@@ -17,6 +17,7 @@ pub mod select;
 pub mod swar;
 pub mod v6m;
 pub mod v7m;
+pub mod wide_channels;
 
 use crate::ops::OpCode;
 

@@ -4,13 +4,16 @@ pub mod depthwise;
 pub mod gemm;
 
 use super::select::{Linear, Request, Selection};
+use super::wide_channels;
 use crate::blob::Packing;
 
 /// The kernel for a request; `None`: scalar code.
 pub fn select(request: &Request) -> Option<Selection> {
     match request.linear {
         Linear::Conv2d { .. } | Linear::Dense { .. } => gemm::select(request),
-        Linear::DepthwiseConv2d { .. } => depthwise::select(request),
+        Linear::DepthwiseConv2d { .. } => {
+            depthwise::select(request).or_else(|| wide_channels::select(request))
+        }
     }
 }
 

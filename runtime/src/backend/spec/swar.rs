@@ -3,6 +3,7 @@
 //! Two positions of 8 bits share a word, `x0 + (x1 << 16)`, so that one multiplication gives two products. Layers from or to 16 bits have a word for each.
 
 use super::select::{Linear, Request, Selection};
+use super::wide_channels;
 use crate::blob::{DType, Packing};
 use crate::ops::window::Window;
 use crate::rolled::rolled;
@@ -205,6 +206,9 @@ pub fn dense(request: &Request, core: &Core) -> Option<Dense> {
 
 /// The kernel for a request; `None`: scalar code.
 pub fn select(request: &Request, core: &Core) -> Option<Selection> {
+    if let Some(wide) = wide_channels::select(request) {
+        return Some(wide);
+    }
     let (name, scratch_bytes) = match &request.linear {
         Linear::Conv2d { .. } => {
             let name = if request.packing == core.convolution { "swar-columns" } else { "wide-columns" };

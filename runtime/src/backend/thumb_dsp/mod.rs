@@ -15,7 +15,7 @@ use super::float as layers;
 use super::scalar;
 use super::scalar::compact::{self, Order};
 use super::spec::select::Isa;
-use super::{Backend, Integers, IntegersMut};
+use super::{Backend, Integers, IntegersMut, wide_channels};
 use crate::blob::Packing;
 use crate::ops::add;
 #[cfg(target_abi = "eabihf")]
@@ -111,6 +111,18 @@ impl Backend for ThumbDsp {
     ) -> Option<()> {
         depthwise::depthwise_conv2d_i8(window, linear, input, output, scratch)
             .or_else(|| compact::bytes(window, window.inputs, Order::Taps, linear, input, output, scratch))
+    }
+
+    fn depthwise_conv2d_i16(
+        self,
+        window: &Window,
+        linear: &Integer<'_>,
+        input: Integers<'_>,
+        mut output: IntegersMut<'_>,
+        scratch: &mut [u8],
+    ) -> Option<()> {
+        wide_channels::depthwise_conv2d(window, linear, &input, &mut output, scratch)
+            .or_else(|| compact::layer(window, window.inputs, Order::Taps, linear, input, &mut output))
     }
 
     fn add_i8(

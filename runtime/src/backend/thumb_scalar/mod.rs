@@ -18,8 +18,9 @@ use v6m as core;
 #[cfg(tucano_profile = "v7m")]
 use v7m as core;
 
+use super::scalar::compact::{self, Order};
 use super::spec::select::Isa;
-use super::{Backend, Integers, IntegersMut};
+use super::{Backend, Integers, IntegersMut, wide_channels};
 use crate::ops::linear::Integer;
 use crate::ops::window::Window;
 
@@ -74,6 +75,18 @@ impl Backend for ThumbScalar {
         scratch: &mut [u8],
     ) -> Option<()> {
         depthwise_conv2d::depthwise_conv2d_i8(window, linear, input, output, scratch)
+    }
+
+    fn depthwise_conv2d_i16(
+        self,
+        window: &Window,
+        linear: &Integer<'_>,
+        input: Integers<'_>,
+        mut output: IntegersMut<'_>,
+        scratch: &mut [u8],
+    ) -> Option<()> {
+        wide_channels::depthwise_conv2d(window, linear, &input, &mut output, scratch)
+            .or_else(|| compact::layer(window, window.inputs, Order::Taps, linear, input, &mut output))
     }
 
     fn dense_i8(
