@@ -24,7 +24,7 @@ struct Measured {
     column: usize,
     board: &'static Board,
     layers: Vec<Layer>,
-    /// Operators without weights: their `macs` are elements.
+    /// Layers of floats, and operators without weights: their `macs` are elements.
     others: Vec<Layer>,
 }
 
@@ -35,7 +35,10 @@ fn measure(wanted: impl Fn(&str) -> bool) -> Result<Vec<Measured>> {
         eprintln!("{name}");
         let board = boards::find(name)?;
         let layers = differential::run(board, OptLevel::Three, 0, 1)?.layers;
-        let others = differential::elementwise(board, OptLevel::Three, 0, 1)?.layers;
+        let mut others = differential::elementwise(board, OptLevel::Three, 0, 1)?.layers;
+        if differential::has_float_unit(board) {
+            others.extend(differential::floats(board, OptLevel::Three, 0, 1)?.layers);
+        }
         measured.push(Measured { title, column, board, layers, others });
     }
     Ok(measured)
@@ -95,7 +98,8 @@ fn report(measured: &[Measured]) -> Value {
     let mut header = vec!["operator"];
     header.extend(measured.iter().map(|of| of.title));
     let mut others = plain_table(&header);
-    for layer in measured.first().map_or(&[][..], |of| &of.others) {
+    // Some cores have fewer.
+    for layer in measured.iter().map(|of| &of.others[..]).max_by_key(|others| others.len()).unwrap_or(&[]) {
         let mut cells = vec![layer.name.clone()];
         for of in measured {
             let same = of.others.iter().find(|other| other.name == layer.name);

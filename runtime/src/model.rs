@@ -7,7 +7,7 @@ use core::marker::PhantomData;
 use core::ops::Range;
 
 use crate::arena::{MAX_INPUTS, Memory, Place, Views};
-use crate::backend::spec::select::{Isa, Request, SCALAR, Selection, select};
+use crate::backend::spec::select::{self, Isa, Request, SCALAR, Selection, select};
 use crate::blob::{Blob, DType, Packing, SectionKind, Space, StepRecord, TensorRecord, WeightRecord};
 use crate::error::{Error, ErrorKind};
 use crate::op_set::OpSet;
@@ -266,8 +266,8 @@ impl<'m> Step<'m> {
 
     /// The kernel that the code of a backend takes for it, and the scratch that this kernel wants.
     pub fn selection(&self, isa: Isa) -> Selection {
-        let scalar = Selection { name: SCALAR, scratch_bytes: 0 };
-        Request::of(self).map_or(scalar, |request| {
+        let other = || Selection { name: select::float(isa, self).unwrap_or(SCALAR), scratch_bytes: 0 };
+        Request::of(self).map_or_else(other, |request| {
             let own = select(isa, &request);
             // With less scratch than it wants, a kernel does not run.
             if own.scratch_bytes > self.scratch_bytes() { select(Isa::Scalar, &request) } else { own }

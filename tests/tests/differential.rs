@@ -1,5 +1,5 @@
 //! Every core's backend gives the bits of scalar code on random layers, writes nothing beside its output, and reads nothing behind its operands where a memory
-//! ends; prints what layers of known networks take, and holds that to the recorded counts. Needs what boards/setup.sh installs. `TUCANO_CASES` sets the
+//! ends; layers of floats are close. Prints what layers of known networks take, and holds that to the recorded counts. Needs what boards/setup.sh installs. `TUCANO_CASES` sets the
 //! layers of each kind and run.
 
 use std::collections::BTreeMap;
@@ -16,6 +16,8 @@ const CASES: u32 = 350;
 /// Operators without weights, of which so many cases of each are in a run.
 const OPERATORS: u32 = 8;
 const OPERATOR_CASES: u32 = 100;
+/// Layers of floats of each kind in a run.
+const FLOAT_CASES: u32 = 100;
 const SEEDS: [(u32, OptLevel); 2] = [(0x1234_5678, OptLevel::Three), (0x0BAD_CAFE, OptLevel::S)];
 
 fn shown<T>(result: Result<T, Error>) -> T {
@@ -94,6 +96,25 @@ fn operators(board: &'static Board, cases: u32) -> Vec<differential::Layer> {
     runs.into_iter().next().unwrap_or_default()
 }
 
+/// Compares layers of floats with scalar code.
+fn floats(board: &'static Board, cases: u32) -> Vec<differential::Layer> {
+    let runs = SEEDS
+        .into_iter()
+        .map(|(seed, opt_level)| shown(differential::floats(board, opt_level, cases, seed)))
+        .collect::<Vec<_>>();
+    for run in &runs {
+        assert_eq!(run.cases, 3 * cases as usize, "{}", board.name);
+        assert!(run.last >= run.cases / 3, "{}: {} layers at an end of memory", board.name, run.last);
+        // Two kernels of the core's own and scalar code.
+        assert_eq!(run.kernels.len(), 3, "{}: {:?}", board.name, run.kernels);
+    }
+    for layer in &runs[0].layers {
+        println!("  {:34} {:28} {:12.0} instructions", layer.name, layer.kernel, layer.instructions);
+    }
+    assert!(!runs[0].layers.is_empty());
+    runs.into_iter().next().map(|run| run.layers).unwrap_or_default()
+}
+
 #[test]
 fn backends_give_the_bits_of_scalar_code_in_the_recorded_instructions() {
     let cases = std::env::var("TUCANO_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(CASES);
@@ -105,6 +126,9 @@ fn backends_give_the_bits_of_scalar_code_in_the_recorded_instructions() {
         // Its first run is at the recorded opt-level.
         let mut layers = compare(board, cases);
         layers.extend(operators(board, OPERATOR_CASES));
+        if differential::has_float_unit(board) {
+            layers.extend(floats(board, FLOAT_CASES));
+        }
         let Verdict { errors: more, notes } = match &recorded {
             Ok(recorded) => recorded.compare(board, &layers, &shown(compiler(board))),
             Err(_) => Verdict::default(),

@@ -1,5 +1,5 @@
 //! Random layers on a board's backend against scalar code, and what layers of known networks take: the firmware is
-//! boards/qemu/src/bin/differential.rs, and elementwise.rs beside it for operators without weights.
+//! boards/qemu/src/bin/differential.rs, and beside it floats.rs, and elementwise.rs for operators without weights.
 
 use super::firmware::{self, OptLevel, Program};
 use super::toolchain::Toolchain;
@@ -58,8 +58,30 @@ pub fn run(board: &Board, opt_level: OptLevel, cases: u32, seed: u32) -> Result<
 /// # Errors
 /// As [`run`].
 pub fn elementwise(board: &Board, opt_level: OptLevel, cases: u32, seed: u32) -> Result<Differential, Error> {
-    let elf = firmware::build(board, &Program::Elementwise, opt_level, &Toolchain::find(board.target)?)?;
-    execute(board, &elf, &[cases, seed])
+    other(board, &Program::Elementwise, opt_level, [cases, seed])
+}
+
+/// Does the same with layers of floats, whose outputs only have to be close.
+///
+/// # Errors
+/// As [`run`].
+pub fn floats(board: &Board, opt_level: OptLevel, cases: u32, seed: u32) -> Result<Differential, Error> {
+    other(board, &Program::Floats, opt_level, [cases, seed])
+}
+
+fn other(
+    board: &Board,
+    program: &Program,
+    opt_level: OptLevel,
+    words: [u32; 2],
+) -> Result<Differential, Error> {
+    let elf = firmware::build(board, program, opt_level, &Toolchain::find(board.target)?)?;
+    execute(board, &elf, &words)
+}
+
+/// Whether a board's core has a unit for floats, for which there are kernels.
+pub fn has_float_unit(board: &Board) -> bool {
+    board.target.ends_with("hf")
 }
 
 /// Goes behind end number `end` of the memories that [`Differential::ends`] states, as a kernel might.

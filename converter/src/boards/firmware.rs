@@ -66,6 +66,8 @@ pub enum Program {
     },
     /// Compares the board's backend with scalar code on random layers.
     Differential,
+    /// Compares the board's backend with scalar code on random layers of floats.
+    Floats,
     /// Compares the board's backend with definitions on random operators without weights.
     Elementwise,
 }
@@ -76,6 +78,7 @@ impl Program {
             Self::Harness { .. } => "harness",
             Self::Minimal { .. } => "minimal",
             Self::Differential => "differential",
+            Self::Floats => "floats",
             Self::Elementwise => "elementwise",
         }
     }
@@ -87,7 +90,7 @@ impl Program {
             Self::Minimal { ops, tiles, kernels, arena_bytes, state_bytes, blob_bytes } => {
                 (ops.as_slice(), *tiles, kernels.as_deref(), *arena_bytes, *state_bytes, *blob_bytes)
             }
-            Self::Differential | Self::Elementwise => (&[][..], false, None, 0, 0, 0),
+            Self::Differential | Self::Floats | Self::Elementwise => (&[][..], false, None, 0, 0, 0),
         };
         let tiles = if tiles { "; tiles" } else { "" };
         format!(

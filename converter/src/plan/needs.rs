@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 
 use tucano::backend::spec::dsp::depthwise;
 use tucano::backend::spec::elementwise::add_scratch;
-use tucano::backend::spec::select::{Isa, Linear, Request, SCALAR, least_scratch, packing, select};
+use tucano::backend::spec::select::{
+    Constants, Isa, Linear, Request, SCALAR, least_scratch, packing, select,
+};
 use tucano::blob::{DType, Packing, RegionRecord, folded_bias, is_narrow};
 use tucano::ops::window::{Axis, Window};
 use tucano::{Model, OpSet};
@@ -131,7 +133,8 @@ pub fn weight_bytes(isa: Isa, layer: &Geometry) -> usize {
 /// What a step asks of a backend, in the order of weights that this one wants.
 pub fn request(isa: Isa, linear: Linear, types: [DType; 2], narrow: bool, in_place: bool) -> Request {
     let [input, output] = types;
-    let request = Request { linear, input, output, packing: Packing::Rows, in_place };
+    let constants = Constants::USUAL;
+    let request = Request { linear, input, output, packing: Packing::Rows, in_place, constants };
     Request { packing: packing(isa, &request, narrow), ..request }
 }
 

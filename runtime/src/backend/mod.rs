@@ -7,6 +7,8 @@
 //! shorter than its shape says. Where an operator may work in place its kernel takes the one buffer that is input and output.
 
 mod absent;
+#[cfg(all(any(tucano_profile = "v7em", tucano_profile = "v8m"), target_abi = "eabihf"))]
+mod float;
 #[cfg(tucano_profile = "v8m")]
 mod helium;
 mod kernels;
@@ -16,6 +18,8 @@ pub mod spec;
 mod thumb_dsp;
 #[cfg(any(tucano_profile = "v6m", tucano_profile = "v7m"))]
 mod thumb_scalar;
+#[cfg(any(tucano_profile = "v6m", tucano_profile = "v7m", tucano_profile = "v7em", tucano_profile = "v8m"))]
+mod wide_channels;
 #[cfg(all(feature = "host", target_arch = "x86_64"))]
 pub(crate) mod x86;
 

@@ -10,12 +10,14 @@
 
 pub mod dsp;
 pub mod elementwise;
+pub mod float;
 pub mod helium;
 mod rates;
 pub mod select;
 pub mod swar;
 pub mod v6m;
 pub mod v7m;
+pub mod wide_channels;
 
 use crate::ops::OpCode;
 

@@ -90,10 +90,15 @@ fn sum(weights: impl Iterator<Item = i8>) -> i32 {
     weights.fold(0, |sum: i32, weight| sum.wrapping_add(weight.into()))
 }
 
-/// Whether an output is narrow: its sum of products with inputs of 8 bits and its folded bias stay below 2^23 in magnitude, also on the way.
+/// Whether an output is narrow: no weight is -128, and its sum of products with inputs of 8 bits and its folded bias stay below 2^23 in magnitude,
+/// also on the way.
 pub fn is_narrow(weights: impl Iterator<Item = i8>, folded: i32) -> bool {
-    let most = weights.fold(0u64, |most, weight| most.saturating_add(weight.unsigned_abs().into()));
-    most.saturating_mul(128).saturating_add(folded.unsigned_abs().into()) < 1 << 23
+    let (mut most, mut symmetric) = (0u64, true);
+    for weight in weights {
+        most = most.saturating_add(weight.unsigned_abs().into());
+        symmetric &= weight != i8::MIN;
+    }
+    symmetric && most.saturating_mul(128).saturating_add(folded.unsigned_abs().into()) < 1 << 23
 }
 
 impl Packing {
@@ -154,6 +159,19 @@ impl Packing {
             Form::Offset => byte.wrapping_sub(i8::MIN),
             Form::High { low } => byte.wrapping_add(i8::from(*stored.get(low)? < 0)),
         })
+    }
+
+    /// Whether kernels sum up these weights as they do the values that [`Packing::weight`] gives: in orders of which two products share a word none is -128.
+    pub fn is_sound(self, stored: &[i8]) -> bool {
+        match self {
+            Self::Columns8 | Self::EvenRows => !stored.contains(&i8::MIN),
+            Self::Pairs | Self::PairQuads => stored
+                .as_chunks::<2>()
+                .0
+                .iter()
+                .all(|&[low, high]| low != i8::MIN && high.wrapping_add(i8::from(low < 0)) != i8::MIN),
+            _ => true,
+        }
     }
 
     /// Stores the weights `[outputs][depth]` in this order. `None` if `rows` or `stored` is of another length.
@@ -240,6 +258,23 @@ mod tests {
     }
 
     #[test]
+    fn least_weights_are_sound_where_no_word_is_shared() {
+        for packing in ALL {
+            let shared =
+                [Packing::Columns8, Packing::EvenRows, Packing::Pairs, Packing::PairQuads].contains(&packing);
+            for at in [0, 4, 5, 9, 14] {
+                let mut rows = [-127i8, 127, -1, 0, 5].repeat(3);
+                let mut stored = vec![0; packing.bytes(3, 5).unwrap()];
+                packing.pack(&rows, 3, 5, &mut stored).unwrap();
+                assert!(packing.is_sound(&stored), "{packing:?}");
+                rows[at] = -128;
+                packing.pack(&rows, 3, 5, &mut stored).unwrap();
+                assert_eq!(packing.is_sound(&stored), !shared, "{packing:?} {at}");
+            }
+        }
+    }
+
+    #[test]
     fn pairs_are_sums_in_halfwords() {
         // Outputs 0 and 1, four positions: word 0 holds positions 0 and 2, word 1 positions 1 and 3.
         let (a, b) = ([1i8, -2, 127, -127], [5i8, -6, -127, 127]);
@@ -265,12 +300,13 @@ mod tests {
                 assert_eq!(unfolded_bias(weights, zero_point, folded), bias);
             }
         }
-        // 128 * (127 + 128) = 32640.
-        let weights = [127i8, -128].into_iter();
-        assert!(is_narrow(weights.clone(), (1 << 23) - 32641));
-        assert!(!is_narrow(weights.clone(), (1 << 23) - 32640));
-        assert!(!is_narrow(weights.clone(), -(1 << 23) + 32640));
+        // 128 * (127 + 127) = 32512.
+        let weights = [127i8, -127].into_iter();
+        assert!(is_narrow(weights.clone(), (1 << 23) - 32513));
+        assert!(!is_narrow(weights.clone(), (1 << 23) - 32512));
+        assert!(!is_narrow(weights.clone(), -(1 << 23) + 32512));
         assert!(!is_narrow(weights, i32::MIN));
+        assert!(!is_narrow([-128i8].into_iter(), 0));
     }
 
     #[test]

@@ -155,6 +155,9 @@ pub(super) fn check(
         Family::F32 => Float::of(step, act_min, act_max).ok_or(missing)?.check(weights, outputs),
         Family::I8 | Family::I16 => {
             let linear = Integer::of(step, act_min, act_max).ok_or(missing)?;
+            if !linear.packing.is_sound(linear.weights) {
+                return Err(ErrorKind::Quantisation);
+            }
             linear.check(stored(linear.packing), outputs, output)
         }
         Family::I4 => {

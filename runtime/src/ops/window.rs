@@ -88,6 +88,22 @@ impl Axis {
         (position < self.input).then_some(position)
     }
 
+    /// The taps of window `window` on the input, which may have gaps between them.
+    pub fn taps(&self, window: usize) -> Run {
+        let mut tap = 0usize;
+        while tap < self.kernel && self.position(window, tap).is_none() {
+            tap = tap.wrapping_add(1);
+        }
+        let position = self.position(window, tap).unwrap_or(0);
+        let mut length = 0usize;
+        while tap.wrapping_add(length) < self.kernel
+            && self.position(window, tap.wrapping_add(length)).is_some()
+        {
+            length = length.wrapping_add(1);
+        }
+        Run { tap, position, length }
+    }
+
     /// The taps of window `window` on the input, of a window without dilation.
     #[inline]
     pub fn run(&self, window: usize) -> Run {

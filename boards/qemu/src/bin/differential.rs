@@ -9,7 +9,7 @@
 #![no_std]
 #![no_main]
 
-use tucano::backend::spec::select::{Linear, Request, Selection, least_scratch, packing, select};
+use tucano::backend::spec::select::{Constants, Linear, Request, Selection, least_scratch, packing, select};
 use tucano::backend::{Integers, IntegersMut, Scalar};
 use tucano::blob::{DType, Packing, winograd};
 use tucano::ops::linear::Integer;
@@ -209,7 +209,8 @@ fn random_shape(noise: &mut Noise, kind: Kind) -> Shape {
         shape.winograd = true;
         shape.types = [DType::I8, DType::I8];
         shape.groups = 1;
-        shape.outputs = shape.outputs.next_multiple_of(4);
+        shape.inputs = shape.inputs.min(48);
+        shape.outputs = shape.outputs.min(48).next_multiple_of(4);
         let equal = noise.one_of(2);
         for axis_of in [&mut shape.rows, &mut shape.columns] {
             let before = noise.below(3);
@@ -250,11 +251,15 @@ fn make<'a>(places: &mut Places<'a>, noise: &mut Noise, shape: &Shape, usual: bo
     let outputs = shape.outputs;
     let size = [127, 127, 60, 20][noise.below(4)] as i32;
     let flat = noise.one_of(40);
+    let least = noise.one_of(12);
     let [from, to] = shape.types;
     let rows: &mut [i8] = cast(places.pool.take(outputs * depth));
     for weight in rows.iter_mut() {
         let random = noise.next() as i32 % (2 * size + 1) - size;
         *weight = if flat { 127 } else { random as i8 };
+        if least && noise.below(4) == 0 {
+            *weight = -128;
+        }
     }
     let wide = from == DType::I16;
     let amplitude: usize = if wide { 9000 } else { 73 };
@@ -302,8 +307,14 @@ fn make<'a>(places: &mut Places<'a>, noise: &mut Noise, shape: &Shape, usual: bo
         Kind::Depthwise => Linear::DepthwiseConv2d { window: window(shape) },
         Kind::Dense => Linear::Dense { inputs: shape.inputs, outputs },
     };
-    let mut request =
-        Request { linear, input: from, output: to, packing: Packing::Rows, in_place: shape.in_place };
+    let mut request = Request {
+        linear,
+        input: from,
+        output: to,
+        packing: Packing::Rows,
+        in_place: shape.in_place,
+        constants: Constants::of(&plain),
+    };
     let folded = places.words(Last::Nothing, outputs);
     let mut narrow = true;
     for o in 0..outputs {
@@ -316,6 +327,7 @@ fn make<'a>(places: &mut Places<'a>, noise: &mut Noise, shape: &Shape, usual: bo
         }
         folded[o] = plain.bias[o].wrapping_sub(total.wrapping_mul(input_zero));
         narrow &= 128 * i64::from(most) + i64::from(folded[o]).abs() < 1 << 23;
+        narrow &= request.constants.symmetric;
     }
     request.packing = match shape.winograd {
         true => Packing::Winograd,
@@ -471,7 +483,7 @@ fn describe(case: &Case<'_>, number: usize, seed: u32) {
 }
 
 /// Layers of known networks: name, extents.
-fn known() -> [(&'static str, Shape); 31] {
+fn known() -> [(&'static str, Shape); 35] {
     let base = Shape {
         kind: Kind::Conv,
         batch: 1,
@@ -552,6 +564,10 @@ fn known() -> [(&'static str, Shape); 31] {
         ("dense 64>12", dense(64, 12)),
         ("pointwise 25x5 64>16 i16 i8", wide(pointwise(25, 5, 64, 16), [DType::I16, DType::I8])),
         ("pointwise 25x5 16>64 i8 i16", wide(pointwise(25, 5, 16, 64), [DType::I8, DType::I16])),
+        ("dense 640>32 i8 i16", wide(dense(640, 32), [DType::I8, DType::I16])),
+        ("dense 32>128 i16 i8", wide(dense(32, 128), [DType::I16, DType::I8])),
+        ("depthwise 3x3 25x5 16 i16 i16", wide(depthwise(25, 5, 16, 1), [DType::I16; 2])),
+        ("depthwise 3x3 25x5 64 i8 i16", wide(depthwise(25, 5, 64, 1), [DType::I8, DType::I16])),
     ]
 }
 
@@ -630,6 +646,7 @@ fn measure(free: &mut [u8]) -> Result<(), ()> {
                 _ => (-128, -128, 127),
             };
         }
+        case.request.constants = Constants::of(&case.plain);
         let selection = compare(&mut places, &mut case).map_err(|reason| say!("wrong {name}: {reason}"))?;
         let scratch = places.pool.take(selection.scratch_bytes.max(least_scratch(&case.request)));
         let output = places.pool.take(case.output_elements * case.request.output.bytes());
@@ -699,7 +716,7 @@ extern "C" fn tested() -> ! {
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 unsafe extern "C" fn fault() {
-    core::arch::naked_asm!("b {handler}", handler = sym fault::handler)
+    core::arch::naked_asm!("ldr r0, ={handler}", "bx r0", handler = sym fault::handler)
 }
 
 #[unsafe(no_mangle)]

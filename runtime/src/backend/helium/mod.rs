@@ -6,6 +6,8 @@ mod dense;
 mod depthwise;
 mod depthwise3;
 mod elementwise;
+#[cfg(target_abi = "eabihf")]
+mod float;
 mod grouped;
 mod memory;
 mod pool2d;
@@ -13,13 +15,19 @@ mod product;
 
 use core::marker::PhantomData;
 
+#[cfg(target_abi = "eabihf")]
+use super::float as layers;
 use super::kernels::links;
+#[cfg(target_abi = "eabihf")]
+use super::scalar;
 use super::scalar::compact::{self, Order};
 use super::scalar::in_place::rows_in_place;
 use super::spec::helium as spec;
-use super::spec::select::{Isa, Linear, Request};
+use super::spec::select::{Constants, Isa, Linear, Request};
 use super::{AllKernels, Backend, Integers, IntegersMut, Kernels};
 use crate::blob::{DType, Packing};
+#[cfg(target_abi = "eabihf")]
+use crate::ops::linear::Float;
 use crate::ops::linear::Integer;
 use crate::ops::window::Window;
 use crate::ops::{add, mean};
@@ -62,6 +70,7 @@ impl<K: Kernels> Backend for Helium<K> {
             output: DType::I8,
             packing: linear.packing,
             in_place: input.is_none(),
+            constants: Constants::USUAL,
         };
         match spec::conv2d(&request) {
             Some(conv)
@@ -95,6 +104,7 @@ impl<K: Kernels> Backend for Helium<K> {
             output: DType::I16,
             packing: linear.packing,
             in_place: false,
+            constants: Constants::USUAL,
         };
         match spec::conv2d(&request) {
             Some(conv)
@@ -125,6 +135,7 @@ impl<K: Kernels> Backend for Helium<K> {
             output: DType::I8,
             packing: linear.packing,
             in_place: input.is_none(),
+            constants: Constants::USUAL,
         };
         match spec::depthwise3(&request) {
             Some(plan) if const { links::<K>("helium depthwise 3x3") } && plan.scratch() <= scratch.len() => {
@@ -165,6 +176,7 @@ impl<K: Kernels> Backend for Helium<K> {
             output: DType::I16,
             packing: linear.packing,
             in_place: false,
+            constants: Constants::USUAL,
         };
         if const { links::<K>("helium depthwise") } && spec::depthwise(&request) {
             return depthwise::depthwise(window, linear, width, bytes(input), bytes_mut(output));
@@ -269,6 +281,40 @@ impl<K: Kernels> Backend for Helium<K> {
 
     fn table_i8(self, table: &[i8; 256], values: &mut [i8]) {
         elementwise::table_i8(table, values);
+    }
+
+    #[cfg(target_abi = "eabihf")]
+    fn conv2d_f32(
+        self,
+        window: &Window,
+        groups: usize,
+        linear: &Float<'_>,
+        input: &[f32],
+        output: &mut [f32],
+    ) -> Option<()> {
+        float::kernels()
+            .and_then(|kernels| layers::conv2d(kernels, window, groups, linear, input, output))
+            .or_else(|| scalar::conv2d::conv2d_f32(window, groups, linear, input, output))
+    }
+
+    #[cfg(target_abi = "eabihf")]
+    fn depthwise_conv2d_f32(
+        self,
+        window: &Window,
+        linear: &Float<'_>,
+        input: &[f32],
+        output: &mut [f32],
+    ) -> Option<()> {
+        float::kernels()
+            .and_then(|kernels| layers::depthwise_conv2d(kernels, window, linear, input, output))
+            .or_else(|| scalar::depthwise_conv2d::depthwise_conv2d_f32(window, linear, input, output))
+    }
+
+    #[cfg(target_abi = "eabihf")]
+    fn dense_f32(self, inputs: usize, linear: &Float<'_>, input: &[f32], output: &mut [f32]) -> Option<()> {
+        float::kernels()
+            .and_then(|kernels| layers::dense(kernels, inputs, linear, input, output))
+            .or_else(|| scalar::dense::dense_f32(inputs, linear, input, output))
     }
 }
 

@@ -7,7 +7,7 @@ pub(super) mod compact;
 pub(super) mod conv2d;
 pub(super) mod dense;
 pub(super) mod depthwise_conv2d;
-mod element;
+pub(super) mod element;
 pub(super) mod elementwise;
 pub(super) mod in_place;
 pub(super) mod packed;

@@ -5,6 +5,7 @@ pub mod gemm;
 pub mod winograd;
 
 use super::select::{Linear, Request, Selection};
+use super::wide_channels;
 use crate::blob::Packing;
 
 /// The kernel for a request; `None`: scalar code.
@@ -12,7 +13,9 @@ pub fn select(request: &Request) -> Option<Selection> {
     match request.linear {
         Linear::Conv2d { .. } if request.packing == Packing::Winograd => winograd::select(request),
         Linear::Conv2d { .. } | Linear::Dense { .. } => gemm::select(request),
-        Linear::DepthwiseConv2d { .. } => depthwise::select(request),
+        Linear::DepthwiseConv2d { .. } => {
+            depthwise::select(request).or_else(|| wide_channels::select(request))
+        }
     }
 }
 

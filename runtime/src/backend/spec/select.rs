@@ -1,9 +1,10 @@
 //! Which kernel a backend takes for a linear step, which order of weights it wants, and how much scratch: constant facts, compiled on every
 //! target, so that the converter plans what a board will run and reports name it. Kernels ask the same functions, so a report cannot be wrong.
 
-use super::{dsp, helium, v6m, v7m};
+use super::{dsp, helium, swar, v6m, v7m};
 use crate::blob::{DType, Matrix, Packing};
 use crate::model::Step;
+use crate::ops::linear::Integer;
 use crate::ops::window::Window;
 use crate::ops::{OpCode, conv2d, last_axis};
 
@@ -71,6 +72,33 @@ pub struct Request {
     pub packing: Packing,
     /// Whether the output lies in the place of the input.
     pub in_place: bool,
+    /// What its constants are like.
+    pub constants: Constants,
+}
+
+/// What decides about a kernel among the constants of a depthwise convolution; that of other layers does not depend on theirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Constants {
+    /// Whether no output is below the zero point.
+    pub from_zero: bool,
+    /// Whether the closed form of requantisation that depthwise kernels of the DSP extension use takes all channels.
+    pub closed: bool,
+    /// Whether no weight is -128.
+    pub symmetric: bool,
+}
+
+impl Constants {
+    /// Those of most layers, for plans; kernels of layers with others take no more scratch.
+    pub const USUAL: Self = Self { from_zero: true, closed: true, symmetric: true };
+
+    /// Of a layer.
+    pub fn of(linear: &Integer<'_>) -> Self {
+        Self {
+            from_zero: linear.low >= linear.output_zero,
+            closed: dsp::depthwise::is_closed(linear),
+            symmetric: swar::is_symmetric(linear.weights),
+        }
+    }
 }
 
 impl Linear {
@@ -120,17 +148,17 @@ impl Request {
     /// What a step of a loaded model asks for. `None` where backends have no choice: other operators, floats, weights of 4 bits.
     pub fn of(step: &Step<'_>) -> Option<Self> {
         let (input, output) = (step.input(0)?, step.output(0)?);
-        let convolution = || {
-            let p = conv2d::Parameters::parse(step.parameters())?;
-            Some((p.window(&input, &output).ok()?, p.groups as usize))
-        };
+        let mut constants = Constants::USUAL;
+        let parameters = || conv2d::Parameters::parse(step.parameters());
         let linear = match OpCode::parse(step.op())? {
             OpCode::Conv2dI8 | OpCode::Conv2dI16 | OpCode::WinogradConv2dI8 => {
-                let (window, groups) = convolution()?;
-                Linear::Conv2d { window, groups }
+                let p = parameters()?;
+                Linear::Conv2d { window: p.window(&input, &output).ok()?, groups: p.groups as usize }
             }
             OpCode::DepthwiseConv2dI8 | OpCode::DepthwiseConv2dI16 => {
-                Linear::DepthwiseConv2d { window: convolution()?.0 }
+                let p = parameters()?;
+                constants = Constants::of(&Integer::of(step, p.act_min, p.act_max)?);
+                Linear::DepthwiseConv2d { window: p.window(&input, &output).ok()? }
             }
             OpCode::DenseI8 | OpCode::DenseI16 => {
                 Linear::Dense { inputs: last_axis(&input)? as usize, outputs: last_axis(&output)? as usize }
@@ -143,6 +171,7 @@ impl Request {
             output: output.dtype,
             packing: step.weight(0)?.packing,
             in_place: step.in_place(),
+            constants,
         })
     }
 }
@@ -154,6 +183,27 @@ pub struct Selection {
     pub name: &'static str,
     /// Bytes of scratch that it wants; with less the backend takes scalar code.
     pub scratch_bytes: usize,
+}
+
+/// The name of the kernel for a step of floats; `None`: scalar code, or another step.
+pub fn float(isa: Isa, step: &Step<'_>) -> Option<&'static str> {
+    let (input, output) = (step.input(0)?, step.output(0)?);
+    let convolution = || {
+        let p = conv2d::Parameters::parse(step.parameters())?;
+        Some((p.window(&input, &output).ok()?, p.groups as usize))
+    };
+    let linear = match OpCode::parse(step.op())? {
+        OpCode::Conv2dF32 => {
+            let (window, groups) = convolution()?;
+            Linear::Conv2d { window, groups }
+        }
+        OpCode::DepthwiseConv2dF32 => Linear::DepthwiseConv2d { window: convolution()?.0 },
+        OpCode::DenseF32 => {
+            Linear::Dense { inputs: last_axis(&input)? as usize, outputs: last_axis(&output)? as usize }
+        }
+        _ => return None,
+    };
+    super::float::select(isa, &linear)
 }
 
 /// The name of portable code in reports.
@@ -181,8 +231,7 @@ pub fn least_scratch(request: &Request) -> usize {
     }
 }
 
-/// The order of weights that a backend wants; that of `request` does not count. `narrow`: for every output channel,
-/// `128 * sum |w| + |stored bias| < 2^23`.
+/// The order of weights that a backend wants; that of `request` does not count. `narrow`: all outputs are, as [`crate::blob::is_narrow`] has it.
 pub fn packing(isa: Isa, request: &Request, narrow: bool) -> Packing {
     match isa {
         Isa::Scalar => Packing::Rows,

@@ -1,20 +1,28 @@
 //! What the kernels for cores without the DSP extension take, Armv6-M and Armv7-M alike, and how they divide their scratch.
 //!
-//! Two positions share a word, `x0 + (x1 << 16)`, so that one multiplication gives two products.
+//! Two positions of 8 bits share a word, `x0 + (x1 << 16)`, so that one multiplication gives two products. Layers from or to 16 bits have a word for each.
 
 use super::select::{Linear, Request, Selection};
+use super::wide_channels;
 use crate::blob::{DType, Packing};
 use crate::ops::window::Window;
+use crate::rolled::rolled;
 
 /// Bytes of a word that holds two positions.
 const PAIR_BYTES: usize = 4;
+/// Bytes of four windows' inputs under a tap, each a word: for layers from or to 16 bits.
+const WIDE_BYTES: usize = 16;
+/// Bytes of a channel's constants there: bias, constant, multiplier, shift.
+pub const WIDE_CHANNEL_BYTES: usize = 16;
+/// The most bytes of four windows' inputs as words.
+const MOST_WIDE_BYTES: usize = 1 << 15;
 
 /// Scratch of a convolution, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Convolution {
     /// Bytes of the constants of all output channels.
     pub channels: usize,
-    /// Bytes of the inputs of four windows in pairs.
+    /// Bytes of the inputs of four windows in pairs, or as words.
     pub pairs: usize,
     /// Bytes under a row of a window that lies in the padding.
     pub padding: usize,
@@ -33,6 +41,24 @@ impl Convolution {
             .saturating_add(self.edges)
             .saturating_add(self.kept)
     }
+}
+
+/// Whether no weight is -128: two products of others, of weights that a word of two positions takes one after the other, sum up to less than 2^15.
+#[inline(never)]
+pub fn is_symmetric(weights: &[i8]) -> bool {
+    let (head, words, tail) = bytemuck::pod_align_to::<i8, u32>(weights);
+    let mut found = 0u32;
+    for &byte in head.iter().chain(tail) {
+        rolled();
+        found |= u32::from(byte == i8::MIN);
+    }
+    for &word in words {
+        rolled();
+        let word = word ^ 0x8080_8080;
+        // A byte that is 0 borrows, and had no upper bit.
+        found |= word.wrapping_sub(0x0101_0101) & !word & 0x8080_8080;
+    }
+    found == 0
 }
 
 /// Whether input and output are of 8 bits.
@@ -54,14 +80,26 @@ pub struct Core {
 /// The scratch of a convolution; `None`: scalar code.
 pub fn convolution(request: &Request, core: &Core) -> Option<Convolution> {
     let Linear::Conv2d { window, groups } = &request.linear else { return None };
-    if !narrow(request) || request.packing != core.convolution {
-        return None;
-    }
     let Window { rows, columns, inputs, outputs, .. } = window;
     let inputs_of_group = inputs.checked_div(*groups)?;
     let run = columns.kernel.checked_sub(1)?.saturating_mul(*inputs).saturating_add(inputs_of_group);
-    let depth = request.linear.depth()?.checked_next_multiple_of(2)?;
     let pointwise = rows.kernel == 1 && columns.kernel == 1;
+    if !narrow(request) || (request.packing == Packing::Rows && (pointwise || !request.in_place)) {
+        let pairs = rows.kernel.saturating_mul(run).saturating_mul(WIDE_BYTES);
+        let padding = run.saturating_mul(request.input.bytes());
+        let fits = *groups == 1 && request.packing == Packing::Rows && pairs <= MOST_WIDE_BYTES;
+        return fits.then_some(Convolution {
+            channels: outputs.saturating_mul(WIDE_CHANNEL_BYTES),
+            pairs,
+            padding,
+            edges: if columns.kernel == 1 { 0 } else { padding.saturating_mul(4) },
+            kept: 0,
+        });
+    }
+    if request.packing != core.convolution {
+        return None;
+    }
+    let depth = request.linear.depth()?.checked_next_multiple_of(2)?;
     Some(Convolution {
         channels: outputs.saturating_mul(core.channel_bytes),
         pairs: depth.saturating_mul(2 * PAIR_BYTES),
@@ -110,7 +148,7 @@ impl Depthwise {
 /// How a depthwise convolution runs; `None`: by scalar code.
 pub fn depthwise(request: &Request, core: &Core) -> Option<Depthwise> {
     let Linear::DepthwiseConv2d { window } = &request.linear else { return None };
-    if !narrow(request) || request.packing != Packing::Rows {
+    if !narrow(request) || request.packing != Packing::Rows || !request.constants.symmetric {
         return None;
     }
     let Window { rows, columns, inputs, .. } = window;
@@ -155,7 +193,8 @@ impl Dense {
 /// How a dense layer runs; `None`: by scalar code.
 pub fn dense(request: &Request, core: &Core) -> Option<Dense> {
     let Linear::Dense { inputs, outputs } = request.linear else { return None };
-    if !narrow(request) || request.packing != core.dense || inputs == 0 {
+    let packing = if narrow(request) { core.dense } else { Packing::Rows };
+    if request.packing != packing || inputs == 0 {
         return None;
     }
     // Few inputs stay for all outputs.
@@ -168,19 +207,28 @@ pub fn dense(request: &Request, core: &Core) -> Option<Dense> {
 
 /// The kernel for a request; `None`: scalar code.
 pub fn select(request: &Request, core: &Core) -> Option<Selection> {
+    if let Some(wide) = wide_channels::select(request) {
+        return Some(wide);
+    }
     let (name, scratch_bytes) = match &request.linear {
-        Linear::Conv2d { .. } => ("swar-columns", convolution(request, core)?.bytes()),
+        Linear::Conv2d { .. } => {
+            let name = if request.packing == core.convolution { "swar-columns" } else { "wide-columns" };
+            (name, convolution(request, core)?.bytes())
+        }
         Linear::DepthwiseConv2d { .. } => ("swar-plane", depthwise(request, core)?.bytes()),
-        Linear::Dense { .. } => ("dense-words", dense(request, core)?.bytes()),
+        Linear::Dense { .. } => {
+            let name = if narrow(request) { "dense-words" } else { "wide-dense" };
+            (name, dense(request, core)?.bytes())
+        }
     };
     Some(Selection { name, scratch_bytes })
 }
 
-/// The order of weights that [`select`] wants.
-pub fn packing(request: &Request, core: &Core) -> Packing {
+/// The order of weights that [`select`] wants; `is_narrow` as in [`super::select::packing`]: no weight is -128.
+pub fn packing(request: &Request, is_narrow: bool, core: &Core) -> Packing {
     match &request.linear {
         _ if !narrow(request) => Packing::Rows,
-        Linear::Conv2d { .. } if request.linear.fills(core.convolution) => core.convolution,
+        Linear::Conv2d { .. } if is_narrow && request.linear.fills(core.convolution) => core.convolution,
         Linear::Dense { .. } => core.dense,
         _ => Packing::Rows,
     }

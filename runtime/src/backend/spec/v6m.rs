@@ -14,6 +14,5 @@ pub fn select(request: &Request) -> Option<Selection> {
 
 /// The order of weights that [`select`] wants; `narrow` as in [`super::select::packing`].
 pub fn packing(request: &Request, narrow: bool) -> Packing {
-    let _ = narrow;
-    swar::packing(request, &CORE)
+    swar::packing(request, narrow, &CORE)
 }

@@ -8,16 +8,13 @@ mod quads;
 mod strips;
 
 use crate::backend::kernels::{Kernels, links};
-use crate::backend::spec::dsp::depthwise as plans;
-use crate::backend::spec::select::{Linear, Request};
+use crate::backend::spec::dsp::depthwise::{self as plans, MOST_SHIFT};
+use crate::backend::spec::select::{Constants, Linear, Request};
 use crate::backend::thumb_dsp::isa;
 use crate::blob::DType;
 use crate::ops::linear::Integer;
 use crate::ops::window::Window;
 use crate::rolled::rolled;
-
-/// The greatest shift to the right that kernels take as it is.
-const MOST_SHIFT: i32 = 22;
 
 /// The convolution, `None` before anything is written if no kernel takes it.
 #[inline(never)]
@@ -34,6 +31,11 @@ pub fn depthwise_conv2d_i8<K: Kernels>(
         output: DType::I8,
         packing: linear.packing,
         in_place: input.is_none(),
+        constants: Constants {
+            from_zero: linear.low >= linear.output_zero,
+            closed: plans::is_closed(linear),
+            ..Constants::USUAL
+        },
     };
     check(window, linear, input.map(<[i8]>::len), output.len())?;
     match plans::strips(&request) {
@@ -68,7 +70,7 @@ fn any(
     quads::run(&plans::quads(request)?, linear, input, output, scratch)
 }
 
-/// Whether lengths are right and the closed form holds for all channels.
+/// Whether lengths are right.
 #[inline(never)]
 fn check(window: &Window, linear: &Integer<'_>, input: Option<usize>, output: usize) -> Option<()> {
     let Window { batch, rows, columns, outputs, .. } = *window;
@@ -82,16 +84,7 @@ fn check(window: &Window, linear: &Integer<'_>, input: Option<usize>, output: us
         && (input.is_some() || window.replaces_input())
         && linear.weights.len() >= taps.checked_mul(outputs)?
         && lengths.iter().all(|length| *length == outputs);
-    let (mut least, mut most, mut far) = (0, i32::MIN, 0);
-    for (&shift, &bias) in linear.shift.iter().zip(linear.bias) {
-        rolled();
-        least = shift.min(least);
-        most = shift.max(most);
-        far |= bias ^ (bias >> 31);
-    }
-    // A shift past MOST_SHIFT makes 0 of every sum below 2^22; sums are below 2^20 without the bias.
-    let near = if least < -MOST_SHIFT { 21 } else { 28 };
-    (whole && most < 0 && far >> near == 0).then_some(())
+    whole.then_some(())
 }
 
 /// Brings `count` words of 4 values each to at least the values in `low` and at most those in `high`.

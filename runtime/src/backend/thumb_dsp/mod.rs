@@ -4,17 +4,25 @@
 mod depthwise;
 mod detect;
 mod elementwise;
+#[cfg(target_abi = "eabihf")]
+mod float;
 mod gemm;
 mod isa;
 mod winograd;
 
 use core::marker::PhantomData;
 
+#[cfg(target_abi = "eabihf")]
+use super::float as layers;
+#[cfg(target_abi = "eabihf")]
+use super::scalar;
 use super::scalar::compact::{self, Order};
 use super::spec::select::Isa;
-use super::{AllKernels, Backend, Integers, IntegersMut, Kernels};
+use super::{AllKernels, Backend, Integers, IntegersMut, Kernels, wide_channels};
 use crate::blob::Packing;
 use crate::ops::add;
+#[cfg(target_abi = "eabihf")]
+use crate::ops::linear::Float;
 use crate::ops::linear::Integer;
 use crate::ops::window::Window;
 use gemm::Linked;
@@ -124,6 +132,18 @@ impl<K: Kernels> Backend for ThumbDsp<K> {
             .or_else(|| compact::bytes(window, window.inputs, Order::Taps, linear, input, output, scratch))
     }
 
+    fn depthwise_conv2d_i16(
+        self,
+        window: &Window,
+        linear: &Integer<'_>,
+        input: Integers<'_>,
+        mut output: IntegersMut<'_>,
+        scratch: &mut [u8],
+    ) -> Option<()> {
+        wide_channels::depthwise_conv2d(window, linear, &input, &mut output, scratch)
+            .or_else(|| compact::layer(window, window.inputs, Order::Taps, linear, input, &mut output))
+    }
+
     fn add_i8(
         self,
         parameters: &add::IntegerParameters,
@@ -133,5 +153,36 @@ impl<K: Kernels> Backend for ThumbDsp<K> {
         scratch: &mut [u8],
     ) -> Option<()> {
         elementwise::add_i8(parameters, zero_points, values, second, scratch)
+    }
+
+    #[cfg(target_abi = "eabihf")]
+    fn conv2d_f32(
+        self,
+        window: &Window,
+        groups: usize,
+        linear: &Float<'_>,
+        input: &[f32],
+        output: &mut [f32],
+    ) -> Option<()> {
+        layers::conv2d(&float::KERNELS, window, groups, linear, input, output)
+            .or_else(|| scalar::conv2d::conv2d_f32(window, groups, linear, input, output))
+    }
+
+    #[cfg(target_abi = "eabihf")]
+    fn depthwise_conv2d_f32(
+        self,
+        window: &Window,
+        linear: &Float<'_>,
+        input: &[f32],
+        output: &mut [f32],
+    ) -> Option<()> {
+        layers::depthwise_conv2d(&float::KERNELS, window, linear, input, output)
+            .or_else(|| scalar::depthwise_conv2d::depthwise_conv2d_f32(window, linear, input, output))
+    }
+
+    #[cfg(target_abi = "eabihf")]
+    fn dense_f32(self, inputs: usize, linear: &Float<'_>, input: &[f32], output: &mut [f32]) -> Option<()> {
+        layers::dense(&float::KERNELS, inputs, linear, input, output)
+            .or_else(|| scalar::dense::dense_f32(inputs, linear, input, output))
     }
 }

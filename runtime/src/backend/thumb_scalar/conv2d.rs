@@ -1,21 +1,32 @@
 //! Convolution: the inputs of four windows are brought into pairs, then every output channel is summed up over them; group after group.
 
 use super::core;
-use super::frame::{Extent, Frame, constants};
+use super::frame::{Extent, Frame, constants, wide_constants};
 use crate::backend::scalar::compact::{self, Order};
 use crate::backend::scalar::in_place::rows_in_place;
-use crate::backend::spec::select::{Linear, Request};
+use crate::backend::spec::select::{Constants, Linear, Request};
 use crate::backend::spec::swar;
-use crate::blob::DType;
+use crate::backend::{Integers, IntegersMut};
+use crate::blob::{DType, Packing};
 use crate::ops::linear::Integer;
 use crate::ops::window::{Axis, Window};
+
+/// Brings some inputs of four windows into the scratch, without the zero point where they become words.
+type Fill = unsafe extern "C" fn(*mut i32, &[*const i8; 4], &Extent, i32);
 
 /// A convolution's operands and scratch, ready to run on windows.
 struct Layer<'a> {
     frame: Frame,
     group: Group,
-    /// Four windows in pairs.
+    fill: Fill,
+    /// The zero point for `fill`.
+    zero: i32,
+    /// Makes the outputs of four windows.
+    kernel: unsafe extern "C" fn(&Frame),
+    /// Four windows in pairs, or as words.
     pairs: *mut i32,
+    /// How many of these words a row of windows takes.
+    row_words: usize,
     /// A row of a window in the padding.
     padding: &'a [i8],
     /// A row of each of four windows that reach into the padding.
@@ -31,8 +42,6 @@ struct Group {
     count: usize,
     /// Inputs under a tap.
     inputs: usize,
-    /// Inputs under a row of a window.
-    row: usize,
     /// Outputs.
     outputs: usize,
     /// Bytes of weights.
@@ -54,11 +63,16 @@ pub fn conv2d_i8(
         output: DType::I8,
         packing: linear.packing,
         in_place: input.is_none(),
+        constants: Constants::USUAL,
     };
     match swar::convolution(&request, &core::CORE) {
-        Some(layout) if layout.bytes() <= scratch.len() => {
-            packed(window, groups, linear, input, output, scratch, &layout)
-        }
+        Some(layout) if layout.bytes() <= scratch.len() => match linear.packing {
+            Packing::Rows => {
+                let input = input.map(Integers::I8);
+                wide(window, linear, input, IntegersMut::I8(output), scratch, &layout)
+            }
+            _ => packed(window, groups, linear, input, output, scratch, &layout),
+        },
         _ => compact::bytes(window, groups, Order::Outputs, linear, input, output, scratch),
     }
 }
@@ -89,7 +103,7 @@ fn packed(
     if linear.weights.len() < weights.checked_mul(groups)? || depth == 0 || outputs == 0 {
         return None;
     }
-    let group = Group { count: groups, inputs, row: run, outputs, weights };
+    let group = Group { count: groups, inputs, outputs, weights };
     padding.fill(linear.input_zero as i8);
     // The last pair is no input where the depth is odd.
     pairs.fill(0);
@@ -113,8 +127,19 @@ fn packed(
         let tap = Extent::new(inputs, 1, 0, window.columns.kernel);
         (Extent { skip: window.inputs.wrapping_sub(inputs), ..tap }, None)
     };
-    let (pairs, edges) = (pairs.as_mut_ptr(), edges.as_mut_ptr());
-    let layer = Layer { frame, group, pairs, padding, edges, row, window: whole };
+    let layer = Layer {
+        frame,
+        group,
+        fill: core::widen,
+        zero: 0,
+        kernel: core::columns,
+        pairs: pairs.as_mut_ptr(),
+        row_words: run.wrapping_mul(2),
+        padding,
+        edges: edges.as_mut_ptr(),
+        row,
+        window: whole,
+    };
     let place = output.as_mut_ptr();
     match input {
         Some(input) => layer.run(window, input.as_ptr(), input.len(), place, output.len()),
@@ -126,6 +151,117 @@ fn packed(
             layer.run(window, input.as_ptr(), input.len(), output.as_mut_ptr(), output.len())
         }),
     }
+}
+
+/// Convolution from or to `i16`, with weights in the operator's order.
+#[inline(never)]
+pub fn conv2d_i16(
+    window: &Window,
+    groups: usize,
+    linear: &Integer<'_>,
+    input: Integers<'_>,
+    mut output: IntegersMut<'_>,
+    scratch: &mut [u8],
+) -> Option<()> {
+    let [from, to] = types(&input, &output);
+    let request = Request {
+        linear: Linear::Conv2d { window: *window, groups },
+        input: from,
+        output: to,
+        packing: linear.packing,
+        in_place: false,
+        constants: Constants::USUAL,
+    };
+    match swar::convolution(&request, &core::CORE) {
+        Some(layout) if layout.bytes() <= scratch.len() => {
+            wide(window, linear, Some(input), output, scratch, &layout)
+        }
+        _ => compact::layer(window, groups, Order::Outputs, linear, input, &mut output),
+    }
+}
+
+/// Types of activations.
+pub fn types(input: &Integers<'_>, output: &IntegersMut<'_>) -> [DType; 2] {
+    let from = if matches!(input, Integers::I8(_)) { DType::I8 } else { DType::I16 };
+    let to = if matches!(output, IntegersMut::I8(_)) { DType::I8 } else { DType::I16 };
+    [from, to]
+}
+
+/// Convolution with four windows as words. Without `input` the output holds it; then windows are of one position.
+#[inline(never)]
+fn wide(
+    window: &Window,
+    linear: &Integer<'_>,
+    input: Option<Integers<'_>>,
+    output: IntegersMut<'_>,
+    scratch: &mut [u8],
+    layout: &swar::Convolution,
+) -> Option<()> {
+    let (channels, rest) = scratch.split_at_mut_checked(layout.channels)?;
+    let (words, rest) = rest.split_at_mut_checked(layout.pairs)?;
+    let (padding, rest) = rest.split_at_mut_checked(layout.padding)?;
+    let edges: &mut [i8] = bytemuck::cast_slice_mut(rest.get_mut(..layout.edges)?);
+    let channels: &mut [[i32; 4]] = bytemuck::try_cast_slice_mut(channels).ok()?;
+    let words: &mut [i32] = bytemuck::try_cast_slice_mut(words).ok()?;
+    let padding: &mut [i8] = bytemuck::cast_slice_mut(padding);
+
+    let run = window.columns.kernel.checked_mul(window.inputs)?;
+    let depth = window.rows.kernel.checked_mul(run)?;
+    if linear.weights.len() < depth.checked_mul(window.outputs)? || depth == 0 {
+        return None;
+    }
+    // What is no input counts as the zero point.
+    padding.fill(linear.input_zero as i8);
+    for (channel, slot) in channels.iter_mut().enumerate() {
+        wide_constants(slot, linear, channel)?;
+    }
+    let (output, output_bytes): (&mut [i8], usize) = match output {
+        IntegersMut::I8(output) => (output, 1),
+        IntegersMut::I16(output) => (bytemuck::cast_slice_mut(output), 2),
+    };
+    let place = output.as_mut_ptr();
+    let (input, input_len, fill, bytes): (*const i8, usize, Fill, usize) = match input {
+        // A block of windows is read before its outputs are written, and no other window reads there.
+        None => (place, output.len(), core::spread_i8, 1),
+        Some(Integers::I8(input)) => (input.as_ptr(), input.len(), core::spread_i8, 1),
+        Some(Integers::I16(input)) => {
+            padding.fill(0);
+            let input: &[i8] = bytemuck::cast_slice(input);
+            (input.as_ptr(), input.len(), core::spread_i16, 2)
+        }
+    };
+    let range = words.as_ptr_range();
+    let frame = Frame {
+        pairs: range.start,
+        pairs_end: range.end,
+        weights: linear.weights.as_ptr(),
+        channels: channels.as_ptr().cast(),
+        outputs: window.outputs,
+        bounding: output_bytes as i32,
+        ..Frame::new(linear)
+    };
+    let row = Extent::new(run, bytes, 0, 1);
+    let of_bytes = Window {
+        inputs: window.inputs.checked_mul(bytes)?,
+        outputs: window.outputs.checked_mul(output_bytes)?,
+        ..*window
+    };
+    let pitch = window.rows.dilation.wrapping_mul(window.columns.input).wrapping_mul(of_bytes.inputs);
+    let whole = Extent { rows: window.rows.kernel, skip: pitch.wrapping_sub(padding.len()), ..row };
+    let layer = Layer {
+        frame,
+        group: Group { count: 1, inputs: of_bytes.inputs, outputs: of_bytes.outputs, weights: 0 },
+        fill,
+        zero: if bytes == 1 { linear.input_zero.into() } else { 0 },
+        kernel: core::wide,
+        pairs: words.as_mut_ptr(),
+        row_words: run.wrapping_mul(4),
+        padding,
+        edges: edges.as_mut_ptr(),
+        row,
+        window: Some(whole),
+    };
+    layer.run(&of_bytes, input, input_len, place, output.len())
 }
 
 /// The place of a window.
@@ -162,7 +298,8 @@ fn flatten(window: &mut Window) -> Option<()> {
 }
 
 impl Layer<'_> {
-    /// Runs all windows, for one group after the other. `input` points to `input_len` elements, `output` to `output_len`; both are valid as long as this runs.
+    /// Runs all windows, whose inputs and outputs are bytes, for one group after the other. `input` points to `input_len` elements, `output` to
+    /// `output_len`; both are valid as long as this runs.
     #[inline(never)]
     fn run(
         &self,
@@ -217,8 +354,9 @@ impl Layer<'_> {
             if next.column == columns.output {
                 next.step_row(window);
             }
-            // SAFETY: pairs, weights and constants are as long as depth and outputs of all groups say, checked in `packed`; `run` checked the output's length.
-            unsafe { core::columns(&frame) };
+            // SAFETY: pairs, weights and constants are as long as depth and outputs of all groups say, checked where the layer was made; `run` checked the
+            // output's length.
+            unsafe { (self.kernel)(&frame) };
             frame.output = frame.output.wrapping_add(outputs.wrapping_mul(lanes));
             left = left.saturating_sub(lanes);
         }
@@ -238,7 +376,7 @@ impl Layer<'_> {
             && top.wrapping_add(rows.reach()) <= rows.input
         {
             // SAFETY: each source has `rows.kernel` rows of a window within the image; the pairs have room for them.
-            unsafe { core::widen(self.pairs, &from(top), all) };
+            unsafe { (self.fill)(self.pairs, &from(top), all, self.zero) };
             return;
         }
         let mut pairs = self.pairs;
@@ -248,8 +386,8 @@ impl Layer<'_> {
                 None => [self.padding.as_ptr(); 4],
             };
             // SAFETY: each source has a row of a window, `padding.len()` bytes; the pairs have room for `rows.kernel` of them.
-            unsafe { core::widen(pairs, &sources, &self.row) };
-            pairs = pairs.wrapping_add(self.group.row.wrapping_mul(2));
+            unsafe { (self.fill)(pairs, &sources, &self.row, self.zero) };
+            pairs = pairs.wrapping_add(self.row_words);
         }
     }
 
@@ -290,8 +428,8 @@ impl Layer<'_> {
                 source.first = source.first.wrapping_add(pitch);
             }
             // SAFETY: each source has a row of a window, `padding.len()` bytes; the pairs have room for `rows.kernel` of them.
-            unsafe { core::widen(pairs, &from, &self.row) };
-            pairs = pairs.wrapping_add(self.group.row.wrapping_mul(2));
+            unsafe { (self.fill)(pairs, &from, &self.row, self.zero) };
+            pairs = pairs.wrapping_add(self.row_words);
         }
         count
     }

@@ -1,9 +1,10 @@
 //! Dense layers: some inputs at a time as words, all outputs over them.
 
+use super::conv2d::types;
 use super::core;
-use super::frame::Dense;
+use super::frame::{Dense, Frame, ODD, WideDense};
 use crate::backend::scalar::compact;
-use crate::backend::spec::select::{Linear, Request};
+use crate::backend::spec::select::{Constants, Linear, Request};
 use crate::backend::spec::swar;
 use crate::backend::{Integers, IntegersMut};
 use crate::blob::DType;
@@ -23,6 +24,7 @@ pub fn dense_i8(
         output: DType::I8,
         packing: linear.packing,
         in_place: false,
+        constants: Constants::USUAL,
     };
     match swar::dense(&request, &core::CORE) {
         // Some cores read four weights at once.
@@ -113,4 +115,126 @@ fn widen(words: &mut [i32], inputs: &[i8]) -> Option<i32> {
     zeros.fill(0);
     // SAFETY: there are as many words as inputs.
     Some(unsafe { core::widen_row(places.as_mut_ptr(), inputs.as_ptr(), inputs.len()) })
+}
+
+/// Dense layer from or to `i16`, with weights in the operator's order.
+#[inline(never)]
+pub fn dense_i16(
+    inputs: usize,
+    linear: &Integer<'_>,
+    input: Integers<'_>,
+    mut output: IntegersMut<'_>,
+    scratch: &mut [u8],
+) -> Option<()> {
+    let [from, to] = types(&input, &output);
+    let request = Request {
+        linear: Linear::Dense { inputs, outputs: linear.bias.len() },
+        input: from,
+        output: to,
+        packing: linear.packing,
+        in_place: false,
+        constants: Constants::USUAL,
+    };
+    match swar::dense(&request, &core::CORE) {
+        Some(layout) if layout.bytes() <= scratch.len() => {
+            wide(inputs, linear, input, &mut output, scratch, &layout)
+        }
+        _ => compact::dense(inputs, linear, input, &mut output),
+    }
+}
+
+fn wide(
+    inputs: usize,
+    linear: &Integer<'_>,
+    input: Integers<'_>,
+    output: &mut IntegersMut<'_>,
+    scratch: &mut [u8],
+    layout: &swar::Dense,
+) -> Option<()> {
+    let (sums, rest) = scratch.split_at_mut_checked(layout.outputs.wrapping_mul(4))?;
+    let sums: &mut [i32] = bytemuck::try_cast_slice_mut(sums).ok()?;
+    let words: &mut [i32] =
+        bytemuck::try_cast_slice_mut(rest.get_mut(..layout.inputs.wrapping_mul(4))?).ok()?;
+    let outputs = linear.bias.len();
+    if linear.weights.len() < inputs.checked_mul(outputs)? || outputs == 0 {
+        return None;
+    }
+    let length = match output {
+        IntegersMut::I8(output) => output.len(),
+        IntegersMut::I16(output) => output.len(),
+    };
+    let frame = Frame::new(linear);
+    let (mut row, mut slot) = (0usize, 0usize);
+    while slot < length {
+        let mut first = 0usize;
+        while first < outputs {
+            let count = outputs.wrapping_sub(first).min(layout.outputs);
+            let bias = linear.bias.get(first..)?;
+            sums.iter_mut().zip(bias).for_each(|(sum, &bias)| *sum = bias);
+            let block = linear.weights.as_ptr().wrapping_add(first.wrapping_mul(inputs));
+            let mut done = 0usize;
+            while done < inputs {
+                let taken = inputs.wrapping_sub(done).min(layout.inputs);
+                let words = words.get_mut(..taken)?;
+                spread(words, &input, row.wrapping_add(done), linear.input_zero)?;
+                let range = words.as_ptr_range();
+                let whole = count & !3;
+                let mut operands = WideDense {
+                    sums: sums.as_mut_ptr(),
+                    weights: block.wrapping_add(done),
+                    stride: inputs,
+                    inputs: range.start,
+                    inputs_end: range.end,
+                    blocks: whole >> 2,
+                };
+                if whole > 0 {
+                    // SAFETY: the weights of all outputs are there for each of `inputs`, and sums for whole blocks; there are inputs.
+                    unsafe { core::wide_dense(&operands) };
+                }
+                // Each of the rest four times: the sums have room for a block, and later ones come after it.
+                let mut kept = [0i32; 4];
+                operands.sums = kept.as_mut_ptr();
+                (operands.stride, operands.blocks) = (0, 1);
+                for (lane, sum) in sums.iter_mut().enumerate().take(count).skip(whole) {
+                    kept[0] = *sum;
+                    operands.weights = block.wrapping_add(lane.wrapping_mul(inputs)).wrapping_add(done);
+                    // SAFETY: the weights of the output are there, `kept` is a block of sums; there are inputs.
+                    unsafe { core::wide_dense(&operands) };
+                    *sum = kept[0];
+                }
+                done = done.wrapping_add(taken);
+            }
+            for (lane, &sum) in sums.iter().enumerate().take(count) {
+                let channel = first.wrapping_add(lane);
+                let code = ODD.wrapping_add(*linear.shift.get(channel)?);
+                // SAFETY: `frame` is a frame.
+                let value = unsafe { core::exact(sum, *linear.multiplier.get(channel)?, code, &frame) };
+                match output {
+                    IntegersMut::I8(output) => *output.get_mut(slot)? = value as i8,
+                    IntegersMut::I16(output) => *output.get_mut(slot)? = value as i16,
+                }
+                slot = slot.wrapping_add(1);
+            }
+            first = first.wrapping_add(count);
+        }
+        row = row.wrapping_add(inputs);
+    }
+    Some(())
+}
+
+/// Inputs from `first` on as words, without their zero point.
+#[inline(never)]
+fn spread(words: &mut [i32], input: &Integers<'_>, first: usize, zero: i16) -> Option<()> {
+    match input {
+        Integers::I8(input) => {
+            let input = input.get(first..)?.get(..words.len())?;
+            let zero = i32::from(zero);
+            words.iter_mut().zip(input).for_each(|(word, &x)| *word = i32::from(x).wrapping_sub(zero));
+        }
+        Integers::I16(input) => {
+            let input = input.get(first..)?.get(..words.len())?;
+            words.iter_mut().zip(input).for_each(|(word, &x)| *word = x.into());
+        }
+    }
+    Some(())
 }

@@ -4,7 +4,7 @@
 use super::core;
 use super::frame::{Extent, Frame, Plane, constants};
 use crate::backend::scalar::compact::{self, Order};
-use crate::backend::spec::select::{Linear, Request};
+use crate::backend::spec::select::{Constants, Linear, Request};
 use crate::backend::spec::swar;
 use crate::blob::{DType, Packing};
 use crate::ops::linear::Integer;
@@ -25,6 +25,7 @@ pub fn depthwise_conv2d_i8(
         output: DType::I8,
         packing: Packing::Rows,
         in_place: input.is_none(),
+        constants: Constants { symmetric: swar::is_symmetric(linear.weights), ..Constants::USUAL },
     };
     match swar::depthwise(&request, &core::CORE) {
         Some(layout) if layout.bytes() <= scratch.len() => {
@@ -146,7 +147,7 @@ fn planes(
                 }
                 // SAFETY: each source has `extent.rows` rows of `columns.input` elements, `inputs` apart: the image's length was checked above, and
                 // `padding` is one row. The plane has `layout.rows` rows of `layout.columns`, of which `pad + input` are the first.
-                unsafe { core::widen(to, &sources, extent) };
+                unsafe { core::widen(to, &sources, extent, 0) };
                 to = to.wrapping_add(extent.rows.wrapping_mul(layout.columns.wrapping_mul(2)));
                 row = row.wrapping_add(extent.rows);
             }

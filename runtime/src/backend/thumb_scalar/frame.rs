@@ -30,7 +30,7 @@ pub struct Frame {
     pub weights: *const i8,
     /// 44: number of outputs of each lane.
     pub outputs: usize,
-    /// 48: how outputs are bounded, as [`core::bounding`] has it.
+    /// 48: how outputs are bounded, as [`core::bounding`] has it; for [`core::wide`] the bytes of an output.
     pub bounding: i32,
 }
 
@@ -93,7 +93,24 @@ pub struct Dense {
     pub start: *const i32,
 }
 
-/// How sources are read by [`core::widen`]. Assembly knows the offsets.
+/// Operands of [`core::wide_dense`]. Assembly knows the offsets.
+#[repr(C)]
+pub struct WideDense {
+    /// 0: sums of the outputs, four of a block side by side.
+    pub sums: *mut i32,
+    /// 4: weights of the first output for the first input.
+    pub weights: *const i8,
+    /// 8: bytes from the weights of an output to those of the next.
+    pub stride: usize,
+    /// 12: some inputs, at least one.
+    pub inputs: *const i32,
+    /// 16: their end.
+    pub inputs_end: *const i32,
+    /// 20: blocks of four outputs.
+    pub blocks: usize,
+}
+
+/// How sources are read by [`core::widen`] and [`core::spread_i8`]. Assembly knows the offsets.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Extent {
@@ -142,5 +159,12 @@ pub fn constants(
     let closed = linear.low <= linear.output_zero && core::EXPONENTS.contains(&shift.wrapping_neg());
     let code = if closed { None } else { Some(ODD.wrapping_add(shift)) };
     *slot = core::channel(bias, both, rounded, [multiplier, shift, linear.output_zero], code);
+    Some(())
+}
+
+/// Makes the constants of output channel `channel` for [`core::wide`].
+pub fn wide_constants(slot: &mut [i32; 4], linear: &Integer<'_>, channel: usize) -> Option<()> {
+    let constants = [*linear.multiplier.get(channel)?, *linear.shift.get(channel)?, linear.output_zero];
+    *slot = core::wide_channel(*linear.bias.get(channel)?, constants);
     Some(())
 }

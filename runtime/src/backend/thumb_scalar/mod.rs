@@ -20,8 +20,9 @@ use v7m as core;
 
 use ::core::marker::PhantomData;
 
+use super::scalar::compact::{self, Order};
 use super::spec::select::Isa;
-use super::{AllKernels, Backend, Kernels};
+use super::{AllKernels, Backend, Integers, IntegersMut, Kernels, wide_channels};
 use crate::ops::linear::Integer;
 use crate::ops::window::Window;
 
@@ -56,6 +57,18 @@ impl<K: Kernels> Backend for ThumbScalar<K> {
         conv2d::conv2d_i8(window, groups, linear, input, output, scratch)
     }
 
+    fn conv2d_i16(
+        self,
+        window: &Window,
+        groups: usize,
+        linear: &Integer<'_>,
+        input: Integers<'_>,
+        output: IntegersMut<'_>,
+        scratch: &mut [u8],
+    ) -> Option<()> {
+        conv2d::conv2d_i16(window, groups, linear, input, output, scratch)
+    }
+
     fn depthwise_conv2d_i8(
         self,
         window: &Window,
@@ -67,6 +80,18 @@ impl<K: Kernels> Backend for ThumbScalar<K> {
         depthwise_conv2d::depthwise_conv2d_i8(window, linear, input, output, scratch)
     }
 
+    fn depthwise_conv2d_i16(
+        self,
+        window: &Window,
+        linear: &Integer<'_>,
+        input: Integers<'_>,
+        mut output: IntegersMut<'_>,
+        scratch: &mut [u8],
+    ) -> Option<()> {
+        wide_channels::depthwise_conv2d(window, linear, &input, &mut output, scratch)
+            .or_else(|| compact::layer(window, window.inputs, Order::Taps, linear, input, &mut output))
+    }
+
     fn dense_i8(
         self,
         inputs: usize,
@@ -76,5 +101,16 @@ impl<K: Kernels> Backend for ThumbScalar<K> {
         scratch: &mut [u8],
     ) -> Option<()> {
         dense::dense_i8(inputs, linear, input, output, scratch)
+    }
+
+    fn dense_i16(
+        self,
+        inputs: usize,
+        linear: &Integer<'_>,
+        input: Integers<'_>,
+        output: IntegersMut<'_>,
+        scratch: &mut [u8],
+    ) -> Option<()> {
+        dense::dense_i16(inputs, linear, input, output, scratch)
     }
 }

@@ -2,7 +2,9 @@
 
 use crate::backend::spec::select::{Linear, Request, Selection, least_scratch};
 use crate::blob::{DType, Packing};
+use crate::ops::linear::Integer;
 use crate::ops::window::Window;
+use crate::rolled::rolled;
 
 /// Channels that are calculated at once.
 const QUAD: usize = 4;
@@ -12,6 +14,24 @@ const ROOM: usize = 2048;
 const LIMIT: usize = 4096;
 /// Taps up to which sums stay far within 32 bits.
 const MOST_TAPS: usize = 63;
+
+/// The greatest shift to the right that kernels take as it is.
+pub const MOST_SHIFT: i32 = 22;
+
+/// Whether the closed form of requantisation takes all channels.
+#[inline(never)]
+pub fn is_closed(linear: &Integer<'_>) -> bool {
+    let (mut least, mut most, mut far) = (0, i32::MIN, 0);
+    for (&shift, &bias) in linear.shift.iter().zip(linear.bias) {
+        rolled();
+        least = shift.min(least);
+        most = shift.max(most);
+        far |= bias ^ (bias >> 31);
+    }
+    // A shift past MOST_SHIFT makes 0 of every sum below 2^22; sums are below 2^20 without the bias.
+    let near = if least < -MOST_SHIFT { 21 } else { 28 };
+    most < 0 && far >> near == 0
+}
 
 /// The kernel for a request; `None`: scalar code.
 pub fn select(request: &Request) -> Option<Selection> {
@@ -58,7 +78,13 @@ pub fn strips(request: &Request) -> Option<Strips> {
     let stride = rows.stride;
     let square =
         [rows, columns].iter().all(|axis| (axis.kernel, axis.stride, axis.dilation) == (3, stride, 1));
-    if !square || stride > 2 || columns.output < 2 || inputs % QUAD != 0 || inputs != outputs {
+    if !request.constants.from_zero
+        || !square
+        || stride > 2
+        || columns.output < 2
+        || inputs % QUAD != 0
+        || inputs != outputs
+    {
         return None;
     }
     let padded = columns.output.checked_sub(1)?.checked_mul(stride)?.checked_add(3)?;
@@ -93,7 +119,8 @@ pub struct Quads {
 fn window(request: &Request) -> Option<&Window> {
     let Linear::DepthwiseConv2d { window } = &request.linear else { return None };
     let narrow = [request.input, request.output] == [DType::I8; 2] && request.packing == Packing::Rows;
-    (narrow && window.outputs.checked_rem(window.inputs) == Some(0)).then_some(window)
+    (narrow && request.constants.closed && window.outputs.checked_rem(window.inputs) == Some(0))
+        .then_some(window)
 }
 
 /// The plan for a request.

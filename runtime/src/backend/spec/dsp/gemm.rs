@@ -211,6 +211,7 @@ pub fn tile_of(window: &Window, channel_groups: usize, input: DType, packing: Pa
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::spec::select::Constants;
 
     fn axis(input: usize, kernel: usize, stride: usize, pad: usize, output: usize) -> Axis {
         Axis { input, output, kernel, stride, dilation: 1, pad }
@@ -224,6 +225,7 @@ mod tests {
             output: DType::I8,
             packing: Packing::Rows,
             in_place: false,
+            constants: Constants::USUAL,
         }
     }
 
