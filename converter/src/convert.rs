@@ -160,6 +160,11 @@ impl Converted {
         Ok(emit::emit(&emit::Program { plan: &plan, isa, ..self.program() })?)
     }
 
+    /// The integers of an int8 blob; `None` of a float one.
+    pub fn quantized(&self) -> Option<&Quantized> {
+        self.quantized.as_ref()
+    }
+
     fn program(&self) -> emit::Program<'_> {
         emit::Program {
             graph: &self.graph,
