@@ -1,6 +1,8 @@
 //! Kernels of x86 hosts, chosen by what the processor says at run time. They are layers of prepared programs ([`crate::host`]).
 #![allow(unsafe_code)]
 
+pub mod peak;
+
 use std::arch::is_x86_feature_detected;
 
 use crate::Step;
