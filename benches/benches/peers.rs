@@ -1,4 +1,4 @@
-//! `cargo bench -p tucano-benches --bench peers [-- --only NAME] [--json FILE] [--svg FILE]`: batch-1 inference on one thread of this machine beside other
+//! `cargo bench -p tucano-benches --bench peers [-- --only NAME] [--peers NAME,..] [--json FILE] [--svg FILE]`: batch-1 inference on one thread of this machine beside other
 //! runtimes, f32 and int8, all in one run.
 //!
 //! Builds what it needs below `target/peers`: a Python environment of pinned versions (`benches/peers/requirements.txt`) and a program with the peers
@@ -153,13 +153,13 @@ struct Peers {
 }
 
 impl Peers {
-    fn start(all: bool, turns: usize) -> Result<Self> {
+    fn start(wanted: &[&str], turns: usize) -> Result<Self> {
         let processor = environment::processor();
         let said = |text: String| miette!("{text}");
         let python = environment::python().map_err(said)?;
         let folder = write("nothing", &describe::float(&describe::nothing()).map_err(said)?, &[&[1.0]])?;
         let mut peers = Self { python: Vec::new(), rust: Vec::new(), processor };
-        for name in PYTHON {
+        for name in PYTHON.into_iter().filter(|name| wanted.contains(name)) {
             let mut command = Command::new(&python);
             command.arg(environment::sources().join("worker.py")).arg(name);
             let mut worker = Worker::start(&command, processor).map_err(said)?;
@@ -168,9 +168,9 @@ impl Peers {
             let call = Quartiles::of(times).map_or(0.0, |quartiles| quartiles.middle);
             peers.python.push((name, worker, call));
         }
-        if all {
+        if RUST.iter().any(|name| wanted.contains(name)) {
             let program = environment::rust().map_err(said)?;
-            for name in RUST {
+            for name in RUST.into_iter().filter(|name| wanted.contains(name)) {
                 let mut command = Command::new(&program);
                 command.arg(name);
                 // Called as a library, without a binding in between.
@@ -515,7 +515,7 @@ fn test() -> Result<()> {
     let machine = Machine::here();
     let subject = own();
     let (graph, data) = read(&subject.model, &subject.data, None)?;
-    let mut peers = Peers::start(false, 3)?;
+    let mut peers = Peers::start(&PYTHON, 3)?;
     let mut rows = Vec::new();
     for form in [Form::Int8, Form::F32] {
         rows.extend(measure(&subject, &graph, &data, form, &mut peers, 3)?);
@@ -534,7 +534,7 @@ fn test() -> Result<()> {
 
 fn main() -> Result<()> {
     let (mut bench, mut short) = (false, false);
-    let [mut json, mut svg, mut only] = [None, None, None];
+    let [mut json, mut svg, mut only, mut wanted] = [None, None, None, None];
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| miette!("{argument} needs a value"));
@@ -545,6 +545,7 @@ fn main() -> Result<()> {
             "--json" => json = Some(value()?),
             "--svg" => svg = Some(value()?),
             "--only" => only = Some(value()?),
+            "--peers" => wanted = Some(value()?),
             // Flags of the test runner, which it gives to every bench.
             _ => {}
         }
@@ -554,7 +555,17 @@ fn main() -> Result<()> {
     }
     let machine = Machine::here();
     let turns = 40;
-    let mut peers = Peers::start(true, turns)?;
+    let all = [PYTHON.as_slice(), RUST.as_slice()].concat();
+    let wanted: Vec<&str> = match &wanted {
+        None => all,
+        Some(names) => {
+            let known = |name: &&str| all.contains(name);
+            let names: Vec<&str> = names.split(',').collect();
+            ensure!(names.iter().all(known), "--peers takes some of {}", all.join(","));
+            names
+        }
+    };
+    let mut peers = Peers::start(&wanted, turns)?;
     let mut rows = Vec::new();
     for subject in subjects(only.as_deref()) {
         let (graph, data) = read(&subject.model, &subject.data, None)?;
