@@ -15,6 +15,8 @@ pub mod spec;
 mod thumb_dsp;
 #[cfg(any(tucano_profile = "v6m", tucano_profile = "v7m"))]
 mod thumb_scalar;
+#[cfg(all(feature = "host", target_arch = "x86_64"))]
+pub mod x86;
 
 #[cfg(not(tucano_profile = "v8m"))]
 pub use absent::Helium;
