@@ -5,44 +5,19 @@
 //!
 //! Weights that are packed for a core are taken back into plain order once, for the runner's own use: [`Runner::model`] is the blob as it was given.
 
+mod aligned;
 mod plain;
+pub(crate) mod program;
 
+use core::fmt;
+use std::sync::Arc;
+
+use crate::backend::{Backend as _, Scalar};
 use crate::blob::{Blob, DType, InputContract, Layout, MAX_RANK, TensorRecord};
 use crate::error::{Error, ErrorKind};
-use crate::{AllOps, Model, Observer, Session, backend};
-
-/// Alignment of a runner's buffers, the largest that a blob can ask for.
-const ALIGN: usize = 64;
-
-/// Bytes at a multiple of [`ALIGN`].
-#[derive(Clone, Debug)]
-struct Aligned {
-    bytes: Vec<u8>,
-    start: usize,
-    length: usize,
-}
-
-impl Aligned {
-    fn new(length: usize) -> Self {
-        let bytes = vec![0; length + ALIGN];
-        let start = bytes.as_ptr().align_offset(ALIGN);
-        Self { bytes, start, length }
-    }
-
-    fn copy(source: &[u8]) -> Self {
-        let mut copy = Self::new(source.len());
-        copy.get_mut().copy_from_slice(source);
-        copy
-    }
-
-    fn get(&self) -> &[u8] {
-        &self.bytes[self.start..self.start + self.length]
-    }
-
-    fn get_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.start..self.start + self.length]
-    }
-}
+use crate::{AllOps, Model, Observer, Session};
+use aligned::Aligned;
+use program::{Kernels, Program};
 
 /// A graph input or output as the source model sees it.
 #[derive(Clone, Debug)]
@@ -183,13 +158,57 @@ impl Stored {
     }
 }
 
+/// Sets of kernels that this machine runs, the fastest first.
+fn kernels() -> impl Iterator<Item = &'static dyn Kernels> {
+    #[cfg(target_arch = "x86_64")]
+    let found = crate::backend::x86::available();
+    #[cfg(not(target_arch = "x86_64"))]
+    let found = core::iter::empty();
+    found
+}
+
+/// Names of the backends that this machine runs, the fastest first; the last is the one of portable code.
+pub fn backends() -> Vec<&'static str> {
+    kernels().map(Kernels::name).chain([Scalar::NAME]).collect()
+}
+
+/// Why a runner could not be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OpenError {
+    /// The blob was refused.
+    Blob(Error),
+    /// This machine has no backend of that name.
+    Backend(String),
+}
+
+impl From<Error> for OpenError {
+    fn from(error: Error) -> Self {
+        Self::Blob(error)
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Blob(error) => error.fmt(f),
+            Self::Backend(name) => {
+                write!(f, "this machine has no backend `{name}`, but {}", backends().join(", "))
+            }
+        }
+    }
+}
+
+impl core::error::Error for OpenError {}
+
 /// A blob with all that is needed to run it. State persists from run to run until [`Runner::reset`].
 #[derive(Clone, Debug)]
 pub struct Runner {
     /// As given.
     blob: Stored,
-    /// What is run, if it is another.
+    /// With plain weights, if that is another.
     plain: Option<Stored>,
+    /// What is run; `None`: the blob's steps, by portable code.
+    program: Option<Arc<Program>>,
     arena: Aligned,
     state: Aligned,
     inputs: Vec<Terminal>,
@@ -197,12 +216,29 @@ pub struct Runner {
 }
 
 impl Runner {
-    /// Copies a blob to an aligned place and validates it: structure, steps, weights' checksum, contracts.
+    /// Copies a blob to an aligned place, validates it (structure, steps, weights' checksum, contracts) and prepares it for the fastest backend
+    /// of this machine.
     ///
     /// # Errors
     /// Those of [`Model::load`]; [`ErrorKind::WeightsChecksum`], [`ErrorKind::Contract`].
     pub fn new(blob: impl AsRef<[u8]>) -> Result<Self, Error> {
-        let blob = Stored::load(blob.as_ref())?;
+        Self::prepare(blob.as_ref(), kernels().next())
+    }
+
+    /// As [`Runner::new`], for the backend with a name of [`backends`].
+    ///
+    /// # Errors
+    /// As [`Runner::new`]; [`OpenError::Backend`].
+    pub fn with_backend(blob: impl AsRef<[u8]>, name: &str) -> Result<Self, OpenError> {
+        let found = match kernels().find(|kernels| kernels.name() == name) {
+            None if name != Scalar::NAME => return Err(OpenError::Backend(name.to_string())),
+            found => found,
+        };
+        Ok(Self::prepare(blob.as_ref(), found)?)
+    }
+
+    fn prepare(blob: &[u8], kernels: Option<&dyn Kernels>) -> Result<Self, Error> {
+        let blob = Stored::load(blob)?;
         let model = blob.model();
         model.blob().verify_weights()?;
         let terminal = |tensor, index| Terminal::new(model.blob(), tensor, index);
@@ -210,10 +246,14 @@ impl Runner {
         let outputs = (0..model.outputs())
             .map(|k| terminal(model.output(k), model.inputs() + k))
             .collect::<Result<_, _>>()?;
-        let (arena, state) = (Aligned::new(model.arena_bytes()), Aligned::new(model.state_bytes()));
         // Without room for plain weights, packed ones run.
         let plain = plain::plain(&model).and_then(|bytes| Stored::load(&bytes).ok());
-        Ok(Self { blob, plain, arena, state, inputs, outputs })
+        let readable = plain.as_ref().unwrap_or(&blob).model();
+        let program = kernels.and_then(|kernels| Program::new(&readable, kernels)).map(Arc::new);
+        let arena =
+            program.as_ref().map_or_else(|| Aligned::new(model.arena_bytes()), |program| program.arena());
+        let state = Aligned::new(model.state_bytes());
+        Ok(Self { blob, plain, program, arena, state, inputs, outputs })
     }
 
     /// The model.
@@ -223,7 +263,7 @@ impl Runner {
 
     /// Name of the backend that runs it.
     pub fn backend(&self) -> &'static str {
-        <backend::Best as backend::Backend>::NAME
+        self.program.as_ref().map_or(Scalar::NAME, |program| program.backend())
     }
 
     /// The graph inputs.
@@ -241,15 +281,75 @@ impl Runner {
         self.state.get_mut().fill(0);
     }
 
+    /// The stored bytes of graph input `k`, to be filled before [`Runner::invoke`]. They may change in a run: fill them before every one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NoSuchTerminal`].
+    pub fn input_mut(&mut self, k: u16) -> Result<&mut [u8], Error> {
+        let none = Error::new(ErrorKind::NoSuchTerminal, self.inputs.len() as u32);
+        match &self.program {
+            Some(program) => {
+                let range = program.input(k.into()).ok_or(none)?;
+                self.arena.get_mut().get_mut(range).ok_or(none)
+            }
+            None => Session::new(&self.blob.model(), Scalar).input_mut(self.arena.get_mut(), k),
+        }
+    }
+
+    /// The stored bytes of graph output `k`, as the last run left them.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NoSuchTerminal`].
+    pub fn output(&self, k: u16) -> Result<&[u8], Error> {
+        let none = Error::new(ErrorKind::NoSuchTerminal, self.outputs.len() as u32);
+        match &self.program {
+            Some(program) => {
+                let range = program.output(k.into()).ok_or(none)?;
+                self.arena.get().get(range).ok_or(none)
+            }
+            None => Session::new(&self.blob.model(), Scalar).output(self.arena.get(), k),
+        }
+    }
+
+    /// Runs on what [`Runner::input_mut`] holds, without an allocation; [`Runner::output`] shows the results.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`]: a fault of this crate.
+    #[inline]
+    pub fn invoke(&mut self) -> Result<(), Error> {
+        match &self.program {
+            Some(program) => program.run(self.arena.get_mut(), self.state.get_mut()),
+            None => {
+                let model = self.plain.as_ref().unwrap_or(&self.blob).model();
+                Session::new(&model, Scalar).run(self.arena.get_mut(), self.state.get_mut())
+            }
+        }
+    }
+
+    /// As [`Runner::invoke`]; after each layer calls `done` with the step that it belongs to and the name of its kernel. A step may have
+    /// several layers, a change of a graph input's form belongs to none. Portable code shows nothing.
+    ///
+    /// # Errors
+    /// As [`Runner::invoke`].
+    pub fn invoke_each(&mut self, mut done: impl FnMut(Option<u16>, &'static str)) -> Result<(), Error> {
+        match &self.program {
+            Some(program) => program.run_each(self.arena.get_mut(), self.state.get_mut(), &mut done),
+            None => self.invoke(),
+        }
+    }
+
     /// Runs on one sample: for each graph input its elements in the source model's order. Gives each graph output likewise.
     ///
     /// # Errors
     /// [`ErrorKind::InputCount`], [`ErrorKind::InputLength`], [`ErrorKind::NotFinite`].
     pub fn run(&mut self, inputs: &[&[f32]]) -> Result<Vec<Vec<f32>>, Error> {
-        self.run_observed(inputs, &mut ())
+        let raw = self.quantise(inputs)?;
+        let raw: Vec<&[u8]> = raw.iter().map(Vec::as_slice).collect();
+        let outputs = self.run_raw(&raw)?;
+        self.fetch(&outputs)
     }
 
-    /// As [`Runner::run`], and shows each step to an observer.
+    /// As [`Runner::run`] by portable code, and shows each step to an observer.
     ///
     /// # Errors
     /// As [`Runner::run`].
@@ -261,7 +361,11 @@ impl Runner {
         let raw = self.quantise(inputs)?;
         let raw: Vec<&[u8]> = raw.iter().map(Vec::as_slice).collect();
         let outputs = self.run_raw_observed(&raw, observer)?;
-        self.outputs.iter().zip(&outputs).map(|(terminal, bytes)| terminal.fetch(bytes)).collect()
+        self.fetch(&outputs)
+    }
+
+    fn fetch(&self, outputs: &[Vec<u8>]) -> Result<Vec<Vec<f32>>, Error> {
+        self.outputs.iter().zip(outputs).map(|(terminal, bytes)| terminal.fetch(bytes)).collect()
     }
 
     /// The bytes that graph inputs store for `f32` data in the source model's order: what to feed a device.
@@ -284,10 +388,18 @@ impl Runner {
     /// # Errors
     /// [`ErrorKind::InputCount`], [`ErrorKind::InputLength`].
     pub fn run_raw(&mut self, inputs: &[&[u8]]) -> Result<Vec<Vec<u8>>, Error> {
-        self.run_raw_observed(inputs, &mut ())
+        if inputs.len() != self.inputs.len() {
+            return Err(Error::new(ErrorKind::InputCount, self.inputs.len() as u32));
+        }
+        for (k, &input) in (0..).zip(inputs) {
+            fill(self.input_mut(k)?, input)?;
+        }
+        self.invoke()?;
+        (0..self.model().outputs()).map(|k| self.output(k).map(<[u8]>::to_vec)).collect()
     }
 
-    /// As [`Runner::run_raw`], and shows each step to an observer.
+    /// As [`Runner::run_raw`], but by portable code whatever the backend: the bits of integers are the same, and shows each step to an
+    /// observer.
     ///
     /// # Errors
     /// As [`Runner::run_raw`].
@@ -300,17 +412,13 @@ impl Runner {
             return Err(Error::new(ErrorKind::InputCount, self.inputs.len() as u32));
         }
         let model = self.plain.as_ref().unwrap_or(&self.blob).model();
-        let session = Session::new(&model, backend::best());
-        let arena = self.arena.get_mut();
+        let session = Session::new(&model, Scalar);
+        let mut arena = Aligned::new(model.arena_bytes());
         for (k, &input) in (0..).zip(inputs) {
-            let place = session.input_mut(arena, k)?;
-            if place.len() != input.len() {
-                return Err(Error::new(ErrorKind::InputLength, place.len() as u32));
-            }
-            place.copy_from_slice(input);
+            fill(session.input_mut(arena.get_mut(), k)?, input)?;
         }
-        session.run_observed(arena, self.state.get_mut(), observer)?;
-        (0..model.outputs()).map(|k| session.output(arena, k).map(<[u8]>::to_vec)).collect()
+        session.run_observed(arena.get_mut(), self.state.get_mut(), observer)?;
+        (0..model.outputs()).map(|k| session.output(arena.get(), k).map(<[u8]>::to_vec)).collect()
     }
 
     /// Runs on many samples: for each graph input, all samples one after the other. Gives each graph output likewise.
@@ -340,6 +448,15 @@ impl Runner {
         }
         Ok(outputs)
     }
+}
+
+/// Copies an input to its place.
+fn fill(place: &mut [u8], input: &[u8]) -> Result<(), Error> {
+    if place.len() != input.len() {
+        return Err(Error::new(ErrorKind::InputLength, place.len() as u32));
+    }
+    place.copy_from_slice(input);
+    Ok(())
 }
 
 #[cfg(test)]

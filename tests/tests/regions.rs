@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use tucano::blob::{BlobBuilder, DType, Packing, RegionRecord, Space, TensorRecord};
-use tucano::host::Runner;
+use tucano::host::{OpenError, Runner, backends};
 use tucano::ops::window::Axis;
 use tucano::ops::{OpCode, conv2d};
 use tucano::region::Tiles;
@@ -180,11 +180,20 @@ impl Chain {
         Some((builder.finish(arena, 0, 16).expect("a blob"), arena))
     }
 
+    /// Runs portable code in turns; every other backend runs the steps whole and must give the same.
     fn run(&self, blob: Vec<u8>) -> Result<Vec<u8>, Error> {
-        let mut runner = Runner::new(blob)?;
+        let mut runner = Runner::with_backend(&blob, "scalar").map_err(|error| match error {
+            OpenError::Blob(error) => error,
+            OpenError::Backend(name) => panic!("no backend {name}"),
+        })?;
         let elements = self.input.iter().product::<u32>() as usize;
         let input = Noise(self.seed ^ 0x9E37_79B9 | 1).bytes(elements, self.dtype);
-        Ok(runner.run_raw(&[&input])?.remove(0))
+        let output = runner.run_raw(&[&input])?.remove(0);
+        for name in backends().into_iter().filter(|_| self.dtype != DType::F32) {
+            let given = Runner::with_backend(&blob, name).expect("a sound blob").run_raw(&[&input])?.remove(0);
+            assert_eq!(given, output, "{name}");
+        }
+        Ok(output)
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use miette::Diagnostic;
 use tucano::blob::DType;
-use tucano::host::Runner;
+use tucano::host::{self, OpenError, Runner};
 
 #[derive(Debug, Diagnostic, thiserror::Error)]
 enum BlobError {
@@ -14,15 +14,30 @@ enum BlobError {
     #[error("`{path}` is not a sound blob")]
     #[diagnostic(help("convert the model again; a blob is never edited"))]
     Load { path: String, source: tucano::Error },
+    #[error("this machine has no backend `{name}`")]
+    #[diagnostic(help("backends here: {available}"))]
+    Backend { name: String, available: String },
     #[error("the blob refuses the data: {0}")]
     Refused(tucano::Error),
 }
 
-/// Reads and validates a blob, weights included.
+/// Reads and validates a blob, weights included, for the fastest backend.
 pub fn open(path: &Path) -> miette::Result<Runner> {
+    open_with(path, None)
+}
+
+/// As [`open`], for the backend of a name.
+pub fn open_with(path: &Path, backend: Option<&str>) -> miette::Result<Runner> {
     let shown = || path.display().to_string();
     let bytes = std::fs::read(path).map_err(|source| BlobError::Read { path: shown(), source })?;
-    Ok(Runner::new(bytes).map_err(|source| BlobError::Load { path: shown(), source })?)
+    let runner = match backend {
+        None => Runner::new(bytes).map_err(OpenError::Blob),
+        Some(name) => Runner::with_backend(bytes, name),
+    };
+    Ok(runner.map_err(|error| match error {
+        OpenError::Blob(source) => BlobError::Load { path: shown(), source },
+        OpenError::Backend(name) => BlobError::Backend { name, available: host::backends().join(", ") },
+    })?)
 }
 
 /// An error of running, for people.

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
-use miette::Diagnostic;
 use sha2::{Digest, Sha256};
 
 use super::blob;
@@ -23,29 +22,18 @@ pub struct Arguments {
     data: PathBuf,
     #[command(flatten)]
     selection: Selection,
-    /// Kernels to use
-    #[arg(long, value_name = "NAME", default_value = "scalar")]
-    backend: String,
+    /// Kernels to use [default: the fastest that this machine has]
+    #[arg(long, value_name = "NAME")]
+    backend: Option<String>,
     /// Write the result as JSON
     #[arg(long, value_name = "R.json")]
     json: Option<PathBuf>,
 }
 
-#[derive(Debug, Diagnostic, thiserror::Error)]
-#[error("this machine has no backend `{name}`")]
-#[diagnostic(help("backends here: {available}"))]
-struct UnknownBackend {
-    name: String,
-    available: &'static str,
-}
-
 impl Arguments {
     /// Runs the command.
     pub fn run(self) -> miette::Result<()> {
-        let mut runner = blob::open(&self.blob)?;
-        if self.backend != runner.backend() {
-            return Err(UnknownBackend { name: self.backend, available: runner.backend() }.into());
-        }
+        let mut runner = blob::open_with(&self.blob, self.backend.as_deref())?;
         let data = self.selection.read(&self.data, &blob::input_shapes(&runner))?;
         let mut digest = Sha256::new();
         let mut outputs = Vec::new();

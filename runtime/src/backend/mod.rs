@@ -16,7 +16,7 @@ mod thumb_dsp;
 #[cfg(any(tucano_profile = "v6m", tucano_profile = "v7m"))]
 mod thumb_scalar;
 #[cfg(all(feature = "host", target_arch = "x86_64"))]
-pub mod x86;
+pub(crate) mod x86;
 
 #[cfg(not(tucano_profile = "v8m"))]
 pub use absent::Helium;
@@ -362,14 +362,4 @@ impl Scalar {
 impl Backend for Scalar {
     const NAME: &'static str = "scalar";
     const ISA: Isa = Isa::Scalar;
-}
-
-/// The backend that [`crate::host::Runner`] uses.
-#[cfg(feature = "host")]
-pub type Best = Scalar;
-
-/// The token of [`Best`].
-#[cfg(feature = "host")]
-pub fn best() -> Best {
-    Scalar
 }

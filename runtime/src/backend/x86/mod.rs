@@ -1,4 +1,72 @@
-//! x86-64 with wide registers.
+//! Kernels of x86 hosts, chosen by what the processor says at run time. They are layers of prepared programs ([`crate::host`]).
 #![allow(unsafe_code)]
 
-pub mod f32;
+mod f32;
+
+use std::arch::is_x86_feature_detected;
+
+use crate::Step;
+use crate::host::program::form::Image;
+use crate::host::program::{Constants, Kernels, Layer, Wants};
+
+/// Foundation, byte and word, doubleword and quadword, vector length, and neural network instructions of AVX-512.
+#[derive(Debug)]
+struct Avx512Vnni;
+
+/// AVX2 with fused multiply-add.
+#[derive(Debug)]
+struct Avx2;
+
+/// The sets of kernels that the processor runs, the fastest first.
+pub fn available() -> impl Iterator<Item = &'static dyn Kernels> {
+    let avx2 = f32::Width::avx2().is_some();
+    let vnni = avx2
+        && is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512vnni");
+    let avx2: Option<&'static dyn Kernels> = if avx2 { Some(&Avx2) } else { None };
+    let vnni: Option<&'static dyn Kernels> = if vnni { Some(&Avx512Vnni) } else { None };
+    [vnni, avx2].into_iter().flatten()
+}
+
+impl Kernels for Avx512Vnni {
+    fn name(&self) -> &'static str {
+        "x86-avx512-vnni"
+    }
+
+    fn wants(&self, step: &Step<'_>) -> Option<Wants> {
+        f32::wants(step)
+    }
+
+    fn layer(
+        &self,
+        step: &Step<'_>,
+        inputs: &[Image],
+        output: &Image,
+        _constants: &mut Constants,
+    ) -> Option<Box<dyn Layer>> {
+        f32::layer(f32::Width::avx512()?, step, inputs, output)
+    }
+}
+
+impl Kernels for Avx2 {
+    fn name(&self) -> &'static str {
+        "x86-avx2"
+    }
+
+    fn wants(&self, step: &Step<'_>) -> Option<Wants> {
+        f32::wants(step)
+    }
+
+    fn layer(
+        &self,
+        step: &Step<'_>,
+        inputs: &[Image],
+        output: &Image,
+        _constants: &mut Constants,
+    ) -> Option<Box<dyn Layer>> {
+        f32::layer(f32::Width::avx2()?, step, inputs, output)
+    }
+}

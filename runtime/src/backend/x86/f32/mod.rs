@@ -11,6 +11,7 @@ mod dense;
 mod depthwise_conv2d;
 mod elementwise;
 mod lanes;
+mod layer;
 mod pool2d;
 #[cfg(test)]
 mod speed;
@@ -22,6 +23,7 @@ pub use conv2d::Conv2d;
 pub use dense::{Dense, Weights};
 pub use depthwise_conv2d::DepthwiseConv2d;
 pub use elementwise::{add, mul};
+pub use layer::{layer, wants};
 pub use pool2d::{AveragePool2d, MaxPool2d};
 
 /// The instruction sets that these layers know. Having one proves that the processor has it.
