@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 pub mod peak;
+mod f32;
 
 use std::arch::is_x86_feature_detected;
 
@@ -19,7 +20,7 @@ struct Avx2;
 
 /// The sets of kernels that the processor runs, the fastest first.
 pub fn available() -> impl Iterator<Item = &'static dyn Kernels> {
-    let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+    let avx2 = f32::Width::avx2().is_some();
     let vnni = avx2
         && is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
@@ -36,18 +37,18 @@ impl Kernels for Avx512Vnni {
         "x86-avx512-vnni"
     }
 
-    fn wants(&self, _step: &Step<'_>) -> Option<Wants> {
-        None
+    fn wants(&self, step: &Step<'_>) -> Option<Wants> {
+        f32::wants(step)
     }
 
     fn layer(
         &self,
-        _step: &Step<'_>,
-        _inputs: &[Image],
-        _output: &Image,
+        step: &Step<'_>,
+        inputs: &[Image],
+        output: &Image,
         _constants: &mut Constants,
     ) -> Option<Box<dyn Layer>> {
-        None
+        f32::layer(f32::Width::avx512()?, step, inputs, output)
     }
 }
 
@@ -56,17 +57,17 @@ impl Kernels for Avx2 {
         "x86-avx2"
     }
 
-    fn wants(&self, _step: &Step<'_>) -> Option<Wants> {
-        None
+    fn wants(&self, step: &Step<'_>) -> Option<Wants> {
+        f32::wants(step)
     }
 
     fn layer(
         &self,
-        _step: &Step<'_>,
-        _inputs: &[Image],
-        _output: &Image,
+        step: &Step<'_>,
+        inputs: &[Image],
+        output: &Image,
         _constants: &mut Constants,
     ) -> Option<Box<dyn Layer>> {
-        None
+        f32::layer(f32::Width::avx2()?, step, inputs, output)
     }
 }
