@@ -1,13 +1,19 @@
 //! Kernels of x86 hosts, chosen by what the processor says at run time. They are layers of prepared programs ([`crate::host`]).
 #![allow(unsafe_code)]
 
+mod avx512;
+mod geometry;
+mod layer;
+pub mod peak;
+mod requantize;
+
 use std::arch::is_x86_feature_detected;
 
 use crate::Step;
 use crate::host::program::form::Image;
 use crate::host::program::{Constants, Kernels, Layer, Wants};
 
-/// Foundation, byte and word, doubleword and quadword, vector length, and neural network instructions of AVX-512.
+/// AVX-512: foundation, bytes and words, doublewords and quadwords, vector length, neural network instructions.
 #[derive(Debug)]
 struct Avx512Vnni;
 
@@ -34,18 +40,18 @@ impl Kernels for Avx512Vnni {
         "x86-avx512-vnni"
     }
 
-    fn wants(&self, _step: &Step<'_>) -> Option<Wants> {
-        None
+    fn wants(&self, step: &Step<'_>) -> Option<Wants> {
+        layer::Int8::of(step)?.wants(crate::host::program::form::Element::Offset8)
     }
 
     fn layer(
         &self,
-        _step: &Step<'_>,
-        _inputs: &[Image],
-        _output: &Image,
-        _constants: &mut Constants,
+        step: &Step<'_>,
+        inputs: &[Image],
+        output: &Image,
+        constants: &mut Constants,
     ) -> Option<Box<dyn Layer>> {
-        None
+        layer::Int8::of(step)?.avx512(inputs, output, constants)
     }
 }
 

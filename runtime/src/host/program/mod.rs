@@ -85,6 +85,11 @@ impl Constants {
         self.bytes.extend_from_slice(bytemuck::cast_slice(elements));
         start
     }
+
+    /// Bytes so far.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
 }
 
 /// A step without a kernel of the set.
