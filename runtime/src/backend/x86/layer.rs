@@ -13,6 +13,8 @@ use crate::ops::{OpCode, conv2d, dense};
 pub enum Int8<'a> {
     /// A convolution or a dense layer; the weights of an output channel stand side by side.
     Conv(Geometry, Integer<'a>),
+    /// A depthwise convolution; the weights of a tap stand side by side.
+    Depthwise(Geometry, Integer<'a>),
 }
 
 impl<'a> Int8<'a> {
@@ -28,6 +30,13 @@ impl<'a> Int8<'a> {
                 let linear = Integer::of(step, p.act_min, p.act_max).filter(plain)?;
                 Some(Self::Conv(geometry, linear)).filter(Self::is_reasonable)
             }
+            OpCode::DepthwiseConv2dI8 => {
+                let p = conv2d::Parameters::parse(step.parameters())?;
+                let geometry =
+                    Geometry { window: p.window(&input, &output).ok()?, groups: p.groups as usize };
+                let linear = Integer::of(step, p.act_min, p.act_max).filter(plain)?;
+                Some(Self::Depthwise(geometry, linear)).filter(Self::is_reasonable)
+            }
             OpCode::DenseI8 => {
                 let p = dense::Parameters::parse(step.parameters())?;
                 let linear = Integer::of(step, p.act_min, p.act_max).filter(plain)?;
@@ -41,7 +50,7 @@ impl<'a> Int8<'a> {
     /// Whether borders are no larger than what they surround: hostile paddings would fill memory.
     fn is_reasonable(&self) -> bool {
         match self {
-            Self::Conv(geometry, _) => {
+            Self::Conv(geometry, _) | Self::Depthwise(geometry, _) => {
                 let Border { top, left, bottom, right } = geometry.border();
                 let (rows, columns) = (&geometry.window.rows, &geometry.window.columns);
                 top + bottom <= rows.input + 64 && left + right <= columns.input + 64
@@ -52,7 +61,9 @@ impl<'a> Int8<'a> {
     /// The forms of the operands.
     pub fn wants(&self, element: Element) -> Option<Wants> {
         let want = match self {
-            Self::Conv(geometry, _) => Want { element, border: geometry.border(), dense: false },
+            Self::Conv(geometry, _) | Self::Depthwise(geometry, _) => {
+                Want { element, border: geometry.border(), dense: false }
+            }
         };
         Some(Wants { inputs: vec![want], output: element, dense: false })
     }
@@ -69,6 +80,13 @@ impl<'a> Int8<'a> {
             Self::Conv(geometry, linear) => {
                 let depth = linear.weights.len() / geometry.window.outputs;
                 let weight = |o: usize, k: usize| linear.weights[o * depth + k];
+                Some(Box::new(avx512::conv::Conv::new(geometry, linear, &weight, input, output, constants)?))
+            }
+            Self::Depthwise(geometry, linear) if geometry.window.inputs == geometry.window.outputs => {
+                Some(Box::new(avx512::depthwise::Depthwise::new(geometry, linear, input, output, constants)?))
+            }
+            Self::Depthwise(geometry, linear) => {
+                let weight = |o: usize, k: usize| linear.weights[k * geometry.window.outputs + o];
                 Some(Box::new(avx512::conv::Conv::new(geometry, linear, &weight, input, output, constants)?))
             }
         }

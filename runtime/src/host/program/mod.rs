@@ -19,6 +19,7 @@ use convert::Convert;
 use core::fmt::Debug;
 use form::{Element, Image, Want, extents};
 use plan::Plan;
+pub use plan::SLACK;
 use std::collections::HashMap;
 
 /// What layers work on.

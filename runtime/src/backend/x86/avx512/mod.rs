@@ -4,4 +4,5 @@
 //! that [`super::available`] has found: layers are made behind it.
 
 pub mod conv;
+pub mod depthwise;
 mod finish;
