@@ -19,7 +19,7 @@ use tucano_converter::report::plain_table;
 use tucano_converter::search::Silent;
 
 #[cfg(target_arch = "x86_64")]
-use tucano::host::peak;
+use tucano::host::probe::{self, Peak};
 
 /// A convolution, `[channels, rows, columns]` in and channels out, with a square window; zeros keep the size of stride 1.
 struct Shape {
@@ -193,14 +193,14 @@ mod probes {
     ];
 
     pub struct Probes {
-        peaks: Vec<peak::Peak>,
+        peaks: Vec<Peak>,
         memory: Vec<u8>,
     }
 
     impl Probes {
         pub fn new(all: bool) -> Self {
             let largest = if all { BUFFERS[3].1 } else { BUFFERS[2].1 };
-            Self { peaks: peak::Peak::all(), memory: vec![1; largest] }
+            Self { peaks: Peak::all(), memory: vec![1; largest] }
         }
 
         pub fn names(&self) -> Vec<Probe> {
@@ -216,7 +216,7 @@ mod probes {
                 probe.rates.push(rate(|| peak.run(10_000)));
             }
             for ((_, size), probe) in BUFFERS.iter().zip(loads) {
-                probe.rates.push(rate(|| peak::read(&self.memory[..*size]).unwrap_or(0) as u64));
+                probe.rates.push(rate(|| probe::read(&self.memory[..*size]).unwrap_or(0) as u64));
             }
         }
     }

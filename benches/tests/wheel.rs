@@ -66,7 +66,8 @@ fn the_wheel_gives_the_bits_of_tucano_run() {
     let (graph, samples) = read(&model, &data, None).unwrap();
     for int8 in [false, true] {
         let options = Options { int8, ..Options::default() };
-        std::fs::write(path("blob"), convert(&graph, Some(&samples), &options, &Silent).unwrap().blob).unwrap();
+        std::fs::write(path("blob"), convert(&graph, Some(&samples), &options, &Silent).unwrap().blob)
+            .unwrap();
         let mut script = Command::new(&python);
         script.env("PYTHONPATH", path("site")).args(["-c", SCRIPT]).arg(path("blob")).arg(&data);
         let found = done(&mut script);

@@ -11,7 +11,7 @@ mod plain;
 pub(crate) mod program;
 
 #[cfg(target_arch = "x86_64")]
-pub use crate::backend::x86::peak;
+pub use crate::backend::x86::probe;
 
 use core::fmt;
 use std::sync::Arc;
@@ -174,6 +174,16 @@ fn kernels() -> impl Iterator<Item = &'static dyn Kernels> {
 /// Names of the backends that this machine runs, the fastest first; the last is the one of portable code.
 pub fn backends() -> Vec<&'static str> {
     kernels().map(Kernels::name).chain([Scalar::NAME]).collect()
+}
+
+/// Multiply-adds of bytes a nanosecond that one core of this machine does at most, if it has an instruction for them: what benches compare
+/// kernels with.
+pub fn peak_byte_products() -> Option<f64> {
+    #[cfg(target_arch = "x86_64")]
+    let peak = crate::backend::x86::peak::byte_products();
+    #[cfg(not(target_arch = "x86_64"))]
+    let peak = None;
+    peak
 }
 
 /// Why a runner could not be made.

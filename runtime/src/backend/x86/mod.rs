@@ -1,8 +1,13 @@
 //! Kernels of x86 hosts, chosen by what the processor says at run time. They are layers of prepared programs ([`crate::host`]).
 #![allow(unsafe_code)]
 
-pub mod peak;
+mod avx512;
 mod f32;
+mod geometry;
+mod layer;
+pub mod peak;
+pub mod probe;
+mod requantize;
 
 use std::arch::is_x86_feature_detected;
 
@@ -10,7 +15,7 @@ use crate::Step;
 use crate::host::program::form::Image;
 use crate::host::program::{Constants, Kernels, Layer, Wants};
 
-/// Foundation, byte and word, doubleword and quadword, vector length, and neural network instructions of AVX-512.
+/// AVX-512: foundation, bytes and words, doublewords and quadwords, vector length, neural network instructions.
 #[derive(Debug)]
 struct Avx512Vnni;
 
@@ -38,7 +43,10 @@ impl Kernels for Avx512Vnni {
     }
 
     fn wants(&self, step: &Step<'_>) -> Option<Wants> {
-        f32::wants(step)
+        match layer::Int8::of(step) {
+            Some(layer) => layer.wants(crate::host::program::form::Element::Offset8),
+            None => f32::wants(step),
+        }
     }
 
     fn layer(
@@ -46,9 +54,12 @@ impl Kernels for Avx512Vnni {
         step: &Step<'_>,
         inputs: &[Image],
         output: &Image,
-        _constants: &mut Constants,
+        constants: &mut Constants,
     ) -> Option<Box<dyn Layer>> {
-        f32::layer(f32::Width::avx512()?, step, inputs, output)
+        match layer::Int8::of(step) {
+            Some(layer) => layer.avx512(inputs, output, constants),
+            None => f32::layer(f32::Width::avx512()?, step, inputs, output),
+        }
     }
 }
 
