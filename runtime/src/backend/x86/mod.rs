@@ -6,11 +6,12 @@ mod geometry;
 mod layer;
 pub mod peak;
 mod requantize;
+mod sum;
 
 use std::arch::is_x86_feature_detected;
 
 use crate::Step;
-use crate::host::program::form::Image;
+use crate::host::program::form::{Element, Image};
 use crate::host::program::{Constants, Kernels, Layer, Wants};
 
 /// AVX-512: foundation, bytes and words, doublewords and quadwords, vector length, neural network instructions.
@@ -41,7 +42,7 @@ impl Kernels for Avx512Vnni {
     }
 
     fn wants(&self, step: &Step<'_>) -> Option<Wants> {
-        layer::Int8::of(step)?.wants(crate::host::program::form::Element::Offset8)
+        Some(layer::Int8::of(step)?.wants(Element::Offset8))
     }
 
     fn layer(
