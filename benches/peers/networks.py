@@ -57,9 +57,11 @@ class Lite:
 
     VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "RESHAPE": 1}
 
-    def __init__(self, network, softmax_bits):
+    def __init__(self, network, exact):
         self.network = network
-        self.softmax_bits = softmax_bits
+        # Probabilities keep 16 bits, and dense layers are 1x1 convolutions, for TensorFlow Lite's own dense layers with a scale for each
+        # output round once, where everything else of it, and Tucano, rounds twice.
+        self.exact = exact
         self.buffers = [tfl.BufferT()]
         self.tensors = []
         self.operators = []
@@ -93,7 +95,7 @@ class Lite:
             if self.network.int8:
                 scale, zero_point, bits = value["scale"], value["zero_point"], value["bits"]
                 kind = tfl.TensorType.INT8
-                if bits == 16 and self.softmax_bits == 8:
+                if bits == 16 and not self.exact:
                     # Probabilities: what TensorFlow Lite's own converter gives them.
                     scale, zero_point = 1 / 256, -128
                 elif bits == 16:
@@ -195,10 +197,32 @@ class Lite:
         image = self.flattened.get(node["inputs"][0])
         if image is not None:
             weight = weight.reshape(len(weight), *image).transpose(0, 2, 3, 1).reshape(weight.shape)
+        if self.exact:
+            self.dense_as_conv(node, weight)
+            return
         options = tfl.FullyConnectedOptionsT()
         options.fusedActivationFunction = self.activation(node)
         inputs = [self.value(node["inputs"][0]), *self.constants(node, weight, 0)]
         self.operator("FULLY_CONNECTED", inputs, [self.value(node["output"])], "FullyConnectedOptions", options)
+
+    def dense_as_conv(self, node, weight):
+        source, target = self.value(node["inputs"][0]), self.value(node["output"])
+
+        def image(tensor, name):
+            given = self.tensors[tensor]
+            made = self.tensor(f"{node['name']}/{name}", [1, 1, *given.shape], given.type)
+            self.tensors[made].quantization = given.quantization
+            return made
+
+        wide, output = image(source, "wide"), image(target, "image")
+        self.reshaped(node, source, wide)
+        options = tfl.Conv2DOptionsT()
+        options.padding = tfl.Padding.VALID
+        options.strideH = options.strideW = options.dilationHFactor = options.dilationWFactor = 1
+        options.fusedActivationFunction = self.activation(node)
+        constants = self.constants(node, weight[:, None, None, :], 0)
+        self.operator("CONV_2D", [wide, *constants], [output], "Conv2DOptions", options)
+        self.reshaped(node, output, target)
 
     def add(self, node):
         options = tfl.AddOptionsT()
@@ -243,11 +267,14 @@ class Lite:
             if any(reader["op"] != "dense" for reader in self.network.consumers(output)):
                 refuse(node, "an image that is flattened for something other than a dense layer")
             self.flattened[output] = before[1:]
-        shape = np.array(to_nhwc(after), np.int32)
+        self.reshaped(node, self.value(source), self.value(output))
+
+    def reshaped(self, node, source, output):
+        shape = np.array(self.tensors[output].shape, np.int32)
         options = tfl.ReshapeOptionsT()
         options.newShape = shape
         tensor = self.tensor(f"{node['name']}/shape", shape.shape, tfl.TensorType.INT32, shape)
-        self.operator("RESHAPE", [self.value(source), tensor], [self.value(output)], "ReshapeOptions", options)
+        self.operator("RESHAPE", [source, tensor], [output], "ReshapeOptions", options)
 
     def pad(self, node):
         if node["value"] != 0.0 or len(node["before"]) != 4:
@@ -294,9 +321,9 @@ class Lite:
         return bytes(builder.Output())
 
 
-def lite(folder, softmax_bits=8):
-    """The network as a TensorFlow Lite file; probabilities of an int8 network get that many bits."""
-    return Lite(Network(folder), softmax_bits).build()
+def lite(folder, exact=False):
+    """The network as a TensorFlow Lite file; `exact`: so that portable kernels give Tucano's integers to the bit."""
+    return Lite(Network(folder), exact).build()
 
 
 # --- ONNX

@@ -51,7 +51,7 @@ class LiteRT:
 
     def load(self, request):
         exact = request.get("exact", False)
-        content = networks.lite(request["folder"], 16 if exact else 8)
+        content = networks.lite(request["folder"], exact)
         kernels = self.module.OpResolverType
         start = time.perf_counter_ns()
         self.interpreter = self.module.Interpreter(

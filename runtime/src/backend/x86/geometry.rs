@@ -16,11 +16,19 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// A dense layer over `rows` rows.
-    pub fn dense(rows: usize, inputs: usize, outputs: usize) -> Self {
+    /// A dense layer over every pixel of images.
+    pub fn dense([batch, rows, columns]: [usize; 3], inputs: usize, outputs: usize) -> Self {
         let axis = |extent| Axis { input: extent, output: extent, kernel: 1, stride: 1, dilation: 1, pad: 0 };
-        let window = Window { batch: 1, rows: axis(1), columns: axis(rows), inputs, outputs };
+        let window = Window { batch, rows: axis(rows), columns: axis(columns), inputs, outputs };
         Self { window, groups: 1 }
+    }
+
+    /// One window over each whole image.
+    pub fn whole(batch: usize, rows: usize, columns: usize, channels: usize) -> Self {
+        let axis = |extent| Axis { input: extent, output: 1, kernel: extent, stride: 1, dilation: 1, pad: 0 };
+        let window =
+            Window { batch, rows: axis(rows), columns: axis(columns), inputs: channels, outputs: channels };
+        Self { window, groups: channels }
     }
 
     /// The border that windows reach.
@@ -41,6 +49,14 @@ impl Geometry {
     /// Output channels of a group.
     pub fn group_outputs(&self) -> usize {
         self.window.outputs / self.groups
+    }
+
+    /// Whether the images have the windows' extents, and the input has the border that they reach.
+    pub fn fits(&self, input: &Image, output: &Image) -> bool {
+        let Window { batch, rows, columns, inputs, outputs } = self.window;
+        input.extents == [batch, rows.input, columns.input, inputs]
+            && output.extents == [batch, rows.output, columns.output, outputs]
+            && input.border.union(self.border()) == input.border
     }
 
     /// For each output position in order: the arena's byte of its window's first tap, and of its first output channel.

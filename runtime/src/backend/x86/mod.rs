@@ -8,11 +8,12 @@ mod layer;
 pub mod peak;
 pub mod probe;
 mod requantize;
+mod sum;
 
 use std::arch::is_x86_feature_detected;
 
 use crate::Step;
-use crate::host::program::form::Image;
+use crate::host::program::form::{Element, Image};
 use crate::host::program::{Constants, Kernels, Layer, Wants};
 
 /// AVX-512: foundation, bytes and words, doublewords and quadwords, vector length, neural network instructions.
@@ -44,7 +45,7 @@ impl Kernels for Avx512Vnni {
 
     fn wants(&self, step: &Step<'_>) -> Option<Wants> {
         match layer::Int8::of(step) {
-            Some(layer) => layer.wants(crate::host::program::form::Element::Offset8),
+            Some(layer) => Some(layer.wants(Element::Offset8)),
             None => f32::wants(step),
         }
     }

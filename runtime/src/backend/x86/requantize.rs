@@ -5,6 +5,7 @@
 //! a scale and a constant near the exact ones either proves that three instructions suffice for a channel, or that it needs integers.
 
 use crate::ops::linear::Integer;
+use crate::ops::mean;
 use crate::quant::requantize;
 
 /// How many channels a vector of factors holds at most.
@@ -67,6 +68,20 @@ impl Channel {
             low: linear.low,
             high: linear.high,
         })
+    }
+
+    /// The mean over an image of `area` pixels: each has the weight 1.
+    pub fn mean(p: &mean::Parameters, area: usize, [zero_in, zero_out]: [i32; 2]) -> Self {
+        let area = area as i32;
+        Self {
+            bias: area.wrapping_mul(zero_in + 128).wrapping_neg(),
+            multiplier: p.multiplier,
+            shift: p.shift,
+            range: Some([-128 - zero_in, 127 - zero_in].map(|x| area.wrapping_mul(x))),
+            zero: zero_out,
+            low: p.act_min,
+            high: p.act_max,
+        }
     }
 
     /// The output for an accumulator.

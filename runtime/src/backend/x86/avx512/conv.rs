@@ -453,7 +453,8 @@ impl Conv {
         let reach =
             steps.iter().map(|[_, far]| *far as usize).max()? + 4 + (geometry.groups - 1) * group_inputs;
         let ends = positions.iter().map(|[from, to]| (from + reach).max(to + geometry.window.outputs));
-        let bounds = Bounds::of(linear);
+        let bounds =
+            Bounds { zero: linear.output_zero as i16, low: linear.low as i8, high: linear.high as i8 };
         Some(Self {
             groups,
             tables,

@@ -11,7 +11,6 @@ use super::conv::channel;
 use super::finish::{self, Bounds, pack, requantize};
 use crate::host::program::form::Image;
 use crate::host::program::{Constants, Frame, Layer};
-use crate::ops::linear::Integer;
 
 /// Bytes of a unit.
 const UNIT: usize = 64;
@@ -72,10 +71,11 @@ pub struct Depthwise {
 }
 
 impl Depthwise {
-    /// The layer. `None`: several outputs for an input channel.
+    /// The layer. `weight(t, c)` is the weight of tap `t` and channel `c`. `None`: several outputs for an input channel.
     pub fn new(
         geometry: &Geometry,
-        linear: &Integer<'_>,
+        all: &[Channel],
+        weight: &dyn Fn(usize, usize) -> i8,
         input: &Image,
         output: &Image,
         constants: &mut Constants,
@@ -137,11 +137,7 @@ impl Depthwise {
                 row += if two { 2 } else { 1 };
             }
         }
-        let all = (0..channels).map(|c| {
-            Channel::new(linear, c, (0..taps[0] * taps[1]).map(move |t| linear.weights[t * channels + c]))
-        });
-        let all: Vec<Channel> = all.collect::<Option<_>>()?;
-        let (mode, floats) = requantize::mode(&all);
+        let (mode, floats) = requantize::mode(all);
         // The channel of a lane of a phase's units.
         let lane = |phase: usize, vector: usize, lane: usize| {
             let at = phase * UNIT + channel(4, vector, lane);
@@ -160,8 +156,7 @@ impl Depthwise {
                                     // In the second row's windows, kernel rows stand one lower.
                                     let row = k.checked_sub(variant).filter(|row| *row < taps[0]);
                                     let found = row.zip(lane(phase, v, l));
-                                    let at =
-                                        |(row, c)| linear.weights[(row * taps[1] + column) * channels + c];
+                                    let at = |(row, c)| weight(row * taps[1] + column, c);
                                     weights.push(found.map_or(0, at));
                                 }
                             }
@@ -188,7 +183,7 @@ impl Depthwise {
             weights_of_phase: weights.len() / phases,
             weights: constants.push(&weights),
             factors: constants.push(&factors),
-            bounds: Bounds::of(linear),
+            bounds: Bounds::of(all.first()?),
             // Images lie in the arena wholly, with the slack that units read behind them.
             arena_bytes: arena_bytes.max(input.start + input.bytes()).max(output.start + output.bytes())
                 + crate::host::program::SLACK,

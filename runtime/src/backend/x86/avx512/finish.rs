@@ -2,8 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use super::super::requantize::{Factors, LANES, Mode};
-use crate::ops::linear::Integer;
+use super::super::requantize::{Channel, Factors, LANES, Mode};
 
 /// What the outputs of a layer are bounded by, and their zero point.
 #[derive(Clone, Copy, Debug)]
@@ -17,9 +16,9 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// Those of a linear operator.
-    pub fn of(linear: &Integer<'_>) -> Self {
-        Self { zero: linear.output_zero as i16, low: linear.low as i8, high: linear.high as i8 }
+    /// Those of a channel: all of a layer have the same.
+    pub fn of(channel: &Channel) -> Self {
+        Self { zero: channel.zero as i16, low: channel.low as i8, high: channel.high as i8 }
     }
 }
 

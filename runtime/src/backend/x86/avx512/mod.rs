@@ -5,4 +5,5 @@
 
 pub mod conv;
 pub mod depthwise;
+pub mod elementwise;
 mod finish;
