@@ -190,7 +190,8 @@ impl Chain {
         let input = Noise(self.seed ^ 0x9E37_79B9 | 1).bytes(elements, self.dtype);
         let output = runner.run_raw(&[&input])?.remove(0);
         for name in backends().into_iter().filter(|_| self.dtype != DType::F32) {
-            let given = Runner::with_backend(&blob, name).expect("a sound blob").run_raw(&[&input])?.remove(0);
+            let given =
+                Runner::with_backend(&blob, name).expect("a sound blob").run_raw(&[&input])?.remove(0);
             assert_eq!(given, output, "{name}");
         }
         Ok(output)
