@@ -26,6 +26,8 @@ use std::collections::HashMap;
 pub struct Frame<'a> {
     /// Working memory: all values.
     pub arena: &'a mut [u8],
+    /// Memory that a layer may use while it runs, as much as the largest [`Layer::scratch`].
+    pub scratch: &'a mut [u8],
     /// What survives between runs.
     pub state: &'a mut [u8],
     /// The layers' weights and factors.
@@ -38,6 +40,11 @@ pub struct Frame<'a> {
 pub trait Layer: Debug + Send + Sync {
     /// The kernel, as reports name it.
     fn name(&self) -> &'static str;
+
+    /// Bytes of scratch that a run needs.
+    fn scratch(&self) -> usize {
+        0
+    }
 
     /// Runs it. `None`: a buffer is shorter than it was when the layer was made.
     fn run(&self, frame: &mut Frame<'_>) -> Option<()>;
@@ -127,6 +134,8 @@ pub struct Program {
     blob: Aligned,
     layout: Layout,
     arena_bytes: usize,
+    /// Where the arena's scratch starts.
+    scratch_start: usize,
     borders: Vec<Image>,
     inputs: Vec<Image>,
     outputs: Vec<Image>,
@@ -211,13 +220,16 @@ impl Program {
             .zip(&flow.outputs)
             .map(|(k, &value)| stored(value, &model.output(k)?))
             .collect::<Option<_>>()?;
+        let scratch_start = plan.bytes.next_multiple_of(ALIGN);
+        let scratch = stages.iter().map(|stage| stage.layer.scratch()).max().unwrap_or_default();
         Some(Self {
             backend: kernels.name(),
             stages,
             constants: Aligned::copy(&constants.bytes),
             blob: moved(model, &flow, &stored)?,
             layout: *model.blob().layout(),
-            arena_bytes: plan.bytes,
+            arena_bytes: scratch_start + scratch,
+            scratch_start,
             borders: plan.bordered().copied().collect(),
             inputs,
             outputs,
@@ -272,7 +284,9 @@ impl Program {
         done: &mut impl FnMut(Option<u16>, &'static str),
     ) -> Result<(), Error> {
         let model = Model::of_loaded(Blob::from_parts(self.blob.get(), self.layout));
-        let mut frame = Frame { arena, state, constants: self.constants.get(), model: &model };
+        let fault = Error::at_step(ErrorKind::Internal, Error::NOWHERE, 0, 0);
+        let (arena, scratch) = arena.split_at_mut_checked(self.scratch_start).ok_or(fault)?;
+        let mut frame = Frame { arena, scratch, state, constants: self.constants.get(), model: &model };
         for Stage { step, layer } in &self.stages {
             let fault = Error::at_step(ErrorKind::Internal, step.unwrap_or(Error::NOWHERE), 0, 0);
             layer.run(&mut frame).ok_or(fault)?;

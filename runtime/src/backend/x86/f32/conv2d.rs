@@ -53,7 +53,7 @@ pub struct Conv2d {
 }
 
 /// Kernels by registers of outputs and by positions.
-fn kernels(width: Width) -> &'static [&'static [Kernel]] {
+pub(super) fn kernels(width: Width) -> &'static [&'static [Kernel]] {
     static WIDE: [&[Kernel]; 4] =
         [tile::wide1::KERNELS, tile::wide2::KERNELS, tile::wide3::KERNELS, tile::wide4::KERNELS];
     static NARROW: [&[Kernel]; 3] = [tile::narrow1::KERNELS, tile::narrow2::KERNELS, tile::narrow3::KERNELS];
@@ -64,7 +64,7 @@ fn kernels(width: Width) -> &'static [&'static [Kernel]] {
 }
 
 /// Cuts a line into as few blocks as a kernel's greatest allows, as equal as may be.
-fn cut(length: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
+pub(super) fn cut(length: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
     let blocks = length.div_ceil(most);
     (0..blocks).map(move |k| {
         let (from, to) = (length * k / blocks, length * (k + 1) / blocks);
@@ -79,7 +79,12 @@ fn clocks(positions: usize, registers: usize, weights_fit: bool) -> usize {
 }
 
 /// Registers of outputs a panel, for the least clocks: full panels of that many, and one of the rest.
-fn panel_registers(width: Width, lines: &[(usize, usize)], registers: usize, steps: usize) -> usize {
+pub(super) fn panel_registers(
+    width: Width,
+    lines: &[(usize, usize)],
+    registers: usize,
+    steps: usize,
+) -> usize {
     const FIRST_LEVEL_CACHE: usize = 24 << 10;
     let kernels = kernels(width);
     let cost = |of: usize| {

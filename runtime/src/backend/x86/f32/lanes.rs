@@ -29,6 +29,8 @@ pub(super) trait Lanes: Copy {
     unsafe fn store_part(to: *mut f32, mask: Self::Mask, value: Self);
     /// `a + b`.
     unsafe fn add(a: Self, b: Self) -> Self;
+    /// `a - b`.
+    unsafe fn sub(a: Self, b: Self) -> Self;
     /// `a * b`.
     unsafe fn mul(a: Self, b: Self) -> Self;
     /// `a * b + c`, rounded once.
@@ -72,6 +74,7 @@ impl Lanes for __m512 {
         store(to: *mut f32, value: Self) = _mm512_storeu_ps(to, value);
         store_part(to: *mut f32, mask: __mmask16, value: Self) = _mm512_mask_storeu_ps(to, mask, value);
         add(a: Self, b: Self) -> Self = _mm512_add_ps(a, b);
+        sub(a: Self, b: Self) -> Self = _mm512_sub_ps(a, b);
         mul(a: Self, b: Self) -> Self = _mm512_mul_ps(a, b);
         mul_add(a: Self, b: Self, c: Self) -> Self = _mm512_fmadd_ps(a, b, c);
         min(a: Self, b: Self) -> Self = _mm512_min_ps(a, b);
@@ -93,6 +96,7 @@ impl Lanes for __m256 {
         store(to: *mut f32, value: Self) = _mm256_storeu_ps(to, value);
         store_part(to: *mut f32, mask: __m256i, value: Self) = _mm256_maskstore_ps(to, mask, value);
         add(a: Self, b: Self) -> Self = _mm256_add_ps(a, b);
+        sub(a: Self, b: Self) -> Self = _mm256_sub_ps(a, b);
         mul(a: Self, b: Self) -> Self = _mm256_mul_ps(a, b);
         mul_add(a: Self, b: Self, c: Self) -> Self = _mm256_fmadd_ps(a, b, c);
         min(a: Self, b: Self) -> Self = _mm256_min_ps(a, b);

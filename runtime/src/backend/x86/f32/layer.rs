@@ -3,7 +3,10 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::{AveragePool2d, Conv2d, Dense, DepthwiseConv2d, MaxPool2d, Place, Weights, Width, add, mul};
+use super::{
+    AveragePool2d, Conv2d, Dense, DepthwiseConv2d, MaxPool2d, Place, Weights, Width, Winograd, add, mul,
+    winograd,
+};
 use crate::Step;
 use crate::blob::TensorRecord;
 use crate::host::program::form::{Border, Element, Image, Want, extents};
@@ -50,7 +53,15 @@ fn rows(step: &Step<'_>) -> Option<(usize, usize)> {
 pub fn wants(step: &Step<'_>) -> Option<Wants> {
     let form = |border| Want { element: Element::Stored, border, dense: false };
     let (inputs, dense) = match OpCode::parse(step.op())? {
-        OpCode::Conv2dF32 | OpCode::Conv2dF16 => (vec![form(border(&convolution(step)?.1))], false),
+        OpCode::Conv2dF32 | OpCode::Conv2dF16 => {
+            let (parameters, window) = convolution(step)?;
+            let mut border = border(&window);
+            if winograd::suits(&window, parameters.groups as usize) {
+                border.bottom = winograd::behind(&window.rows);
+                border.right = winograd::behind(&window.columns);
+            }
+            (vec![form(border)], false)
+        }
         OpCode::DepthwiseConv2dF32 | OpCode::DepthwiseConv2dF16 => {
             let (_, window) = convolution(step)?;
             if window.inputs != window.outputs {
@@ -94,6 +105,7 @@ fn place(tensor: &TensorRecord, image: &Image) -> Place {
 #[derive(Debug)]
 enum Kernel {
     Conv2d(Conv2d),
+    Winograd(Winograd),
     DepthwiseConv2d(DepthwiseConv2d),
     Dense(Dense),
     AveragePool2d(AveragePool2d),
@@ -152,12 +164,20 @@ impl Layer for Prepared {
     fn name(&self) -> &'static str {
         match self.kernel {
             Kernel::Conv2d(_) => "conv2d_f32",
+            Kernel::Winograd(_) => "conv2d_f32_winograd",
             Kernel::DepthwiseConv2d(_) => "depthwise_conv2d_f32",
             Kernel::Dense(_) => "dense_f32",
             Kernel::AveragePool2d(_) => "average_pool2d_f32",
             Kernel::MaxPool2d(_) => "max_pool2d_f32",
             Kernel::Add(_) => "add_f32",
             Kernel::Mul(_) => "mul_f32",
+        }
+    }
+
+    fn scratch(&self) -> usize {
+        match &self.kernel {
+            Kernel::Winograd(layer) => 4 * layer.scratch(),
+            _ => 0,
         }
     }
 
@@ -181,6 +201,9 @@ impl Layer for Prepared {
         let output = bytemuck::try_cast_slice_mut(output).ok()?;
         match &self.kernel {
             Kernel::Conv2d(layer) => layer.run(input, output),
+            Kernel::Winograd(layer) => {
+                layer.run(input, output, bytemuck::try_cast_slice_mut(frame.scratch).ok()?)
+            }
             Kernel::DepthwiseConv2d(layer) => layer.run(input, output),
             Kernel::Dense(layer) => layer.run(input, output),
             Kernel::AveragePool2d(layer) => layer.run(input, output),
@@ -208,7 +231,12 @@ pub fn layer(width: Width, step: &Step<'_>, inputs: &[Image], output: &Image) ->
             let (p, window) = convolution(step)?;
             let [low, high] = [p.act_min, p.act_max].map(f32::from_bits);
             let linear = Float { weights: &weights(step)?, bias: step.weight_f32(1)?, low, high };
-            Kernel::Conv2d(Conv2d::new(width, &window, p.groups as usize, &linear, &places[0], &places[1])?)
+            let ([from, to], groups) = (&places, p.groups as usize);
+            if winograd::suits(&window, groups) {
+                Kernel::Winograd(Winograd::new(width, &window, &linear, from, to)?)
+            } else {
+                Kernel::Conv2d(Conv2d::new(width, &window, groups, &linear, from, to)?)
+            }
         }
         OpCode::DepthwiseConv2dF32 | OpCode::DepthwiseConv2dF16 => {
             let (p, window) = convolution(step)?;

@@ -18,6 +18,7 @@ mod speed;
 #[cfg(test)]
 mod tests;
 mod tile;
+mod winograd;
 
 pub use conv2d::Conv2d;
 pub use dense::{Dense, Weights};
@@ -25,6 +26,7 @@ pub use depthwise_conv2d::DepthwiseConv2d;
 pub use elementwise::{add, mul};
 pub use layer::{layer, wants};
 pub use pool2d::{AveragePool2d, MaxPool2d};
+pub use winograd::Winograd;
 
 /// The instruction sets that these layers know. Having one proves that the processor has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

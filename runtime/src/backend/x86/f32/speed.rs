@@ -119,6 +119,13 @@ fn shares_of_peak() {
                 time / 1000.0,
                 100.0 * products as f64 / time / peak
             );
+            if super::winograd::suits(&window, 1) {
+                let layer = Winograd::new(width, &window, &case.linear(), &from, &to).unwrap();
+                let mut scratch = Lines::new(layer.scratch());
+                let scratch = scratch.get_mut();
+                let time = nanoseconds(|| layer.run(input, output, scratch).unwrap());
+                println!("    by minimal filtering: {:.2} us", time / 1000.0);
+            }
         }
         for [rows, columns, channels, stride] in [
             [25, 5, 64, 1],

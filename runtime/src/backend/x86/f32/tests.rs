@@ -287,6 +287,50 @@ fn random_convolutions() {
 }
 
 #[test]
+fn convolutions_by_minimal_filtering() {
+    let mut random = Random(9);
+    for case in 0..134 {
+        let channels = 1 + case % 67;
+        let mut pick = |limit: usize| 1 + random.below(limit);
+        let mut pad = || [pick(3) - 1, pick(3) - 1];
+        let (pad_h, pad_w) = (pad(), pad());
+        let (height, width, other, batch) = (2 + pick(12), 2 + pick(30), pick(67), pick(2));
+        let [inputs, outputs] = if case < 67 { [channels, other] } else { [other, channels] };
+        let window = Window {
+            batch,
+            rows: axis(height, 3, 1, 1, pad_h),
+            columns: axis(width, 3, 1, 1, pad_w),
+            inputs,
+            outputs,
+        };
+        let loose = 1 + random.below(2) * 5;
+        let case = Case::new(&mut random, window, 1);
+        let Window { rows, columns, .. } = window;
+        // Tiles reach one row and column further where an extent is odd.
+        let even = |axis: &Axis| Axis { output: axis.output.next_multiple_of(2), ..*axis };
+        let tiles = Window { rows: even(&rows), columns: even(&columns), ..window };
+        let (from, read) = place(&mut random, &tiles, true, loose);
+        let (to, written) = place(&mut random, &window, false, loose);
+        let mut input = vec![0.0; read];
+        spread(&case.input, [rows.input, columns.input, inputs], &from, &mut input);
+        for (name, width) in widths() {
+            let layer = Winograd::new(width, &window, &case.linear(), &from, &to).unwrap();
+            let input = Guarded::new(&input[..layer.reach[0]]);
+            let mut output = Guarded::new(&vec![77.0; written]);
+            let mut scratch = Guarded::new(&vec![f32::NAN; layer.scratch()]);
+            layer.run(input.get(), output.get_mut(), scratch.get_mut()).unwrap();
+            let what = format!("{name} {window:?}");
+            let shape = [rows.output, columns.output, outputs];
+            compare(&what, output.get(), 77.0, &case.expected(), shape, &to, 2e-6);
+            let short = &mut scratch.get_mut()[1..];
+            assert_eq!(layer.run(input.get(), output.get_mut(), short), None);
+            let short = &input.get()[..layer.reach[0] - 1];
+            assert_eq!(layer.run(short, output.get_mut(), scratch.get_mut()), None);
+        }
+    }
+}
+
+#[test]
 fn depthwise_convolutions() {
     let mut random = Random(5);
     for case in 0..268 {
