@@ -269,7 +269,8 @@ fn measure(backend: &str, shapes: &[Shape], turns: usize, all: bool) -> Result<(
     let mut layers = Vec::new();
     for int8 in [true, false] {
         for shape in shapes {
-            layers.push(Layer::new(shape, int8, backend)?);
+            let layer = Layer::new(shape, int8, backend);
+            layers.push(layer.wrap_err_with(|| format!("{}, int8: {int8}", shape.name))?);
         }
     }
     let all = probes::Probes::new(all);
