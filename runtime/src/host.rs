@@ -172,6 +172,16 @@ pub fn backends() -> Vec<&'static str> {
     kernels().map(Kernels::name).chain([Scalar::NAME]).collect()
 }
 
+/// Multiply-adds of bytes a nanosecond that one core of this machine does at most, if it has an instruction for them: what benches compare
+/// kernels with.
+pub fn peak_byte_products() -> Option<f64> {
+    #[cfg(target_arch = "x86_64")]
+    let peak = crate::backend::x86::peak::byte_products();
+    #[cfg(not(target_arch = "x86_64"))]
+    let peak = None;
+    peak
+}
+
 /// Why a runner could not be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OpenError {

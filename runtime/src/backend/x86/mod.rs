@@ -1,17 +1,27 @@
 //! Kernels of x86 hosts, chosen by what the processor says at run time. They are layers of prepared programs ([`crate::host`]).
 #![allow(unsafe_code)]
 
+mod avx512;
 mod f32;
+mod geometry;
+mod layer;
+pub mod peak;
+mod requantize;
+mod sum;
 
 use std::arch::is_x86_feature_detected;
 
 use crate::Step;
-use crate::host::program::form::Image;
+use crate::host::program::form::{Element, Image};
 use crate::host::program::{Constants, Kernels, Layer, Wants};
 
-/// Foundation, byte and word, doubleword and quadword, vector length, and neural network instructions of AVX-512.
+/// AVX-512: foundation, bytes and words, doublewords and quadwords, vector length, neural network instructions.
 #[derive(Debug)]
 struct Avx512Vnni;
+
+/// AVX-512 for floats, AVX2 for integers.
+#[derive(Debug)]
+struct Avx512;
 
 /// AVX2 with fused multiply-add.
 #[derive(Debug)]
@@ -28,7 +38,9 @@ pub fn available() -> impl Iterator<Item = &'static dyn Kernels> {
         && is_x86_feature_detected!("avx512vnni");
     let avx2: Option<&'static dyn Kernels> = if avx2 { Some(&Avx2) } else { None };
     let vnni: Option<&'static dyn Kernels> = if vnni { Some(&Avx512Vnni) } else { None };
-    [vnni, avx2].into_iter().flatten()
+    let avx512: Option<&'static dyn Kernels> =
+        if f32::Width::avx512().is_some() { Some(&Avx512) } else { None };
+    [vnni, avx512, avx2].into_iter().flatten()
 }
 
 impl Kernels for Avx512Vnni {
@@ -37,7 +49,10 @@ impl Kernels for Avx512Vnni {
     }
 
     fn wants(&self, step: &Step<'_>) -> Option<Wants> {
-        f32::wants(step)
+        match layer::Int8::of(step) {
+            Some(int8) => Some(int8.wants(Element::Offset8)),
+            None => f32::wants(step),
+        }
     }
 
     fn layer(
@@ -45,9 +60,35 @@ impl Kernels for Avx512Vnni {
         step: &Step<'_>,
         inputs: &[Image],
         output: &Image,
-        _constants: &mut Constants,
+        constants: &mut Constants,
     ) -> Option<Box<dyn Layer>> {
-        f32::layer(f32::Width::avx512()?, step, inputs, output)
+        match layer::Int8::of(step) {
+            Some(int8) => int8.avx512(inputs, output, constants),
+            None => f32::layer(f32::Width::avx512()?, step, inputs, output),
+        }
+    }
+}
+
+impl Kernels for Avx512 {
+    fn name(&self) -> &'static str {
+        "x86-avx512"
+    }
+
+    fn wants(&self, step: &Step<'_>) -> Option<Wants> {
+        f32::wants(step).or_else(|| Avx2.wants(step))
+    }
+
+    fn layer(
+        &self,
+        step: &Step<'_>,
+        inputs: &[Image],
+        output: &Image,
+        constants: &mut Constants,
+    ) -> Option<Box<dyn Layer>> {
+        match f32::wants(step) {
+            Some(_) => f32::layer(f32::Width::avx512()?, step, inputs, output),
+            None => Avx2.layer(step, inputs, output, constants),
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use convert::Convert;
 use core::fmt::Debug;
 use form::{Element, Image, Want, extents};
 use plan::Plan;
+pub use plan::SLACK;
 use std::collections::HashMap;
 
 /// What layers work on.
@@ -91,6 +92,11 @@ impl Constants {
         self.bytes.resize(start, 0);
         self.bytes.extend_from_slice(bytemuck::cast_slice(elements));
         start
+    }
+
+    /// Bytes so far.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
     }
 }
 
