@@ -20,6 +20,10 @@ use crate::host::program::{Constants, Kernels, Layer, Wants};
 #[derive(Debug)]
 struct Avx512Vnni;
 
+/// AVX-512 for floats, AVX2 for integers.
+#[derive(Debug)]
+struct Avx512;
+
 /// AVX2 with fused multiply-add.
 #[derive(Debug)]
 struct Avx2;
@@ -35,7 +39,9 @@ pub fn available() -> impl Iterator<Item = &'static dyn Kernels> {
         && is_x86_feature_detected!("avx512vnni");
     let avx2: Option<&'static dyn Kernels> = if avx2 { Some(&Avx2) } else { None };
     let vnni: Option<&'static dyn Kernels> = if vnni { Some(&Avx512Vnni) } else { None };
-    [vnni, avx2].into_iter().flatten()
+    let avx512: Option<&'static dyn Kernels> =
+        if f32::Width::avx512().is_some() { Some(&Avx512) } else { None };
+    [vnni, avx512, avx2].into_iter().flatten()
 }
 
 impl Kernels for Avx512Vnni {
@@ -45,7 +51,7 @@ impl Kernels for Avx512Vnni {
 
     fn wants(&self, step: &Step<'_>) -> Option<Wants> {
         match layer::Int8::of(step) {
-            Some(layer) => Some(layer.wants(Element::Offset8)),
+            Some(int8) => Some(int8.wants(Element::Offset8)),
             None => f32::wants(step),
         }
     }
@@ -58,8 +64,31 @@ impl Kernels for Avx512Vnni {
         constants: &mut Constants,
     ) -> Option<Box<dyn Layer>> {
         match layer::Int8::of(step) {
-            Some(layer) => layer.avx512(inputs, output, constants),
+            Some(int8) => int8.avx512(inputs, output, constants),
             None => f32::layer(f32::Width::avx512()?, step, inputs, output),
+        }
+    }
+}
+
+impl Kernels for Avx512 {
+    fn name(&self) -> &'static str {
+        "x86-avx512"
+    }
+
+    fn wants(&self, step: &Step<'_>) -> Option<Wants> {
+        f32::wants(step).or_else(|| Avx2.wants(step))
+    }
+
+    fn layer(
+        &self,
+        step: &Step<'_>,
+        inputs: &[Image],
+        output: &Image,
+        constants: &mut Constants,
+    ) -> Option<Box<dyn Layer>> {
+        match f32::wants(step) {
+            Some(_) => f32::layer(f32::Width::avx512()?, step, inputs, output),
+            None => Avx2.layer(step, inputs, output, constants),
         }
     }
 }
