@@ -7,6 +7,8 @@ mod layer;
 pub mod peak;
 mod requantize;
 mod sum;
+#[cfg(test)]
+mod tests;
 
 use std::arch::is_x86_feature_detected;
 
