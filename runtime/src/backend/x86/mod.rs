@@ -9,6 +9,8 @@ pub mod peak;
 pub mod probe;
 mod requantize;
 mod sum;
+#[cfg(test)]
+mod tests;
 
 use std::arch::is_x86_feature_detected;
 

@@ -127,7 +127,7 @@ unsafe fn store<const MODE: u8, const VECTORS: usize, const POSITIONS: usize>(
             // SAFETY: the caller's.
             *value = unsafe { requantize::<MODE>(sums[p][v], call.factors.add(v), bounds) };
         }
-        let bytes = pack::<MODE>(values, bounds);
+        let bytes = pack(values, bounds);
         // SAFETY: entries of the table are first bytes of positions, of which the bytes of the mask lie in the arena; where positions are joined or
         // the mask is full, as many bytes as are stored.
         unsafe {
@@ -328,8 +328,8 @@ fn kernel([vectors, positions]: [usize; 2], mode: Mode) -> Option<Kernel> {
                 $(
                     ($vectors, $positions, Mode::Float) => Some($tile::<{ finish::FLOAT }>),
                     ($vectors, $positions, Mode::SignedFloat) => Some($tile::<{ finish::SIGNED_FLOAT }>),
-                    ($vectors, $positions, Mode::Rectified) => Some($tile::<{ finish::RECTIFIED }>),
-                    ($vectors, $positions, Mode::Product) => Some($tile::<{ finish::PRODUCT }>),
+                    ($vectors, $positions, Mode::Mixed) => Some($tile::<{ finish::MIXED }>),
+                    ($vectors, $positions, Mode::SignedMixed) => Some($tile::<{ finish::SIGNED_MIXED }>),
                     ($vectors, $positions, Mode::Definition) => Some($tile::<{ finish::DEFINITION }>),
                 )*
                 _ => None,

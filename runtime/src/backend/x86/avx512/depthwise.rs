@@ -215,8 +215,8 @@ fn kernel(mode: Mode, two_rows: bool, slides: bool) -> Kernel {
     match mode {
         Mode::Float => of!(finish::FLOAT),
         Mode::SignedFloat => of!(finish::SIGNED_FLOAT),
-        Mode::Rectified => of!(finish::RECTIFIED),
-        Mode::Product => of!(finish::PRODUCT),
+        Mode::Mixed => of!(finish::MIXED),
+        Mode::SignedMixed => of!(finish::SIGNED_MIXED),
         Mode::Definition => of!(finish::DEFINITION),
     }
 }
@@ -251,7 +251,7 @@ unsafe fn store<const MODE: u8>(
     // SAFETY: the caller's.
     unsafe {
         let value = |v: usize| requantize::<MODE>(sums[v], factors.add(v), bounds);
-        let bytes = pack::<MODE>([value(0), value(1), value(2), value(3)], bounds);
+        let bytes = pack([value(0), value(1), value(2), value(3)], bounds);
         if mask == !0 {
             _mm512_storeu_si512(output.cast(), bytes);
         } else {
