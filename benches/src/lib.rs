@@ -2,3 +2,4 @@
 
 pub mod figures;
 pub mod instructions;
+pub mod peers;

@@ -25,6 +25,8 @@ pub struct Options {
     pub method: Method,
     /// Whether weights and activations become 8-bit integers.
     pub int8: bool,
+    /// Whether the weights of an f32 blob are stored as 16-bit floats.
+    pub half_weights: bool,
     /// Width of factors' inner values in an int8 blob.
     pub rank_bits: RankBits,
     /// Width of stored weights in an int8 blob.
@@ -51,6 +53,7 @@ impl Default for Options {
         Self {
             method: Method::None,
             int8: false,
+            half_weights: false,
             rank_bits: RankBits::Eight,
             weight_bits: WeightBits::Eight,
             max_error: None,
@@ -88,6 +91,10 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Search(#[from] search::Error),
+    /// A weight that 16 bits cannot hold.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Half(#[from] passes::half::OutOfRange),
     /// A factorised weight that is no chain of layers.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -109,8 +116,8 @@ pub enum Error {
     #[diagnostic(transparent)]
     Emit(#[from] emit::Error),
     /// `--max-error` holds for the floats, not for the integers.
-    #[error("the int8 blob is off by {reached:.4} (relative RMS, held-out samples), more than {wanted}")]
-    #[diagnostic(help("the rounding to int8 adds to the error: allow {reached:.3}, or leave out --int8"))]
+    #[error("the blob is off by {reached:.4} (relative RMS, held-out samples), more than {wanted}")]
+    #[diagnostic(help("rounding adds to the error: allow {reached:.3}, or leave out --int8 or --f16"))]
     TooMuchError {
         /// The limit.
         wanted: f64,
@@ -147,6 +154,7 @@ pub struct Converted {
     plan: Plan,
     quantized: Option<Quantized>,
     isa: Isa,
+    half_weights: bool,
 }
 
 impl Converted {
@@ -163,11 +171,17 @@ impl Converted {
         Ok(emit::emit(&emit::Program { plan: &plan, isa, ..self.program() })?)
     }
 
+    /// The integers of an int8 blob; `None` of a float one.
+    pub fn quantized(&self) -> Option<&Quantized> {
+        self.quantized.as_ref()
+    }
+
     fn program(&self) -> emit::Program<'_> {
         emit::Program {
             graph: &self.graph,
             plan: &self.plan,
             quantized: self.quantized.as_ref(),
+            half_weights: self.half_weights,
             labels: &[],
             isa: self.isa,
         }
@@ -210,7 +224,11 @@ pub fn convert(
     let wanted =
         search::Options { original: Some((simple.parameters(), simple.macs())), ..search_options(options) };
     let outcome = search::search(&dense, calibration, &wanted, progress)?;
-    let lowered = passes::legalize(&lower::lower(&outcome.graph)?)?;
+    let mut lowered = passes::legalize(&lower::lower(&outcome.graph)?)?;
+    let half_weights = options.half_weights && !options.int8;
+    if half_weights {
+        lowered = passes::half::round_weights(&lowered)?;
+    }
 
     progress.step("quantising and planning");
     // What an error limit is judged on must not be what rounding was fitted to either.
@@ -241,8 +259,14 @@ pub fn convert(
         plan = plan::plan_for(&graph, Some(quantized), isa)?;
         notes.push(chosen.note());
     }
-    let program =
-        emit::Program { graph: &graph, plan: &plan, quantized: quantized.as_ref(), labels: &[], isa };
+    let program = emit::Program {
+        graph: &graph,
+        plan: &plan,
+        quantized: quantized.as_ref(),
+        half_weights,
+        labels: &[],
+        isa,
+    };
     let blob = emit::emit(&program)?;
 
     progress.step("verifying");
@@ -275,10 +299,11 @@ pub fn convert(
             emitted.off()
         )));
     }
-    if options.method == Method::None && !options.int8 && !verify.within(EMITTED_TOLERANCE) {
+    if options.method == Method::None && !options.int8 && !half_weights && !verify.within(EMITTED_TOLERANCE) {
         return Err(Error::Broken(format!("simplification moved outputs by {:.2e}", verify.off())));
     }
-    if let (true, Some(wanted), Some((_, held_out))) = (options.int8, options.max_error, &parts) {
+    let rounded = options.int8 || half_weights;
+    if let (true, Some(wanted), Some((_, held_out))) = (rounded, options.max_error, &parts) {
         let expected = evaluate(model, &held_out.inputs, held_out.samples, &model.outputs);
         let outputs = run_blob(&mut runner, held_out).map_err(broken)?;
         let reached = metrics::relative_rms(&expected.concat(), &outputs.concat());
@@ -294,8 +319,14 @@ pub fn convert(
     });
     let dense_steps = passes::legalize(&simple)?;
     let before_plan = plan::plan_for(&dense_steps, None, isa)?;
-    let program =
-        emit::Program { graph: &dense_steps, plan: &before_plan, quantized: None, labels: &[], isa };
+    let program = emit::Program {
+        graph: &dense_steps,
+        plan: &before_plan,
+        quantized: None,
+        labels: &[],
+        half_weights: false,
+        isa,
+    };
     let before = Runner::new(&emit::emit(&program)?).map_err(broken)?;
     let instructions = [&before, &runner]
         .map(|runner| plan::cost::instructions(&runner.model(), options.target).unwrap_or_default());
@@ -313,13 +344,17 @@ pub fn convert(
         let outputs = evaluate(&lowered, &data.inputs, data.samples, &lowered.outputs);
         Fidelity::of_outputs(&reference, &outputs, classes, 0.0)
     });
-    let width = if options.int8 { 1 } else { 4 };
+    let (dtype, width) = match (options.int8, half_weights) {
+        (true, _) => ("int8", 1),
+        (_, true) => ("f16", 2),
+        _ => ("f32", 4),
+    };
     let tradeoff = report::points(&outcome, width, &after, &verify, accuracy.as_ref());
     let mut report = report::Conversion {
         schema: "tucano.convert/1",
         model: model.name.clone(),
         target: options.target.name().to_owned(),
-        dtype: if options.int8 { "int8" } else { "f32" },
+        dtype,
         before: Size {
             parameters: simple.parameters(),
             weight_bytes: 4 * simple.parameters(),
@@ -348,7 +383,7 @@ pub fn convert(
         command: None,
     };
     report.warnings = report::warnings(&report);
-    Ok(Converted { blob, report, lowered, graph, plan, quantized, isa })
+    Ok(Converted { blob, report, lowered, graph, plan, quantized, isa, half_weights })
 }
 
 /// The network as it will be stored, and its plan.

@@ -24,6 +24,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             _ => blobs.push(argument),
         }
     }
+    if let Some(peak) = host::peak_byte_products() {
+        println!("peak {peak:.0} products of bytes a nanosecond");
+    }
     for path in blobs {
         let bytes = std::fs::read(&path)?;
         let start = Instant::now();
@@ -88,6 +91,16 @@ fn compare(runner: &mut Runner, portable: &mut Runner) -> Result<bool, tucano::E
     Ok(same)
 }
 
+/// Multiply-adds of a linear step.
+fn macs(step: &tucano::Step<'_>) -> Option<f64> {
+    let (weights, bias) = (step.weight(0)?.elements, step.weight(1)?.elements);
+    let [.., channels] = step.output(0)?.shape;
+    let elements = step.output(0)?.elements()?;
+    let positions =
+        if step.output(0)?.rank == 4 { elements / channels as usize } else { elements / bias as usize };
+    Some(positions as f64 * f64::from(weights))
+}
+
 /// The least time of each layer, with a clock read after each.
 fn per_layer(runner: &mut Runner) -> Result<(), tucano::Error> {
     let mut least: Vec<(Option<u16>, &str, f64)> = Vec::new();
@@ -112,7 +125,10 @@ fn per_layer(runner: &mut Runner) -> Result<(), tucano::Error> {
             let step = model.step(index)?;
             Some(format!("{:?} {:?}", step.input(0)?.shape, step.output(0)?.shape))
         });
-        println!("  {time:7.3} us  {kernel:28} {name} {}", shapes.unwrap_or_default());
+        let macs = step.and_then(|index| macs(&model.step(index)?)).filter(|_| *kernel != "convert");
+        let share = macs.zip(host::peak_byte_products()).map(|(macs, peak)| macs / time / 10.0 / peak);
+        let share = share.map(|share| format!("{share:3.0} %")).unwrap_or_default();
+        println!("  {time:7.3} us {share:>6} {kernel:28} {name} {}", shapes.unwrap_or_default());
     }
     println!("  {:7.3} us  sum", least.iter().map(|(_, _, time)| time).sum::<f64>());
     Ok(())

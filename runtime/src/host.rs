@@ -6,8 +6,12 @@
 //! Weights that are packed for a core are taken back into plain order once, for the runner's own use: [`Runner::model`] is the blob as it was given.
 
 mod aligned;
+mod batch;
 mod plain;
 pub(crate) mod program;
+
+#[cfg(target_arch = "x86_64")]
+pub use crate::backend::x86::probe;
 
 use core::fmt;
 use std::sync::Arc;
@@ -142,13 +146,13 @@ impl Terminal {
 /// A loaded blob.
 #[derive(Clone, Debug)]
 struct Stored {
-    bytes: Aligned,
+    bytes: Arc<Aligned>,
     layout: Layout,
 }
 
 impl Stored {
     fn load(bytes: &[u8]) -> Result<Self, Error> {
-        let bytes = Aligned::copy(bytes);
+        let bytes = Arc::new(Aligned::copy(bytes));
         let layout = *Model::<AllOps>::load(bytes.get())?.blob().layout();
         Ok(Self { bytes, layout })
     }
@@ -170,6 +174,16 @@ fn kernels() -> impl Iterator<Item = &'static dyn Kernels> {
 /// Names of the backends that this machine runs, the fastest first; the last is the one of portable code.
 pub fn backends() -> Vec<&'static str> {
     kernels().map(Kernels::name).chain([Scalar::NAME]).collect()
+}
+
+/// Multiply-adds of bytes a nanosecond that one core of this machine does at most, if it has an instruction for them: what benches compare
+/// kernels with.
+pub fn peak_byte_products() -> Option<f64> {
+    #[cfg(target_arch = "x86_64")]
+    let peak = crate::backend::x86::peak::byte_products();
+    #[cfg(not(target_arch = "x86_64"))]
+    let peak = None;
+    peak
 }
 
 /// Why a runner could not be made.
@@ -419,34 +433,6 @@ impl Runner {
         }
         session.run_observed(arena.get_mut(), self.state.get_mut(), observer)?;
         (0..model.outputs()).map(|k| session.output(arena.get(), k).map(<[u8]>::to_vec)).collect()
-    }
-
-    /// Runs on many samples: for each graph input, all samples one after the other. Gives each graph output likewise.
-    ///
-    /// # Errors
-    /// As [`Runner::run`]; [`ErrorKind::InputLength`] if an input does not hold `samples` samples.
-    pub fn run_batch(&mut self, inputs: &[&[f32]], samples: usize) -> Result<Vec<Vec<f32>>, Error> {
-        let lengths: Vec<usize> = self.inputs.iter().map(Terminal::elements).collect();
-        if inputs.len() != lengths.len() {
-            return Err(Error::new(ErrorKind::InputCount, lengths.len() as u32));
-        }
-        for (input, length) in inputs.iter().zip(&lengths) {
-            if input.len() != length * samples {
-                return Err(Error::new(ErrorKind::InputLength, (length * samples) as u32));
-            }
-        }
-        let mut outputs = vec![Vec::new(); self.outputs.len()];
-        for sample in 0..samples {
-            let data: Vec<&[f32]> = inputs
-                .iter()
-                .zip(&lengths)
-                .map(|(input, &length)| &input[sample * length..][..length])
-                .collect();
-            for (all, one) in outputs.iter_mut().zip(self.run(&data)?) {
-                all.extend(one);
-            }
-        }
-        Ok(outputs)
     }
 }
 

@@ -237,6 +237,11 @@ impl<'m> Step<'m> {
         self.elements(k, DType::F32)
     }
 
+    /// The binary16 elements of weight `k`, as bits; `None` if it is of another type.
+    pub fn weight_f16(&self, k: usize) -> Option<&'m [u16]> {
+        self.elements(k, DType::F16)
+    }
+
     fn elements<T: bytemuck::AnyBitPattern>(&self, k: usize, dtype: DType) -> Option<&'m [T]> {
         let mut constant = [Constant::NONE];
         self.constants(k, &mut constant)?;
@@ -423,7 +428,6 @@ fn check_weights(blob: &Blob<'_>) -> Result<(), Error> {
     for index in 0..count {
         let sound = blob.weight(index).filter(|record| {
             record.offset.is_multiple_of(16)
-                && record.dtype != DType::F16
                 && (record.packing == Packing::Rows || record.dtype == DType::I8)
                 && blob.weight_bytes(record).is_some()
         });

@@ -125,9 +125,9 @@ macro_rules! op_set {
 op_set! {
     /// Every operator: for tools that must run any blob.
     pub struct AllOps {
-        Conv2dI8, Conv2dI16, Conv2dF32, Conv2dI4,
-        DepthwiseConv2dI8, DepthwiseConv2dI16, DepthwiseConv2dF32,
-        DenseI8, DenseI16, DenseF32, DenseI4,
+        Conv2dI8, Conv2dI16, Conv2dF32, Conv2dI4, Conv2dF16,
+        DepthwiseConv2dI8, DepthwiseConv2dI16, DepthwiseConv2dF32, DepthwiseConv2dF16,
+        DenseI8, DenseI16, DenseF32, DenseI4, DenseF16,
         MaxPool2dI8, MaxPool2dF32,
         AveragePool2dI8, AveragePool2dF32,
         AddI8, AddF32, MulF32,

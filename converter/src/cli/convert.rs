@@ -28,6 +28,9 @@ pub struct Arguments {
     /// Store weights and activations as 8-bit integers; needs --calibrate
     #[arg(long)]
     int8: bool,
+    /// Store weights as 16-bit floats, half the flash of an f32 blob; everything else stays f32
+    #[arg(long, conflicts_with = "int8")]
+    f16: bool,
     /// Width of the inner values of factorised layers in int8 blobs; auto: 16 bits for those whose rounding to 8 the outputs suffer from
     #[arg(long, value_name = "BITS", default_value = "8", value_parser = ["8", "16", "auto"], requires = "int8")]
     rank_bits: String,
@@ -239,6 +242,7 @@ impl Arguments {
         let options = Options {
             method: self.format.method(),
             int8: self.int8,
+            half_weights: self.f16,
             rank_bits: match &*self.rank_bits {
                 "16" => RankBits::Sixteen,
                 "auto" => RankBits::Measured,

@@ -47,6 +47,8 @@ pub struct Program<'a> {
     pub plan: &'a Plan,
     /// Integer constants; `None` for an `f32` model.
     pub quantized: Option<&'a Quantized>,
+    /// Whether the weights of an `f32` model, which are numbers of binary16 then, are stored as such.
+    pub half_weights: bool,
     /// Names of the classes; may be empty.
     pub labels: &'a [String],
     /// For whose kernels weights are packed; the plan's.

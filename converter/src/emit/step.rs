@@ -1,5 +1,6 @@
 //! One step: operation code, constants and parameter words.
 
+use half::f16;
 use tucano::backend::spec::select::Linear;
 use tucano::blob::{DType, Packing, folded_bias, winograd};
 use tucano::ops::{OpCode, add, conv2d, dense, mean, permute, pool2d, softmax, unary};
@@ -33,6 +34,14 @@ impl Constant {
     fn floats(floats: &[f32]) -> Self {
         Self::plain(DType::F32, floats.iter().flat_map(|float| float.to_le_bytes()).collect())
     }
+
+    /// Numbers of binary16; `None` if one is none.
+    fn halves(floats: &[f32]) -> Option<Self> {
+        let halves =
+            floats.iter().map(|&float| Some(f16::from_f32(float)).filter(|half| half.to_f32() == float));
+        let bytes: Option<Vec<_>> = halves.map(|half| half.map(f16::to_le_bytes)).collect();
+        Some(Self::plain(DType::F16, bytes?.concat()))
+    }
 }
 
 /// What a step stores besides its tensors.
@@ -58,6 +67,7 @@ impl Program<'_> {
                     Family::I8 if self.four_bits(step) => OpCode::Conv2dI4,
                     Family::I8 => OpCode::Conv2dI8,
                     Family::I16 => OpCode::Conv2dI16,
+                    Family::F32 if self.half_weights => OpCode::Conv2dF16,
                     Family::F32 => OpCode::Conv2dF32,
                 })
             }
@@ -66,6 +76,7 @@ impl Program<'_> {
                 self.convolution(step, node, window, gather, conv.groups, |family| match family {
                     Family::I8 => OpCode::DepthwiseConv2dI8,
                     Family::I16 => OpCode::DepthwiseConv2dI16,
+                    Family::F32 if self.half_weights => OpCode::DepthwiseConv2dF16,
                     Family::F32 => OpCode::DepthwiseConv2dF32,
                 })
             }
@@ -76,6 +87,7 @@ impl Program<'_> {
                     Family::I8 if self.four_bits(step) => OpCode::DenseI4,
                     Family::I8 => OpCode::DenseI8,
                     Family::I16 => OpCode::DenseI16,
+                    Family::F32 if self.half_weights => OpCode::DenseF16,
                     Family::F32 => OpCode::DenseF32,
                 };
                 let parameters = dense::Parameters { act_min, act_max }.emit().to_vec();
@@ -181,7 +193,12 @@ impl Program<'_> {
                 let zeros = vec![0.0; gather.channels.len()];
                 let bias = floats(bias.unwrap_or(&zeros), &gather.channels);
                 let bounds = [activation.low.to_bits(), activation.high.to_bits()];
-                Ok((vec![floats(&weight.data, &gather.weights), bias], bounds))
+                let weights = match self.half_weights {
+                    true => Constant::halves(&gathered(&weight.data, &gather.weights))
+                        .ok_or_else(|| refuse(node, "has weights that are no numbers of 16 bits"))?,
+                    false => floats(&weight.data, &gather.weights),
+                };
+                Ok((vec![weights, bias], bounds))
             }
         }
     }

@@ -1,12 +1,14 @@
 //! The whole way from graph to runtime, on small graphs that exercise every step and every layout decision: the blob gives what
 //! the evaluator gives.
 
+use tucano::blob::DType;
 use tucano::host::Runner;
 
 use super::*;
 use crate::calibrate::Dataset;
 use crate::evaluate::{evaluate, metrics};
 use crate::graph::{ActivationRange, Affine, Conv, Dense, Node, Op, Pool, Tensor, Unary, Weight};
+use crate::passes::half::round_weights;
 use crate::passes::layout::Kind;
 use crate::passes::legalize;
 use crate::plan::plan_for;
@@ -279,7 +281,14 @@ fn float_blobs_equal_the_evaluator_with_the_fewest_moves() {
     for (case, (graph, moves)) in graphs().into_iter().enumerate() {
         let graph = legalize(&graph).expect("legal");
         let plan = plan_for(&graph, None, Isa::Scalar).expect("layout");
-        let program = Program { graph: &graph, plan: &plan, quantized: None, labels: &[], isa: Isa::Scalar };
+        let program = Program {
+            graph: &graph,
+            plan: &plan,
+            quantized: None,
+            half_weights: false,
+            labels: &[],
+            isa: Isa::Scalar,
+        };
         let blob = emit(&program).expect("blob");
         assert_eq!(blob, emit(&program).expect("blob"), "graph {case}: other bytes");
         let data = samples(&graph, 3);
@@ -289,6 +298,33 @@ fn float_blobs_equal_the_evaluator_with_the_fewest_moves() {
         let permutes = plan.layout.steps.iter().filter(|step| matches!(step.kind, Kind::Permute(_))).count();
         assert_eq!(permutes, moves, "graph {case}");
         assert_eq!(plan.arena_bytes, plan.lower_bound, "graph {case}");
+    }
+}
+
+#[test]
+fn blobs_of_half_weights_equal_the_rounded_graph() {
+    for (case, (graph, _)) in graphs().into_iter().enumerate() {
+        let graph = round_weights(&legalize(&graph).expect("legal")).expect("in range");
+        let plan = plan_for(&graph, None, Isa::Scalar).expect("layout");
+        let whole = Program {
+            graph: &graph,
+            plan: &plan,
+            quantized: None,
+            half_weights: false,
+            labels: &[],
+            isa: Isa::Scalar,
+        };
+        let half = emit(&Program { half_weights: true, ..whole }).expect("blob");
+        let data = samples(&graph, 3);
+        let expected = evaluate(&graph, &data.inputs, data.samples, &graph.outputs).remove(0);
+        let worst = metrics::max_abs(&expected, &run(&half, &data));
+        assert!(worst < 1e-5, "graph {case}: {worst}");
+        let runner = Runner::new(&half).expect("loads");
+        let model = runner.model();
+        let constants = model.steps().filter_map(|step| Some([step.weight(0)?.dtype, step.weight(1)?.dtype]));
+        let constants: Vec<_> = constants.collect();
+        let layers = graph.nodes.iter().filter(|node| node.op.dense_weight().is_some()).count();
+        assert_eq!(constants, vec![[DType::F16, DType::F32]; layers], "graph {case}");
     }
 }
 
@@ -308,6 +344,7 @@ fn integer_blobs_equal_the_simulation_but_for_roundings() {
             graph: &quantized.graph,
             plan: &plan,
             quantized: Some(&quantized),
+            half_weights: false,
             labels: &[],
             isa: Isa::Scalar,
         };
@@ -329,7 +366,14 @@ fn module_names_what_a_program_needs() {
     let (graph, _) = graphs().remove(0);
     let graph = legalize(&graph).expect("legal");
     let plan = plan_for(&graph, None, Isa::Scalar).expect("layout");
-    let program = Program { graph: &graph, plan: &plan, quantized: None, labels: &[], isa: Isa::Scalar };
+    let program = Program {
+        graph: &graph,
+        plan: &plan,
+        quantized: None,
+        half_weights: false,
+        labels: &[],
+        isa: Isa::Scalar,
+    };
     let text = module(&program, "chain.tuc").expect("module");
     for part in [
         format!("ARENA_BYTES: usize = {}", plan.arena_bytes),

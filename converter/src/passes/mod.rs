@@ -8,6 +8,7 @@ mod affine;
 pub mod compose;
 mod dead_code;
 mod edit;
+pub mod half;
 pub mod layout;
 pub mod legalize;
 pub(crate) mod order;

@@ -83,8 +83,14 @@ fn name(core: Core, stage: &Geometry, numbers: Numbers, types: [DType; 2]) -> &'
 pub fn fixed_instructions(graph: &Graph, core: Core, int8: bool) -> Option<u64> {
     let legal = legalize(graph).ok()?;
     let plan = plan_for(&legal, None, Isa::Scalar).ok()?;
-    let program =
-        emit::Program { graph: &legal, plan: &plan, quantized: None, labels: &[], isa: Isa::Scalar };
+    let program = emit::Program {
+        graph: &legal,
+        plan: &plan,
+        quantized: None,
+        labels: &[],
+        half_weights: false,
+        isa: Isa::Scalar,
+    };
     let runner = Runner::new(&emit::emit(&program).ok()?).ok()?;
     let model = runner.model();
     let is_layer = |step: &layout::Step| {
@@ -180,15 +186,16 @@ pub fn work(step: &Step<'_>, kernel: &Kernel) -> Option<Work> {
     let rows_of = |extent: usize| elements.checked_div(extent).map(|rows| rows as u64);
     let plain = Work { outputs: elements as u64, ..Work::default() };
     Some(match kernel.op {
-        OpCode::Conv2dI8 | OpCode::Conv2dI16 | OpCode::Conv2dF32 | OpCode::Conv2dI4 => {
+        OpCode::Conv2dI8 | OpCode::Conv2dI16 | OpCode::Conv2dF32 | OpCode::Conv2dI4 | OpCode::Conv2dF16 => {
             let (window, groups) = convolution(step, &input, &output)?;
             conv_work(&window, groups, kernel)
         }
         OpCode::WinogradConv2dI8 => winograd_work(&convolution(step, &input, &output)?.0, kernel),
-        OpCode::DepthwiseConv2dI8 | OpCode::DepthwiseConv2dI16 | OpCode::DepthwiseConv2dF32 => {
-            block_work(&convolution(step, &input, &output)?.0, kernel)
-        }
-        OpCode::DenseI8 | OpCode::DenseI16 | OpCode::DenseF32 | OpCode::DenseI4 => {
+        OpCode::DepthwiseConv2dI8
+        | OpCode::DepthwiseConv2dI16
+        | OpCode::DepthwiseConv2dF32
+        | OpCode::DepthwiseConv2dF16 => block_work(&convolution(step, &input, &output)?.0, kernel),
+        OpCode::DenseI8 | OpCode::DenseI16 | OpCode::DenseF32 | OpCode::DenseI4 | OpCode::DenseF16 => {
             let (inputs, outputs) = (last_extent(&input), last_extent(&output));
             dense_work(rows_of(outputs)?, inputs, outputs, kernel)
         }
@@ -395,7 +402,14 @@ mod tests {
                     let isa = core.isa();
                     let plan = plan_for(stored, quantized.as_ref(), isa).unwrap();
                     let quantized = quantized.as_ref();
-                    let program = emit::Program { graph: stored, plan: &plan, quantized, labels: &[], isa };
+                    let program = emit::Program {
+                        graph: stored,
+                        plan: &plan,
+                        quantized,
+                        labels: &[],
+                        half_weights: false,
+                        isa,
+                    };
                     Runner::new(emit::emit(&program).unwrap()).unwrap()
                 };
                 for core in [Core::CortexM0, Core::CortexM4, Core::CortexM55] {

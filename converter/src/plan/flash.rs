@@ -115,6 +115,7 @@ mod tests {
                         plan: &plan,
                         quantized: quantized.as_ref(),
                         labels: &[],
+                        half_weights: false,
                         isa,
                     };
                     let blob = emit::emit(&program).unwrap().len();

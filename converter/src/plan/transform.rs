@@ -90,7 +90,14 @@ fn mark(quantized: &mut Quantized, node: usize, transformed: bool) {
 fn figures(graph: &Graph, quantized: &Quantized, core: Core) -> Result<(usize, usize), emit::Error> {
     let isa = core.isa();
     let plan = plan_for(graph, Some(quantized), isa).map_err(|error| emit::Error::Blob(error.to_string()))?;
-    let program = emit::Program { graph, plan: &plan, quantized: Some(quantized), labels: &[], isa };
+    let program = emit::Program {
+        graph,
+        plan: &plan,
+        quantized: Some(quantized),
+        half_weights: false,
+        labels: &[],
+        isa,
+    };
     Ok((emit::emit(&program)?.len(), plan.arena_bytes))
 }
 

@@ -77,10 +77,6 @@ pub fn resolution(runner: &Runner) -> f32 {
 
 /// Runs a blob over all samples; each output of all samples, one after the other, in the source model's order.
 pub fn run_blob(runner: &mut Runner, data: &Dataset) -> Result<Vec<Vec<f32>>, tucano::Error> {
-    let mut outputs = vec![Vec::new(); runner.outputs().len()];
-    for sample in 0..data.samples {
-        let results = runner.run(&data.sample(sample))?;
-        outputs.iter_mut().zip(results).for_each(|(all, result)| all.extend(result));
-    }
-    Ok(outputs)
+    let inputs: Vec<&[f32]> = data.inputs.iter().map(Vec::as_slice).collect();
+    runner.run_batch(&inputs, data.samples)
 }

@@ -147,6 +147,18 @@ pub trait Backend: Copy {
         scalar::conv2d::conv2d_f32(window, groups, linear, input, output)
     }
 
+    /// Convolution in `groups` groups, with weights of binary16.
+    fn conv2d_f16(
+        self,
+        window: &Window,
+        groups: usize,
+        linear: &Float<'_, u16>,
+        input: &[f32],
+        output: &mut [f32],
+    ) -> Option<()> {
+        scalar::conv2d::conv2d_f16(window, groups, linear, input, output)
+    }
+
     /// Depthwise convolution. Without `input` as [`Backend::conv2d_i8`].
     fn depthwise_conv2d_i8(
         self,
@@ -181,6 +193,17 @@ pub trait Backend: Copy {
         output: &mut [f32],
     ) -> Option<()> {
         scalar::depthwise_conv2d::depthwise_conv2d_f32(window, linear, input, output)
+    }
+
+    /// Depthwise convolution, with weights of binary16.
+    fn depthwise_conv2d_f16(
+        self,
+        window: &Window,
+        linear: &Float<'_, u16>,
+        input: &[f32],
+        output: &mut [f32],
+    ) -> Option<()> {
+        scalar::depthwise_conv2d::depthwise_conv2d_f16(window, linear, input, output)
     }
 
     /// Dense layer over rows of `inputs` elements.
@@ -223,6 +246,17 @@ pub trait Backend: Copy {
     /// Dense layer over rows of `inputs` elements.
     fn dense_f32(self, inputs: usize, linear: &Float<'_>, input: &[f32], output: &mut [f32]) -> Option<()> {
         scalar::dense::dense_f32(inputs, linear, input, output)
+    }
+
+    /// Dense layer over rows of `inputs` elements, with weights of binary16.
+    fn dense_f16(
+        self,
+        inputs: usize,
+        linear: &Float<'_, u16>,
+        input: &[f32],
+        output: &mut [f32],
+    ) -> Option<()> {
+        scalar::dense::dense_f16(inputs, linear, input, output)
     }
 
     /// Maximum over windows, within `bounds`.

@@ -165,7 +165,7 @@ pub enum DType {
     I32 = 3,
     /// IEEE 754 binary32.
     F32 = 4,
-    /// IEEE 754 binary16. Reserved: no 1.0 operator takes it.
+    /// IEEE 754 binary16. Of constants alone.
     F16 = 5,
     /// Two signed 4-bit integers in a byte, the first in its lower half. Of constants alone.
     I4x2 = 6,

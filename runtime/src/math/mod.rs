@@ -3,9 +3,11 @@
 //! Each states its greatest error, which its test measures against `f64` over a dense sweep. All are total.
 
 mod exp;
+mod half;
 mod sin;
 
 pub use exp::{exp, sigmoid, tanh};
+pub use half::{from_half, is_finite_half};
 pub use sin::sin;
 
 /// Adding and subtracting it rounds a number below 2^22 in magnitude to the nearest integer, ties to even.

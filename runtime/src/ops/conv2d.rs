@@ -1,6 +1,6 @@
 //! Two-dimensional convolution of images `[n, h, w, c]`: strides, dilation, padding of each side, groups.
 
-use super::linear::{self, Float, Integer};
+use super::linear::{self, Float, Integer, check_halves};
 use super::operands::{Family, apart, ends, integers, integers_mut, maybe_in_place, tile};
 use super::window::{Axis, Window};
 use super::{OpCode, Operator};
@@ -149,7 +149,7 @@ fn check(step: &Step<'_>, family: Family) -> Result<(), ErrorKind> {
 /// Checks a convolution, or a depthwise one: the same with one input a group, whose weights are not packed.
 #[inline(never)]
 pub(super) fn check_layer(step: &Step<'_>, family: Family, depthwise: bool) -> Result<(), ErrorKind> {
-    let (input, output) = ends(step, (1, 1, if family == Family::F32 { 2 } else { 4 }))?;
+    let (input, output) = ends(step, (1, 1, if family.is_float() { 2 } else { 4 }))?;
     family.check(&input, &output)?;
     let p = Parameters::parse(step.parameters()).ok_or(ErrorKind::OperandCount)?;
     check_in_place(step, &p.window(&input, &output)?)?;
@@ -307,5 +307,37 @@ impl Operator for Conv2dF32 {
         let linear = Float::of(step, p.act_min, p.act_max)?;
         let (part, input, output, _) = tile(&window, rows, step.views(memory)?)?;
         backend.conv2d_f32(&part, p.groups as usize, &linear, input, output)
+    }
+}
+
+/// [`OpCode::Conv2dF16`].
+pub struct Conv2dF16;
+
+impl Operator for Conv2dF16 {
+    const CODE: u16 = OpCode::Conv2dF16 as u16;
+
+    fn check(step: &Step<'_>) -> Result<(), ErrorKind> {
+        check(step, Family::F16)?;
+        check_halves(step)
+    }
+
+    fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
+        let p = Parameters::parse(step.parameters())?;
+        let window = p.window(&step.input(0)?, &step.output(0)?).ok()?;
+        let linear = Float::of_f16(step, p.act_min, p.act_max)?;
+        let (input, output) = apart(step.views(memory)?)?;
+        backend.conv2d_f16(&window, p.groups as usize, &linear, input, output)
+    }
+
+    fn rows(step: &Step<'_>) -> Option<Axis> {
+        Parameters::parse(step.parameters())?.rows(step)
+    }
+
+    fn run_rows<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>, rows: &Rows) -> Option<()> {
+        let p = Parameters::parse(step.parameters())?;
+        let window = p.window(&step.input(0)?, &step.output(0)?).ok()?;
+        let linear = Float::of_f16(step, p.act_min, p.act_max)?;
+        let (part, input, output, _) = tile(&window, rows, step.views(memory)?)?;
+        backend.conv2d_f16(&part, p.groups as usize, &linear, input, output)
     }
 }

@@ -1,6 +1,6 @@
 //! Dense layer over the last axis: `[.., i]` to `[.., o]`, each leading row on its own.
 
-use super::linear::{self, Float, Integer};
+use super::linear::{self, Float, Integer, check_halves};
 use super::operands::{
     Family, apart, apart_with_scratch, ends, integers, integers_mut, last_axis, same_extents,
 };
@@ -34,7 +34,7 @@ impl Parameters {
 
 #[inline(never)]
 fn check(step: &Step<'_>, family: Family) -> Result<(), ErrorKind> {
-    let (input, output) = ends(step, (1, 1, if family == Family::F32 { 2 } else { 4 }))?;
+    let (input, output) = ends(step, (1, 1, if family.is_float() { 2 } else { 4 }))?;
     family.check(&input, &output)?;
     let p = Parameters::parse(step.parameters()).ok_or(ErrorKind::OperandCount)?;
     let (Some(inputs), Some(outputs)) = (last_axis(&input), last_axis(&output)) else {
@@ -124,5 +124,25 @@ impl Operator for DenseF32 {
         let inputs = last_axis(&step.input(0)?)?;
         let (input, output) = apart(step.views(memory)?)?;
         backend.dense_f32(inputs as usize, &linear, input, output)
+    }
+}
+
+/// [`OpCode::DenseF16`].
+pub struct DenseF16;
+
+impl Operator for DenseF16 {
+    const CODE: u16 = OpCode::DenseF16 as u16;
+
+    fn check(step: &Step<'_>) -> Result<(), ErrorKind> {
+        check(step, Family::F16)?;
+        check_halves(step)
+    }
+
+    fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
+        let p = Parameters::parse(step.parameters())?;
+        let linear = Float::of_f16(step, p.act_min, p.act_max)?;
+        let inputs = last_axis(&step.input(0)?)?;
+        let (input, output) = apart(step.views(memory)?)?;
+        backend.dense_f16(inputs as usize, &linear, input, output)
     }
 }

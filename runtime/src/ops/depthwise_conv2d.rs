@@ -1,7 +1,7 @@
 //! Depthwise convolution of images `[n, h, w, c]`: output channel `k` reads input channel `k / (outputs / c)` alone.
 
 use super::conv2d::{Layer, check_layer};
-use super::linear::{Float, Integer};
+use super::linear::{Float, Integer, check_halves};
 use super::operands::{Family, apart, integers, integers_mut, maybe_in_place, tile};
 use super::window::Axis;
 use super::{OpCode, Operator};
@@ -126,5 +126,37 @@ impl Operator for DepthwiseConv2dF32 {
         let linear = Float::of(step, p.act_min, p.act_max)?;
         let (part, input, output, _) = tile(&window, rows, step.views(memory)?)?;
         backend.depthwise_conv2d_f32(&part, &linear, input, output)
+    }
+}
+
+/// [`OpCode::DepthwiseConv2dF16`].
+pub struct DepthwiseConv2dF16;
+
+impl Operator for DepthwiseConv2dF16 {
+    const CODE: u16 = OpCode::DepthwiseConv2dF16 as u16;
+
+    fn check(step: &Step<'_>) -> Result<(), ErrorKind> {
+        check(step, Family::F16)?;
+        check_halves(step)
+    }
+
+    fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
+        let p = Parameters::parse(step.parameters())?;
+        let window = p.window(&step.input(0)?, &step.output(0)?).ok()?;
+        let linear = Float::of_f16(step, p.act_min, p.act_max)?;
+        let (input, output) = apart(step.views(memory)?)?;
+        backend.depthwise_conv2d_f16(&window, &linear, input, output)
+    }
+
+    fn rows(step: &Step<'_>) -> Option<Axis> {
+        Parameters::parse(step.parameters())?.rows(step)
+    }
+
+    fn run_rows<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>, rows: &Rows) -> Option<()> {
+        let p = Parameters::parse(step.parameters())?;
+        let window = p.window(&step.input(0)?, &step.output(0)?).ok()?;
+        let linear = Float::of_f16(step, p.act_min, p.act_max)?;
+        let (part, input, output, _) = tile(&window, rows, step.views(memory)?)?;
+        backend.depthwise_conv2d_f16(&part, &linear, input, output)
     }
 }

@@ -3,6 +3,7 @@
 use super::operands::Family;
 use crate::blob::{DType, Matrix, Packing, TensorRecord};
 use crate::error::ErrorKind;
+use crate::math::is_finite_half;
 use crate::model::{Constant, Step};
 use crate::quant;
 use crate::rolled::rolled;
@@ -94,11 +95,11 @@ impl<'a, W: AnyBitPattern> Integer<'a, W> {
     }
 }
 
-/// Operands of an `f32` linear operator.
+/// Operands of an `f32` linear operator, whose weights are stored as `W`: `f32`, or `u16` with the bits of binary16.
 #[derive(Clone, Copy, Debug)]
-pub struct Float<'a> {
+pub struct Float<'a, W = f32> {
     /// Weights, in the operator's order.
-    pub weights: &'a [f32],
+    pub weights: &'a [W],
     /// One for each output channel.
     pub bias: &'a [f32],
     /// Least output.
@@ -110,8 +111,21 @@ pub struct Float<'a> {
 impl<'a> Float<'a> {
     /// Takes the operands of a step. No lengths are checked.
     pub fn of(step: &Step<'a>, act_min: u32, act_max: u32) -> Option<Self> {
+        Self::with(step.weight_f32(0)?, step, act_min, act_max)
+    }
+}
+
+impl<'a> Float<'a, u16> {
+    /// Like [`Float::of`], for weights of binary16.
+    pub fn of_f16(step: &Step<'a>, act_min: u32, act_max: u32) -> Option<Self> {
+        Self::with(step.weight_f16(0)?, step, act_min, act_max)
+    }
+}
+
+impl<'a, W> Float<'a, W> {
+    fn with(weights: &'a [W], step: &Step<'a>, act_min: u32, act_max: u32) -> Option<Self> {
         Some(Self {
-            weights: step.weight_f32(0)?,
+            weights,
             bias: step.weight_f32(1)?,
             low: f32::from_bits(act_min),
             high: f32::from_bits(act_max),
@@ -153,6 +167,7 @@ pub(super) fn check(
     let missing = ErrorKind::ElementType;
     match family {
         Family::F32 => Float::of(step, act_min, act_max).ok_or(missing)?.check(weights, outputs),
+        Family::F16 => Float::of_f16(step, act_min, act_max).ok_or(missing)?.check(weights, outputs),
         Family::I8 | Family::I16 => {
             let linear = Integer::of(step, act_min, act_max).ok_or(missing)?;
             if !linear.packing.is_sound(linear.weights) {
@@ -165,6 +180,12 @@ pub(super) fn check(
             Integer::of_i4x2(step, act_min, act_max).ok_or(missing)?.check(bytes, outputs, output)
         }
     }
+}
+
+/// Refuses weights of binary16 that are not finite.
+pub(super) fn check_halves(step: &Step<'_>) -> Result<(), ErrorKind> {
+    let weights = step.weight_f16(0).ok_or(ErrorKind::ElementType)?;
+    if weights.iter().all(|&bits| is_finite_half(bits)) { Ok(()) } else { Err(ErrorKind::Parameter) }
 }
 
 /// Whether a step's weights are in the operator's own order.

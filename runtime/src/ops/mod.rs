@@ -12,6 +12,7 @@
 //! - `i8`: input and output `i8`,
 //! - `i16`: input or output (or both) `i16`, the other may be `i8`: factors' inner values,
 //! - `f32`: all `f32`, and no multipliers,
+//! - `f16`: as `f32`, with weights of binary16, all finite,
 //! - `i4`: as `i8`, with weights of 4 bits, two in a byte, the first in its lower half; what belongs to one output channel starts a byte.
 //!
 //! A step's parameter words are the fields of the operator's `Parameters`, in declared order; signed fields as two's complement, floats
@@ -41,9 +42,9 @@
 //!
 //! | operator | families | inputs | weights | in place |
 //! |---|---|---|---|---|
-//! | conv2d | i8 i16 f32 i4 | image | `[o][kh][kw][i/groups]`, bias `[o]`, multiplier `[o]`, shift `[o]` | `i8`, see below |
-//! | depthwise_conv2d | i8 i16 f32 | image | `[kh][kw][o]`, bias, multiplier, shift; output channel `k` reads input channel `k / (o / c)` | `i8`, see below |
-//! | dense | i8 i16 f32 i4 | `[.., i]` | `[o][i]`, bias, multiplier, shift | no |
+//! | conv2d | i8 i16 f32 f16 i4 | image | `[o][kh][kw][i/groups]`, bias `[o]`, multiplier `[o]`, shift `[o]` | `i8`, see below |
+//! | depthwise_conv2d | i8 i16 f32 f16 | image | `[kh][kw][o]`, bias, multiplier, shift; output channel `k` reads input channel `k / (o / c)` | `i8`, see below |
+//! | dense | i8 i16 f32 f16 i4 | `[.., i]` | `[o][i]`, bias, multiplier, shift | no |
 //! | max_pool2d, average_pool2d | i8 f32 | image | none | no |
 //! | add | i8 f32 | two of equal shape | none | yes, on the first input |
 //! | mul | f32 | two of equal shape | none | yes, on the first input |
@@ -73,9 +74,9 @@ pub mod window;
 pub mod winograd;
 
 pub use add::{AddF32, AddI8};
-pub use conv2d::{Conv2dF32, Conv2dI4, Conv2dI8, Conv2dI16};
-pub use dense::{DenseF32, DenseI4, DenseI8, DenseI16};
-pub use depthwise_conv2d::{DepthwiseConv2dF32, DepthwiseConv2dI8, DepthwiseConv2dI16};
+pub use conv2d::{Conv2dF16, Conv2dF32, Conv2dI4, Conv2dI8, Conv2dI16};
+pub use dense::{DenseF16, DenseF32, DenseI4, DenseI8, DenseI16};
+pub use depthwise_conv2d::{DepthwiseConv2dF16, DepthwiseConv2dF32, DepthwiseConv2dI8, DepthwiseConv2dI16};
 pub use mean::Mean2dI8;
 pub use mul::MulF32;
 pub use permute::{PermuteF32, PermuteI8};
@@ -144,12 +145,16 @@ pub enum OpCode {
     Conv2dF32 = 0x0104,
     /// Convolution, `i8` with 4-bit weights.
     Conv2dI4 = 0x0105,
+    /// Convolution, `f32` with binary16 weights.
+    Conv2dF16 = 0x0106,
     /// Depthwise convolution, `i8`.
     DepthwiseConv2dI8 = 0x0201,
     /// Depthwise convolution from or to `i16`.
     DepthwiseConv2dI16 = 0x0202,
     /// Depthwise convolution, `f32`.
     DepthwiseConv2dF32 = 0x0204,
+    /// Depthwise convolution, `f32` with binary16 weights.
+    DepthwiseConv2dF16 = 0x0206,
     /// Dense layer, `i8`.
     DenseI8 = 0x0301,
     /// Dense layer from or to `i16`.
@@ -158,6 +163,8 @@ pub enum OpCode {
     DenseF32 = 0x0304,
     /// Dense layer, `i8` with 4-bit weights.
     DenseI4 = 0x0305,
+    /// Dense layer, `f32` with binary16 weights.
+    DenseF16 = 0x0306,
     /// Maximum over windows, `i8`.
     MaxPool2dI8 = 0x0401,
     /// Maximum over windows, `f32`.
@@ -200,18 +207,21 @@ impl From<OpCode> for u16 {
 
 impl OpCode {
     /// All codes, in ascending order.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 30] = [
         Self::Conv2dI8,
         Self::Conv2dI16,
         Self::Conv2dF32,
         Self::Conv2dI4,
+        Self::Conv2dF16,
         Self::DepthwiseConv2dI8,
         Self::DepthwiseConv2dI16,
         Self::DepthwiseConv2dF32,
+        Self::DepthwiseConv2dF16,
         Self::DenseI8,
         Self::DenseI16,
         Self::DenseF32,
         Self::DenseI4,
+        Self::DenseF16,
         Self::MaxPool2dI8,
         Self::MaxPool2dF32,
         Self::AveragePool2dI8,

@@ -24,22 +24,29 @@ pub enum Family {
     F32,
     /// Input and output are `i8`, weights have 4 bits.
     I4,
+    /// Input and output are `f32`, weights binary16.
+    F16,
 }
 
 impl Family {
+    /// Whether activations are floats.
+    pub fn is_float(self) -> bool {
+        matches!(self, Self::F32 | Self::F16)
+    }
+
     /// Refuses tensors of other types, and integer ones whose zero point does not fit.
     #[inline(never)]
     pub fn check(self, input: &TensorRecord, output: &TensorRecord) -> Result<(), ErrorKind> {
         let legal = match (input.dtype, output.dtype) {
             (DType::I8, DType::I8) => matches!(self, Self::I8 | Self::I4),
             (DType::I16, DType::I8 | DType::I16) | (DType::I8, DType::I16) => self == Self::I16,
-            (DType::F32, DType::F32) => self == Self::F32,
+            (DType::F32, DType::F32) => self.is_float(),
             _ => false,
         };
         if !legal {
             return Err(ErrorKind::ElementType);
         }
-        if self == Self::F32 {
+        if self.is_float() {
             return Ok(());
         }
         check_integer(input)?;

@@ -90,7 +90,8 @@ impl Parameters {
 }
 
 impl Parameters {
-    fn window(&self, input: &TensorRecord, output: &TensorRecord) -> Result<Window, ErrorKind> {
+    /// The windows of a step.
+    pub(crate) fn window(&self, input: &TensorRecord, output: &TensorRecord) -> Result<Window, ErrorKind> {
         Window::new(
             input,
             output,

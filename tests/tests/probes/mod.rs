@@ -60,8 +60,14 @@ fn probe(name: &'static str, model: &Graph, widths: Widths) -> Probe {
     });
     let graph = quantized.as_ref().map_or(&graph, |quantized| &quantized.graph);
     let plan = plan::plan_for(graph, quantized.as_ref(), Isa::Scalar).expect("layout");
-    let program =
-        emit::Program { graph, plan: &plan, quantized: quantized.as_ref(), labels: &[], isa: Isa::Scalar };
+    let program = emit::Program {
+        graph,
+        plan: &plan,
+        quantized: quantized.as_ref(),
+        labels: &[],
+        half_weights: false,
+        isa: Isa::Scalar,
+    };
     let blob = emit::emit(&program).expect("emits");
     let runner = Runner::new(&blob).expect("loads");
     let input = runner.quantise(&[&data.inputs[0][..elements]]).expect("an input").concat();

@@ -1,6 +1,6 @@
 //! Convolution: each output is a few inner products over what lies side by side in both image and weights.
 
-use super::element::{Element, clamp_f32, dot, dot_f32, dot_i4x2};
+use super::element::{Element, Real, clamp_f32, dot, dot_f32, dot_i4x2};
 use super::in_place::rows_in_place;
 use super::packed;
 use crate::backend::{Integers, IntegersMut};
@@ -77,11 +77,33 @@ pub fn conv2d_f32(
     input: &[f32],
     output: &mut [f32],
 ) -> Option<()> {
+    float(window, groups, linear, input, output)
+}
+
+#[inline(never)]
+pub fn conv2d_f16(
+    window: &Window,
+    groups: usize,
+    linear: &Float<'_, u16>,
+    input: &[f32],
+    output: &mut [f32],
+) -> Option<()> {
+    float(window, groups, linear, input, output)
+}
+
+#[inline(always)]
+fn float<W: Real>(
+    window: &Window,
+    groups: usize,
+    linear: &Float<'_, W>,
+    input: &[f32],
+    output: &mut [f32],
+) -> Option<()> {
     let sum = |channel: usize, sum: f32| {
         let bias = *linear.bias.get(channel)?;
         Some(clamp_f32(sum + bias, [linear.low, linear.high]))
     };
-    let dot = |x: &[f32], w: &[f32], first: usize| Some(dot_f32(x, plain(w, first, x.len())?));
+    let dot = |x: &[f32], w: &[W], first: usize| Some(dot_f32(x, plain(w, first, x.len())?));
     convolve(window, groups, linear.weights, 1, input, output, dot, |a, b| a + b, sum)
 }
 

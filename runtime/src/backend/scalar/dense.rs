@@ -1,6 +1,6 @@
 //! Dense layers: one inner product an output.
 
-use super::element::{Element, clamp_f32, dot, dot_f32, dot_i4x2};
+use super::element::{Element, Real, clamp_f32, dot, dot_f32, dot_i4x2};
 use super::packed;
 use crate::backend::{Integers, IntegersMut};
 use crate::blob::Packing;
@@ -37,7 +37,17 @@ pub fn dense_i4(inputs: usize, linear: &Integer<'_, u8>, input: &[i8], output: &
 
 #[inline(never)]
 pub fn dense_f32(inputs: usize, linear: &Float<'_>, input: &[f32], output: &mut [f32]) -> Option<()> {
-    let finish = |x: &[f32], w: &[f32], channel: usize| {
+    float(inputs, linear, input, output)
+}
+
+#[inline(never)]
+pub fn dense_f16(inputs: usize, linear: &Float<'_, u16>, input: &[f32], output: &mut [f32]) -> Option<()> {
+    float(inputs, linear, input, output)
+}
+
+#[inline(always)]
+fn float<W: Real>(inputs: usize, linear: &Float<'_, W>, input: &[f32], output: &mut [f32]) -> Option<()> {
+    let finish = |x: &[f32], w: &[W], channel: usize| {
         let sum = dot_f32(x, w) + *linear.bias.get(channel)?;
         Some(clamp_f32(sum, [linear.low, linear.high]))
     };

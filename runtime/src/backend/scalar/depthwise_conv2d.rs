@@ -1,6 +1,6 @@
 //! Depthwise convolution: channels side by side, a block of them at a time.
 
-use super::element::{Element, clamp_f32};
+use super::element::{Element, Real, clamp_f32};
 use super::in_place::rows_in_place;
 use crate::backend::{Integers, IntegersMut};
 use crate::ops::linear::{Float, Integer};
@@ -53,11 +53,26 @@ pub fn depthwise_conv2d_f32(
     input: &[f32],
     output: &mut [f32],
 ) -> Option<()> {
+    float(window, linear, input, output)
+}
+
+#[inline(never)]
+pub fn depthwise_conv2d_f16(
+    window: &Window,
+    linear: &Float<'_, u16>,
+    input: &[f32],
+    output: &mut [f32],
+) -> Option<()> {
+    float(window, linear, input, output)
+}
+
+#[inline(always)]
+fn float<W: Real>(window: &Window, linear: &Float<'_, W>, input: &[f32], output: &mut [f32]) -> Option<()> {
     let finish = |channel: usize, sum: f32| {
         let bias = *linear.bias.get(channel)?;
         Some(clamp_f32(sum + bias, [linear.low, linear.high]))
     };
-    convolve(window, linear.weights, input, output, |sum: f32, x, w| sum + x * w, finish)
+    convolve(window, linear.weights, input, output, |sum: f32, x, w: W| sum + x * w.real(), finish)
 }
 
 #[inline(always)]

@@ -1,5 +1,7 @@
 //! What integer kernels need of an element type, and the inner products.
 
+use crate::math::from_half;
+
 /// An integer activation: `i8` or `i16`.
 pub trait Element: Copy {
     /// The value.
@@ -70,18 +72,39 @@ pub fn dot_i4x2(x: &[i8], zero: i16, w: &[u8], first: usize) -> Option<i32> {
     Some(sum)
 }
 
+/// A stored weight of an `f32` operator.
+pub trait Real: Copy {
+    /// The value.
+    fn real(self) -> f32;
+}
+
+impl Real for f32 {
+    #[inline(always)]
+    fn real(self) -> f32 {
+        self
+    }
+}
+
+/// The bits of binary16.
+impl Real for u16 {
+    #[inline(always)]
+    fn real(self) -> f32 {
+        from_half(self)
+    }
+}
+
 /// `sum x * w` over the shorter of both, in eight interleaved partial sums.
 #[inline(always)]
-pub fn dot_f32(x: &[f32], w: &[f32]) -> f32 {
+pub fn dot_f32<W: Real>(x: &[f32], w: &[W]) -> f32 {
     let (x_blocks, x_rest) = x.as_chunks::<8>();
     let (w_blocks, w_rest) = w.as_chunks::<8>();
     let mut sums = [0.0f32; 8];
     for (x, w) in x_blocks.iter().zip(w_blocks) {
         for ((sum, x), w) in sums.iter_mut().zip(x).zip(w) {
-            *sum += x * w;
+            *sum += x * w.real();
         }
     }
-    let tail: f32 = x_rest.iter().zip(w_rest).map(|(x, w)| x * w).sum();
+    let tail: f32 = x_rest.iter().zip(w_rest).map(|(x, w)| x * w.real()).sum();
     sums.iter().sum::<f32>() + tail
 }
 

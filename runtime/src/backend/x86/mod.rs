@@ -1,15 +1,30 @@
 //! Kernels of x86 hosts, chosen by what the processor says at run time. They are layers of prepared programs ([`crate::host`]).
 #![allow(unsafe_code)]
 
+mod avx512;
+mod f32;
+mod geometry;
+mod layer;
+pub mod peak;
+pub mod probe;
+mod requantize;
+mod sum;
+#[cfg(test)]
+mod tests;
+
 use std::arch::is_x86_feature_detected;
 
 use crate::Step;
-use crate::host::program::form::Image;
+use crate::host::program::form::{Element, Image};
 use crate::host::program::{Constants, Kernels, Layer, Wants};
 
-/// Foundation, byte and word, doubleword and quadword, vector length, and neural network instructions of AVX-512.
+/// AVX-512: foundation, bytes and words, doublewords and quadwords, vector length, neural network instructions.
 #[derive(Debug)]
 struct Avx512Vnni;
+
+/// AVX-512 for floats, AVX2 for integers.
+#[derive(Debug)]
+struct Avx512;
 
 /// AVX2 with fused multiply-add.
 #[derive(Debug)]
@@ -17,7 +32,7 @@ struct Avx2;
 
 /// The sets of kernels that the processor runs, the fastest first.
 pub fn available() -> impl Iterator<Item = &'static dyn Kernels> {
-    let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+    let avx2 = f32::Width::avx2().is_some();
     let vnni = avx2
         && is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
@@ -26,7 +41,9 @@ pub fn available() -> impl Iterator<Item = &'static dyn Kernels> {
         && is_x86_feature_detected!("avx512vnni");
     let avx2: Option<&'static dyn Kernels> = if avx2 { Some(&Avx2) } else { None };
     let vnni: Option<&'static dyn Kernels> = if vnni { Some(&Avx512Vnni) } else { None };
-    [vnni, avx2].into_iter().flatten()
+    let avx512: Option<&'static dyn Kernels> =
+        if f32::Width::avx512().is_some() { Some(&Avx512) } else { None };
+    [vnni, avx512, avx2].into_iter().flatten()
 }
 
 impl Kernels for Avx512Vnni {
@@ -34,18 +51,47 @@ impl Kernels for Avx512Vnni {
         "x86-avx512-vnni"
     }
 
-    fn wants(&self, _step: &Step<'_>) -> Option<Wants> {
-        None
+    fn wants(&self, step: &Step<'_>) -> Option<Wants> {
+        match layer::Int8::of(step) {
+            Some(int8) => Some(int8.wants(Element::Offset8)),
+            None => f32::wants(step),
+        }
     }
 
     fn layer(
         &self,
-        _step: &Step<'_>,
-        _inputs: &[Image],
-        _output: &Image,
-        _constants: &mut Constants,
+        step: &Step<'_>,
+        inputs: &[Image],
+        output: &Image,
+        constants: &mut Constants,
     ) -> Option<Box<dyn Layer>> {
-        None
+        match layer::Int8::of(step) {
+            Some(int8) => int8.avx512(inputs, output, constants),
+            None => f32::layer(f32::Width::avx512()?, step, inputs, output),
+        }
+    }
+}
+
+impl Kernels for Avx512 {
+    fn name(&self) -> &'static str {
+        "x86-avx512"
+    }
+
+    fn wants(&self, step: &Step<'_>) -> Option<Wants> {
+        f32::wants(step).or_else(|| Avx2.wants(step))
+    }
+
+    fn layer(
+        &self,
+        step: &Step<'_>,
+        inputs: &[Image],
+        output: &Image,
+        constants: &mut Constants,
+    ) -> Option<Box<dyn Layer>> {
+        match f32::wants(step) {
+            Some(_) => f32::layer(f32::Width::avx512()?, step, inputs, output),
+            None => Avx2.layer(step, inputs, output, constants),
+        }
     }
 }
 
@@ -54,17 +100,17 @@ impl Kernels for Avx2 {
         "x86-avx2"
     }
 
-    fn wants(&self, _step: &Step<'_>) -> Option<Wants> {
-        None
+    fn wants(&self, step: &Step<'_>) -> Option<Wants> {
+        f32::wants(step)
     }
 
     fn layer(
         &self,
-        _step: &Step<'_>,
-        _inputs: &[Image],
-        _output: &Image,
+        step: &Step<'_>,
+        inputs: &[Image],
+        output: &Image,
         _constants: &mut Constants,
     ) -> Option<Box<dyn Layer>> {
-        None
+        f32::layer(f32::Width::avx2()?, step, inputs, output)
     }
 }

@@ -13,18 +13,21 @@ use crate::arena::{Memory, Place};
 use crate::backend::Scalar;
 use crate::blob::{Blob, DType, Layout, SectionKind, Space, StepRecord, TensorRecord};
 use crate::error::{Error, ErrorKind};
-use crate::model::{meet, place_of};
+use crate::model::place_of;
 use crate::{AllOps, Model, OpSet, Step};
 use convert::Convert;
 use core::fmt::Debug;
 use form::{Element, Image, Want, extents};
 use plan::Plan;
+pub use plan::SLACK;
 use std::collections::HashMap;
 
 /// What layers work on.
 pub struct Frame<'a> {
     /// Working memory: all values.
     pub arena: &'a mut [u8],
+    /// Memory that a layer may use while it runs, as much as the largest [`Layer::scratch`].
+    pub scratch: &'a mut [u8],
     /// What survives between runs.
     pub state: &'a mut [u8],
     /// The layers' weights and factors.
@@ -37,6 +40,11 @@ pub struct Frame<'a> {
 pub trait Layer: Debug + Send + Sync {
     /// The kernel, as reports name it.
     fn name(&self) -> &'static str;
+
+    /// Bytes of scratch that a run needs.
+    fn scratch(&self) -> usize {
+        0
+    }
 
     /// Runs it. `None`: a buffer is shorter than it was when the layer was made.
     fn run(&self, frame: &mut Frame<'_>) -> Option<()>;
@@ -85,6 +93,11 @@ impl Constants {
         self.bytes.extend_from_slice(bytemuck::cast_slice(elements));
         start
     }
+
+    /// Bytes so far.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
 }
 
 /// A step without a kernel of the set.
@@ -121,6 +134,8 @@ pub struct Program {
     blob: Aligned,
     layout: Layout,
     arena_bytes: usize,
+    /// Where the arena's scratch starts.
+    scratch_start: usize,
     borders: Vec<Image>,
     inputs: Vec<Image>,
     outputs: Vec<Image>,
@@ -205,13 +220,16 @@ impl Program {
             .zip(&flow.outputs)
             .map(|(k, &value)| stored(value, &model.output(k)?))
             .collect::<Option<_>>()?;
+        let scratch_start = plan.bytes.next_multiple_of(ALIGN);
+        let scratch = stages.iter().map(|stage| stage.layer.scratch()).max().unwrap_or_default();
         Some(Self {
             backend: kernels.name(),
             stages,
             constants: Aligned::copy(&constants.bytes),
             blob: moved(model, &flow, &stored)?,
             layout: *model.blob().layout(),
-            arena_bytes: plan.bytes,
+            arena_bytes: scratch_start + scratch,
+            scratch_start,
             borders: plan.bordered().copied().collect(),
             inputs,
             outputs,
@@ -266,7 +284,9 @@ impl Program {
         done: &mut impl FnMut(Option<u16>, &'static str),
     ) -> Result<(), Error> {
         let model = Model::of_loaded(Blob::from_parts(self.blob.get(), self.layout));
-        let mut frame = Frame { arena, state, constants: self.constants.get(), model: &model };
+        let fault = Error::at_step(ErrorKind::Internal, Error::NOWHERE, 0, 0);
+        let (arena, scratch) = arena.split_at_mut_checked(self.scratch_start).ok_or(fault)?;
+        let mut frame = Frame { arena, scratch, state, constants: self.constants.get(), model: &model };
         for Stage { step, layer } in &self.stages {
             let fault = Error::at_step(ErrorKind::Internal, step.unwrap_or(Error::NOWHERE), 0, 0);
             layer.run(&mut frame).ok_or(fault)?;
@@ -302,7 +322,7 @@ impl Flow {
         let mut contents: Vec<(Place, DType, u16)> = Vec::new();
         let write = |contents: &mut Vec<(Place, DType, u16)>, id: u16, tensor: &TensorRecord| {
             let place = place_of(tensor)?;
-            contents.retain(|(other, _, _)| !meet(&other.range, &place.range));
+            contents.retain(|(other, _, _)| !other.meets(&place));
             contents.push((place, tensor.dtype, id));
             Some(())
         };
@@ -330,7 +350,8 @@ impl Flow {
                 }
             }
             steps.push(values);
-            contents.retain(|(other, _, _)| !meet(&other.range, &step.scratch()));
+            let scratch = Place { space: Space::Arena, range: step.scratch() };
+            contents.retain(|(other, _, _)| !other.meets(&scratch));
             if in_arena(step.output(0)) {
                 write(&mut contents, step.output_id(0)?, &step.output(0)?)?;
                 names.insert(step.output_id(0)?, step.output_id(0));

@@ -160,7 +160,10 @@ impl Plan {
             want.border != Border::NONE && wide && image.element == want.element && image.extents == extents
         };
         let images = || forms.iter().map(|(image, _)| image);
-        images().find(bordered).or_else(|| images().find(|image| serves(image, extents, want))).copied()
+        let found =
+            images().find(bordered).or_else(|| images().find(|image| serves(image, extents, want)))?;
+        // A dense form is an image of any extents.
+        Some(Image { extents, ..*found })
     }
 
     /// The form that the step writes which makes a value.

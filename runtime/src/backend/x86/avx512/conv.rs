@@ -1,0 +1,582 @@
+//! Convolutions and dense layers of several rows: blocks of output positions times vectors of 16 output channels, all in registers.
+//!
+//! A step of the inner loop takes four bytes under each window, one 32-bit broadcast a position, and multiplies them with four weights of every
+//! output channel. Weights lie in the order of use: `[group][run][four bytes][vector][channel][byte]`, with zeros behind a run whose length is no
+//! multiple of four. Channels stand in the order in which packing to bytes leaves them natural.
+
+use core::arch::asm;
+use core::arch::x86_64::*;
+
+use super::super::geometry::Geometry;
+use super::super::requantize::{self, Channel, Factors, LANES, Mode};
+use super::finish::{self, Bounds, pack, requantize};
+use crate::host::program::form::Image;
+use crate::host::program::{Constants, Frame, Layer};
+use crate::ops::linear::Integer;
+
+/// Everything that a kernel needs of one group of output channels.
+struct Call {
+    input: *const u8,
+    output: *mut u8,
+    weights: *const u8,
+    factors: *const Factors,
+    /// For each step, the distance from a window's first byte; and the same for the window beside it.
+    steps: *const [u64; 2],
+    step_count: usize,
+    /// For each block, the first bytes of its windows.
+    inputs: *const u32,
+    /// For each block, the first bytes of its outputs.
+    outputs: *const u32,
+    blocks: usize,
+    /// Channels of a position, a bit each.
+    mask: u64,
+    /// Positions whose channels together fill 64 bytes lie side by side.
+    joined: bool,
+    bounds: Bounds,
+}
+
+type Kernel = unsafe fn(&Call);
+
+/// A kernel for blocks of some positions and some vectors of channels: the inner loop in assembly, so that all sums stay in registers, and
+/// what follows it.
+macro_rules! tile {
+    (
+        $name:ident, $vectors:literal vectors, $positions:literal positions,
+        pointers [$($pointer:ident $index:literal),*], bases [$($base:ident $second:literal),*],
+        weights [$($weight:tt $at:literal),*], data [$($scratch:tt),*], advance $advance:literal,
+        $({ $from:ident $place:ident $data:tt: $($sum:tt $name_of:ident $bias:literal $factor:tt),* })*
+    ) => {
+        /// # Safety
+        /// The call's pointers are those of a layer that was checked against its frame; the mode is that of its factors.
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+        unsafe fn $name<const MODE: u8>(call: &Call) {
+            const POINTERS: usize = [$($index),*].len();
+            for block in 0..call.blocks {
+                // SAFETY: tables have an entry for each block. The assembly reads `step_count` entries of `steps`, 64 bytes of weights a vector
+                // and step, and four bytes at each window and step, all inside the buffers (the caller's). It writes registers alone and equals
+                // `sum[p][v] += dot(input[p + step .. + 4], weights[step][v])` with sums modulo 2^32.
+                unsafe {
+                    let biases = biases::<$vectors>(call.factors);
+                    let windows = call.inputs.add(block * POINTERS);
+                    $(let $pointer = call.input.add(*windows.add($index) as usize);)*
+                    $($(let $name_of: __m512i;)*)*
+                    asm!(
+                        "2:",
+                        $(concat!("mov {", stringify!($base), "}, qword ptr [{steps} + ", $second, "]"),)*
+                        $(concat!("vmovdqa64 ", $weight, ", [{weights} + ", $at, "]"),)*
+                        $(
+                            concat!("vpbroadcastd ", $data, ", dword ptr [{", stringify!($from), "} + {", stringify!($place), "}]"),
+                            $(concat!("vpdpbusd ", $sum, ", ", $data, ", ", $factor),)*
+                        )*
+                        "add {steps}, 16",
+                        concat!("add {weights}, ", $advance),
+                        "dec {count}",
+                        "jnz 2b",
+                        steps = inout(reg) call.steps => _,
+                        weights = inout(reg) call.weights => _,
+                        count = inout(reg) call.step_count => _,
+                        $($base = out(reg) _,)*
+                        $($pointer = in(reg) $pointer,)*
+                        $($(inout($sum) biases[$bias] => $name_of,)*)*
+                        $(out($weight) _,)*
+                        $(out($scratch) _,)*
+                        options(nostack, readonly),
+                    );
+                    let sums: [[__m512i; $vectors]; $positions] = [$([$($name_of),*]),*];
+                    store::<MODE, $vectors, $positions>(call, call.outputs.add(block * $positions), &sums);
+                }
+            }
+        }
+    };
+}
+
+/// Biases of some vectors.
+///
+/// # Safety
+/// There are `VECTORS` factors.
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn biases<const VECTORS: usize>(factors: *const Factors) -> [__m512i; VECTORS] {
+    let mut biases = [_mm512_setzero_si512(); VECTORS];
+    for (v, bias) in biases.iter_mut().enumerate() {
+        // SAFETY: the caller's.
+        *bias = unsafe { _mm512_load_si512(factors.add(v).cast()) };
+    }
+    biases
+}
+
+/// Requantises, packs and stores the sums of a block.
+///
+/// # Safety
+/// As the kernels': `outputs` has `POSITIONS` entries.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[inline]
+unsafe fn store<const MODE: u8, const VECTORS: usize, const POSITIONS: usize>(
+    call: &Call,
+    outputs: *const u32,
+    sums: &[[__m512i; VECTORS]; POSITIONS],
+) {
+    let bounds = &call.bounds;
+    // Positions whose channels fill four vectors.
+    let joint = if VECTORS > 2 { 1 } else { 4 / VECTORS };
+    let mut position = 0;
+    while position < POSITIONS {
+        let mut values = [_mm512_setzero_si512(); 4];
+        for (k, value) in values.iter_mut().enumerate().take(VECTORS * joint) {
+            let (p, v) = (position + k / VECTORS, k % VECTORS);
+            // SAFETY: the caller's.
+            *value = unsafe { requantize::<MODE>(sums[p][v], call.factors.add(v), bounds) };
+        }
+        let bytes = pack(values, bounds);
+        // SAFETY: entries of the table are first bytes of positions, of which the bytes of the mask lie in the arena; where positions are joined or
+        // the mask is full, as many bytes as are stored.
+        unsafe {
+            let place = |k: usize| call.output.add(*outputs.add(position + k) as usize);
+            match VECTORS {
+                4 if call.mask == !0 => _mm512_storeu_si512(place(0).cast(), bytes),
+                4 => _mm512_mask_storeu_epi8(place(0).cast(), call.mask, bytes),
+                3 => {
+                    let order = _mm512_setr_epi32(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 3, 7, 11, 15);
+                    _mm512_mask_storeu_epi8(
+                        place(0).cast(),
+                        call.mask,
+                        _mm512_permutexvar_epi32(order, bytes),
+                    );
+                }
+                2 => {
+                    let bytes = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), bytes);
+                    let halves = [_mm512_castsi512_si256(bytes), _mm512_extracti64x4_epi64::<1>(bytes)];
+                    if call.joined {
+                        _mm512_storeu_si512(place(0).cast(), bytes);
+                    } else if call.mask == 0xFFFF_FFFF {
+                        halves
+                            .iter()
+                            .enumerate()
+                            .for_each(|(k, half)| _mm256_storeu_si256(place(k).cast(), *half));
+                    } else {
+                        for (k, half) in halves.iter().enumerate() {
+                            _mm256_mask_storeu_epi8(place(k).cast(), call.mask as u32, *half);
+                        }
+                    }
+                }
+                _ => {
+                    let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+                    let bytes = _mm512_permutexvar_epi32(order, bytes);
+                    let quarters = [
+                        _mm512_castsi512_si128(bytes),
+                        _mm512_extracti32x4_epi32::<1>(bytes),
+                        _mm512_extracti32x4_epi32::<2>(bytes),
+                        _mm512_extracti32x4_epi32::<3>(bytes),
+                    ];
+                    if call.joined {
+                        _mm512_storeu_si512(place(0).cast(), bytes);
+                    } else if call.mask == 0xFFFF {
+                        quarters
+                            .iter()
+                            .enumerate()
+                            .for_each(|(k, part)| _mm_storeu_si128(place(k).cast(), *part));
+                    } else if call.mask == 0xFF {
+                        quarters
+                            .iter()
+                            .enumerate()
+                            .for_each(|(k, part)| _mm_storel_epi64(place(k).cast(), *part));
+                    } else {
+                        for (k, part) in quarters.iter().enumerate() {
+                            _mm_mask_storeu_epi8(place(k).cast(), call.mask as u16, *part);
+                        }
+                    }
+                }
+            }
+        }
+        position += joint;
+    }
+}
+
+tile! {
+    tile_4x6, 4 vectors, 6 positions, pointers [p0 0, p1 1, p2 2, p3 3, p4 4, p5 5], bases [k 0],
+    weights ["zmm24" 0, "zmm25" 64, "zmm26" 128, "zmm27" 192], data ["zmm28", "zmm29", "zmm30", "zmm31"], advance 256,
+    { k p0 "zmm28": "zmm0" s0a 0 "zmm24", "zmm1" s0b 1 "zmm25", "zmm2" s0c 2 "zmm26", "zmm3" s0d 3 "zmm27" }
+    { k p1 "zmm29": "zmm4" s1a 0 "zmm24", "zmm5" s1b 1 "zmm25", "zmm6" s1c 2 "zmm26", "zmm7" s1d 3 "zmm27" }
+    { k p2 "zmm30": "zmm8" s2a 0 "zmm24", "zmm9" s2b 1 "zmm25", "zmm10" s2c 2 "zmm26", "zmm11" s2d 3 "zmm27" }
+    { k p3 "zmm31": "zmm12" s3a 0 "zmm24", "zmm13" s3b 1 "zmm25", "zmm14" s3c 2 "zmm26", "zmm15" s3d 3 "zmm27" }
+    { k p4 "zmm28": "zmm16" s4a 0 "zmm24", "zmm17" s4b 1 "zmm25", "zmm18" s4c 2 "zmm26", "zmm19" s4d 3 "zmm27" }
+    { k p5 "zmm29": "zmm20" s5a 0 "zmm24", "zmm21" s5b 1 "zmm25", "zmm22" s5c 2 "zmm26", "zmm23" s5d 3 "zmm27" }
+}
+
+tile! {
+    tile_4x5, 4 vectors, 5 positions, pointers [p0 0, p1 1, p2 2, p3 3, p4 4], bases [k 0],
+    weights ["zmm20" 0, "zmm21" 64, "zmm22" 128, "zmm23" 192], data ["zmm24", "zmm25", "zmm26", "zmm27"], advance 256,
+    { k p0 "zmm24": "zmm0" s0a 0 "zmm20", "zmm1" s0b 1 "zmm21", "zmm2" s0c 2 "zmm22", "zmm3" s0d 3 "zmm23" }
+    { k p1 "zmm25": "zmm4" s1a 0 "zmm20", "zmm5" s1b 1 "zmm21", "zmm6" s1c 2 "zmm22", "zmm7" s1d 3 "zmm23" }
+    { k p2 "zmm26": "zmm8" s2a 0 "zmm20", "zmm9" s2b 1 "zmm21", "zmm10" s2c 2 "zmm22", "zmm11" s2d 3 "zmm23" }
+    { k p3 "zmm27": "zmm12" s3a 0 "zmm20", "zmm13" s3b 1 "zmm21", "zmm14" s3c 2 "zmm22", "zmm15" s3d 3 "zmm23" }
+    { k p4 "zmm24": "zmm16" s4a 0 "zmm20", "zmm17" s4b 1 "zmm21", "zmm18" s4c 2 "zmm22", "zmm19" s4d 3 "zmm23" }
+}
+
+tile! {
+    tile_4x4, 4 vectors, 4 positions, pointers [p0 0, p1 1, p2 2, p3 3], bases [k 0],
+    weights ["zmm16" 0, "zmm17" 64, "zmm18" 128, "zmm19" 192], data ["zmm20", "zmm21", "zmm22", "zmm23"], advance 256,
+    { k p0 "zmm20": "zmm0" s0a 0 "zmm16", "zmm1" s0b 1 "zmm17", "zmm2" s0c 2 "zmm18", "zmm3" s0d 3 "zmm19" }
+    { k p1 "zmm21": "zmm4" s1a 0 "zmm16", "zmm5" s1b 1 "zmm17", "zmm6" s1c 2 "zmm18", "zmm7" s1d 3 "zmm19" }
+    { k p2 "zmm22": "zmm8" s2a 0 "zmm16", "zmm9" s2b 1 "zmm17", "zmm10" s2c 2 "zmm18", "zmm11" s2d 3 "zmm19" }
+    { k p3 "zmm23": "zmm12" s3a 0 "zmm16", "zmm13" s3b 1 "zmm17", "zmm14" s3c 2 "zmm18", "zmm15" s3d 3 "zmm19" }
+}
+
+tile! {
+    tile_4x3, 4 vectors, 3 positions, pointers [p0 0, p1 1, p2 2], bases [k 0],
+    weights ["zmm12" 0, "zmm13" 64, "zmm14" 128, "zmm15" 192], data ["zmm16", "zmm17", "zmm18"], advance 256,
+    { k p0 "zmm16": "zmm0" s0a 0 "zmm12", "zmm1" s0b 1 "zmm13", "zmm2" s0c 2 "zmm14", "zmm3" s0d 3 "zmm15" }
+    { k p1 "zmm17": "zmm4" s1a 0 "zmm12", "zmm5" s1b 1 "zmm13", "zmm6" s1c 2 "zmm14", "zmm7" s1d 3 "zmm15" }
+    { k p2 "zmm18": "zmm8" s2a 0 "zmm12", "zmm9" s2b 1 "zmm13", "zmm10" s2c 2 "zmm14", "zmm11" s2d 3 "zmm15" }
+}
+
+tile! {
+    tile_4x2, 4 vectors, 2 positions, pointers [p0 0, p1 1], bases [k 0],
+    weights ["zmm8" 0, "zmm9" 64, "zmm10" 128, "zmm11" 192], data ["zmm12", "zmm13"], advance 256,
+    { k p0 "zmm12": "zmm0" s0a 0 "zmm8", "zmm1" s0b 1 "zmm9", "zmm2" s0c 2 "zmm10", "zmm3" s0d 3 "zmm11" }
+    { k p1 "zmm13": "zmm4" s1a 0 "zmm8", "zmm5" s1b 1 "zmm9", "zmm6" s1c 2 "zmm10", "zmm7" s1d 3 "zmm11" }
+}
+
+tile! {
+    tile_3x8, 3 vectors, 8 positions, pointers [p0 0, p1 1, p2 2, p3 3, p4 4, p5 5, p6 6, p7 7], bases [k 0],
+    weights ["zmm24" 0, "zmm25" 64, "zmm26" 128], data ["zmm27", "zmm28", "zmm29", "zmm30"], advance 192,
+    { k p0 "zmm27": "zmm0" s0a 0 "zmm24", "zmm1" s0b 1 "zmm25", "zmm2" s0c 2 "zmm26" }
+    { k p1 "zmm28": "zmm3" s1a 0 "zmm24", "zmm4" s1b 1 "zmm25", "zmm5" s1c 2 "zmm26" }
+    { k p2 "zmm29": "zmm6" s2a 0 "zmm24", "zmm7" s2b 1 "zmm25", "zmm8" s2c 2 "zmm26" }
+    { k p3 "zmm30": "zmm9" s3a 0 "zmm24", "zmm10" s3b 1 "zmm25", "zmm11" s3c 2 "zmm26" }
+    { k p4 "zmm27": "zmm12" s4a 0 "zmm24", "zmm13" s4b 1 "zmm25", "zmm14" s4c 2 "zmm26" }
+    { k p5 "zmm28": "zmm15" s5a 0 "zmm24", "zmm16" s5b 1 "zmm25", "zmm17" s5c 2 "zmm26" }
+    { k p6 "zmm29": "zmm18" s6a 0 "zmm24", "zmm19" s6b 1 "zmm25", "zmm20" s6c 2 "zmm26" }
+    { k p7 "zmm30": "zmm21" s7a 0 "zmm24", "zmm22" s7b 1 "zmm25", "zmm23" s7c 2 "zmm26" }
+}
+
+tile! {
+    tile_3x4, 3 vectors, 4 positions, pointers [p0 0, p1 1, p2 2, p3 3], bases [k 0],
+    weights ["zmm12" 0, "zmm13" 64, "zmm14" 128], data ["zmm15", "zmm16", "zmm17", "zmm18"], advance 192,
+    { k p0 "zmm15": "zmm0" s0a 0 "zmm12", "zmm1" s0b 1 "zmm13", "zmm2" s0c 2 "zmm14" }
+    { k p1 "zmm16": "zmm3" s1a 0 "zmm12", "zmm4" s1b 1 "zmm13", "zmm5" s1c 2 "zmm14" }
+    { k p2 "zmm17": "zmm6" s2a 0 "zmm12", "zmm7" s2b 1 "zmm13", "zmm8" s2c 2 "zmm14" }
+    { k p3 "zmm18": "zmm9" s3a 0 "zmm12", "zmm10" s3b 1 "zmm13", "zmm11" s3c 2 "zmm14" }
+}
+
+tile! {
+    tile_2x8, 2 vectors, 8 positions, pointers [p0 0, p1 1, p2 2, p3 3, p4 4, p5 5, p6 6, p7 7], bases [k 0],
+    weights ["zmm16" 0, "zmm17" 64], data ["zmm18", "zmm19", "zmm20", "zmm21"], advance 128,
+    { k p0 "zmm18": "zmm0" s0a 0 "zmm16", "zmm1" s0b 1 "zmm17" }
+    { k p1 "zmm19": "zmm2" s1a 0 "zmm16", "zmm3" s1b 1 "zmm17" }
+    { k p2 "zmm20": "zmm4" s2a 0 "zmm16", "zmm5" s2b 1 "zmm17" }
+    { k p3 "zmm21": "zmm6" s3a 0 "zmm16", "zmm7" s3b 1 "zmm17" }
+    { k p4 "zmm18": "zmm8" s4a 0 "zmm16", "zmm9" s4b 1 "zmm17" }
+    { k p5 "zmm19": "zmm10" s5a 0 "zmm16", "zmm11" s5b 1 "zmm17" }
+    { k p6 "zmm20": "zmm12" s6a 0 "zmm16", "zmm13" s6b 1 "zmm17" }
+    { k p7 "zmm21": "zmm14" s7a 0 "zmm16", "zmm15" s7b 1 "zmm17" }
+}
+
+tile! {
+    tile_2x4, 2 vectors, 4 positions, pointers [p0 0, p1 1, p2 2, p3 3], bases [k 0],
+    weights ["zmm8" 0, "zmm9" 64], data ["zmm10", "zmm11", "zmm12", "zmm13"], advance 128,
+    { k p0 "zmm10": "zmm0" s0a 0 "zmm8", "zmm1" s0b 1 "zmm9" }
+    { k p1 "zmm11": "zmm2" s1a 0 "zmm8", "zmm3" s1b 1 "zmm9" }
+    { k p2 "zmm12": "zmm4" s2a 0 "zmm8", "zmm5" s2b 1 "zmm9" }
+    { k p3 "zmm13": "zmm6" s3a 0 "zmm8", "zmm7" s3b 1 "zmm9" }
+}
+
+tile! {
+    tile_1x16, 1 vectors, 16 positions, pointers [p0 0, p1 1, p2 2, p3 3, p4 4, p5 5, p6 6, p7 7], bases [k 0, l 8],
+    weights ["zmm16" 0], data ["zmm17", "zmm18", "zmm19", "zmm20"], advance 64,
+    { k p0 "zmm17": "zmm0" s0a 0 "zmm16" }
+    { l p0 "zmm18": "zmm1" s1a 0 "zmm16" }
+    { k p1 "zmm19": "zmm2" s2a 0 "zmm16" }
+    { l p1 "zmm20": "zmm3" s3a 0 "zmm16" }
+    { k p2 "zmm17": "zmm4" s4a 0 "zmm16" }
+    { l p2 "zmm18": "zmm5" s5a 0 "zmm16" }
+    { k p3 "zmm19": "zmm6" s6a 0 "zmm16" }
+    { l p3 "zmm20": "zmm7" s7a 0 "zmm16" }
+    { k p4 "zmm17": "zmm8" s8a 0 "zmm16" }
+    { l p4 "zmm18": "zmm9" s9a 0 "zmm16" }
+    { k p5 "zmm19": "zmm10" s10a 0 "zmm16" }
+    { l p5 "zmm20": "zmm11" s11a 0 "zmm16" }
+    { k p6 "zmm17": "zmm12" s12a 0 "zmm16" }
+    { l p6 "zmm18": "zmm13" s13a 0 "zmm16" }
+    { k p7 "zmm19": "zmm14" s14a 0 "zmm16" }
+    { l p7 "zmm20": "zmm15" s15a 0 "zmm16" }
+}
+
+tile! {
+    tile_1x4, 1 vectors, 4 positions, pointers [p0 0, p1 1, p2 2, p3 3], bases [k 0],
+    weights ["zmm4" 0], data ["zmm5", "zmm6", "zmm7", "zmm8"], advance 64,
+    { k p0 "zmm5": "zmm0" s0a 0 "zmm4" }
+    { k p1 "zmm6": "zmm1" s1a 0 "zmm4" }
+    { k p2 "zmm7": "zmm2" s2a 0 "zmm4" }
+    { k p3 "zmm8": "zmm3" s3a 0 "zmm4" }
+}
+
+/// The channel of a group that stands in a lane of a vector.
+pub fn channel(vectors: usize, vector: usize, lane: usize) -> usize {
+    let (quarter, place) = (lane / 4, lane % 4);
+    if vectors > 4 {
+        return vector / 4 * 64 + channel(4, vector % 4, lane);
+    }
+    quarter * 4 * vectors + 4 * vector + place
+}
+
+/// The kernel of a tile and a mode.
+fn kernel([vectors, positions]: [usize; 2], mode: Mode) -> Option<Kernel> {
+    macro_rules! of {
+        ($($vectors:literal $positions:literal $tile:ident),*) => {
+            match (vectors, positions, mode) {
+                $(
+                    ($vectors, $positions, Mode::Float) => Some($tile::<{ finish::FLOAT }>),
+                    ($vectors, $positions, Mode::SignedFloat) => Some($tile::<{ finish::SIGNED_FLOAT }>),
+                    ($vectors, $positions, Mode::Mixed) => Some($tile::<{ finish::MIXED }>),
+                    ($vectors, $positions, Mode::SignedMixed) => Some($tile::<{ finish::SIGNED_MIXED }>),
+                    ($vectors, $positions, Mode::Definition) => Some($tile::<{ finish::DEFINITION }>),
+                )*
+                _ => None,
+            }
+        };
+    }
+    of!(
+        4 6 tile_4x6, 4 5 tile_4x5, 4 4 tile_4x4, 4 3 tile_4x3, 4 2 tile_4x2, 3 8 tile_3x8, 3 4 tile_3x4, 2 8 tile_2x8, 2 4 tile_2x4, 1 16 tile_1x16, 1 4 tile_1x4
+    )
+}
+
+/// How many positions a tile of some vectors takes, for an image of some positions.
+fn tile_positions(vectors: usize, count: usize, pairs: bool) -> usize {
+    let sizes: &[usize] = match vectors {
+        4 => &[6, 5, 4, 3, 2],
+        3 | 2 => &[8, 4],
+        _ if pairs && count >= 12 => &[16],
+        _ => &[4],
+    };
+    let sizes = if vectors == 3 || vectors == 2 || vectors == 4 { sizes } else { return sizes[0] };
+    // Two products a cycle; a loop of less than eight waits for its own sums.
+    let cycles = |size: usize| count.div_ceil(size) * ((size * vectors).max(8) + 2);
+    sizes.iter().copied().min_by_key(|&size| cycles(size)).unwrap_or(4)
+}
+
+/// A group of output channels.
+#[derive(Debug)]
+struct Group {
+    kernel: Kernel,
+    /// Which of the layer's tables it takes.
+    table: usize,
+    /// Bytes from the layer's windows and outputs to the group's.
+    input: usize,
+    output: usize,
+    /// Bytes of constants before the group's.
+    weights: usize,
+    factors: usize,
+    mask: u64,
+    joined: bool,
+}
+
+/// Positions in blocks of a size.
+#[derive(Debug)]
+struct Table {
+    vectors: usize,
+    blocks: usize,
+    inputs: Vec<u32>,
+    outputs: Vec<u32>,
+}
+
+/// A convolution, or a dense layer over several rows.
+#[derive(Debug)]
+pub struct Conv {
+    groups: Vec<Group>,
+    tables: Vec<Table>,
+    steps: Vec<[u64; 2]>,
+    bounds: Bounds,
+    /// Bytes of the arena and of the constants that it reads or writes.
+    arena_bytes: usize,
+    constant_bytes: usize,
+}
+
+impl Conv {
+    /// The layer. Weights are in the operator's order: `weight(o, k)` is weight `k` of output channel `o`.
+    pub fn new(
+        geometry: &Geometry,
+        linear: &Integer<'_>,
+        weight: &impl Fn(usize, usize) -> i8,
+        input: &Image,
+        output: &Image,
+        constants: &mut Constants,
+    ) -> Option<Self> {
+        let (runs, length) = geometry.runs(input);
+        let quads = length.div_ceil(4);
+        let columns = &geometry.window.columns;
+        let distance = columns.stride * input.pixel();
+        let steps: Vec<[u64; 2]> = runs
+            .iter()
+            .flat_map(|&run| (0..quads).map(move |quad| run + 4 * quad))
+            .map(|at| [at as u64, (at + distance) as u64])
+            .collect();
+        let positions = geometry.positions(input, output);
+        let pairs = columns.output >= 2;
+        let mut tables: Vec<Table> = Vec::new();
+        let mut groups = Vec::new();
+        let (group_inputs, group_outputs) = (geometry.group_inputs(), geometry.group_outputs());
+        let depth = runs.len() * length;
+        for group in 0..geometry.groups {
+            let mut first = 0;
+            while first < group_outputs {
+                let channels = (group_outputs - first).min(64);
+                let vectors = channels.div_ceil(LANES);
+                let at = group * group_outputs + first;
+                let (mode, factors, weights) = pack_group(
+                    &|o| Channel::new(linear, at + o, (0..depth).map(|k| weight(at + o, k))),
+                    [channels, vectors],
+                    [runs.len(), length],
+                    &|o, k| weight(at + o, k),
+                )?;
+                let table = match tables.iter().position(|table| table.vectors == vectors) {
+                    Some(table) => table,
+                    None => {
+                        tables.push(Table::new(&positions, vectors, pairs.then_some(columns.output)));
+                        tables.len() - 1
+                    }
+                };
+                let size = tables[table].outputs.len() / tables[table].blocks;
+                groups.push(Group {
+                    kernel: kernel([vectors, size], mode)?,
+                    table,
+                    input: group * group_inputs,
+                    output: at,
+                    weights: constants.push(&weights),
+                    factors: constants.push(&factors),
+                    mask: if channels == 64 { !0 } else { (1 << channels) - 1 },
+                    joined: channels == vectors * LANES && tables[table].is_joined(),
+                });
+                first += channels;
+            }
+        }
+        let reach =
+            steps.iter().map(|[_, far]| *far as usize).max()? + 4 + (geometry.groups - 1) * group_inputs;
+        let ends = positions.iter().map(|[from, to]| (from + reach).max(to + geometry.window.outputs));
+        let bounds =
+            Bounds { zero: linear.output_zero as i16, low: linear.low as i8, high: linear.high as i8 };
+        Some(Self {
+            groups,
+            tables,
+            steps,
+            bounds,
+            arena_bytes: ends.max()?,
+            constant_bytes: constants.bytes(),
+        })
+    }
+}
+
+/// Mode, factors and weights of a group of channels.
+fn pack_group(
+    channel_of: &dyn Fn(usize) -> Option<Channel>,
+    [channels, vectors]: [usize; 2],
+    [runs, length]: [usize; 2],
+    weight: &dyn Fn(usize, usize) -> i8,
+) -> Option<(Mode, Vec<Factors>, Vec<i8>)> {
+    let all: Vec<Channel> = (0..channels).map(channel_of).collect::<Option<_>>()?;
+    let (mode, floats) = requantize::mode(&all);
+    let lane = |vector: usize, lane: usize| Some(channel(vectors, vector, lane)).filter(|&o| o < channels);
+    let factors = (0..vectors)
+        .map(|v| {
+            let of = |l: usize| lane(v, l).map(|o| (all[o], floats[o]));
+            requantize::factors(mode, core::array::from_fn(of))
+        })
+        .collect();
+    let quads = length.div_ceil(4);
+    let mut weights = Vec::with_capacity(runs * quads * vectors * 64);
+    for run in 0..runs {
+        for quad in 0..quads {
+            for v in 0..vectors {
+                for l in 0..LANES {
+                    for k in 4 * quad..4 * quad + 4 {
+                        let found = lane(v, l).filter(|_| k < length);
+                        weights.push(found.map_or(0, |o| weight(o, run * length + k)));
+                    }
+                }
+            }
+        }
+    }
+    Some((mode, factors, weights))
+}
+
+impl Table {
+    /// With `columns`, tiles of one vector take windows in pairs that lie side by side.
+    fn new(positions: &[[usize; 2]], vectors: usize, columns: Option<usize>) -> Self {
+        let size = tile_positions(vectors, positions.len(), columns.is_some());
+        let paired = size == 16;
+        let list: Vec<[usize; 2]> = match columns.filter(|_| paired) {
+            // The last pair of an odd row overlaps the one before.
+            Some(columns) => positions
+                .chunks(columns)
+                .flat_map(|row| {
+                    (0..columns.div_ceil(2))
+                        .map(move |k| (2 * k).min(columns - 2))
+                        .flat_map(move |at| [row[at], row[at + 1]])
+                })
+                .collect(),
+            None => positions.to_vec(),
+        };
+        let blocks = list.len().div_ceil(size);
+        // The last block repeats what ends the list, in whole pairs.
+        let end = list.len() - if paired { 2 } else { 1 };
+        let at = |k: usize| {
+            list[if k < list.len() {
+                k
+            } else if paired {
+                end + k % 2
+            } else {
+                end
+            }]
+        };
+        let all: Vec<[usize; 2]> = (0..blocks * size).map(at).collect();
+        let each = if paired { 2 } else { 1 };
+        Self {
+            vectors,
+            blocks,
+            inputs: all.iter().step_by(each).map(|[from, _]| *from as u32).collect(),
+            outputs: all.iter().map(|[_, to]| *to as u32).collect(),
+        }
+    }
+
+    /// Whether positions that fill 64 bytes with all their channels lie side by side.
+    fn is_joined(&self) -> bool {
+        let (joint, bytes) = (4 / self.vectors, 16 * self.vectors as u32);
+        let side_by_side = |places: &[u32]| places.windows(2).all(|pair| pair[0] + bytes == pair[1]);
+        self.vectors != 3 && self.outputs.chunks(joint).all(side_by_side)
+    }
+}
+
+impl Layer for Conv {
+    fn name(&self) -> &'static str {
+        "conv2d_i8"
+    }
+
+    fn run(&self, frame: &mut Frame<'_>) -> Option<()> {
+        if frame.arena.len() < self.arena_bytes || frame.constants.len() < self.constant_bytes {
+            return None;
+        }
+        let (arena, constants) = (frame.arena.as_mut_ptr(), frame.constants.as_ptr());
+        for group in &self.groups {
+            let table = &self.tables[group.table];
+            // SAFETY: offsets were made of images that lie in the first `arena_bytes` of the arena, and of what was pushed to the first
+            // `constant_bytes` of the constants; both were checked above. Layers are made where the processor has the features.
+            unsafe {
+                (group.kernel)(&Call {
+                    input: arena.add(group.input),
+                    output: arena.add(group.output),
+                    weights: constants.add(group.weights),
+                    factors: constants.add(group.factors).cast(),
+                    steps: self.steps.as_ptr(),
+                    step_count: self.steps.len(),
+                    inputs: table.inputs.as_ptr(),
+                    outputs: table.outputs.as_ptr(),
+                    blocks: table.blocks,
+                    mask: group.mask,
+                    joined: group.joined,
+                    bounds: self.bounds,
+                });
+            }
+        }
+        Some(())
+    }
+}

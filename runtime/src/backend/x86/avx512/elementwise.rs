@@ -1,0 +1,183 @@
+//! Sums and maxima of bytes.
+
+use core::arch::x86_64::*;
+
+use super::super::geometry::Geometry;
+use super::super::sum::Sum;
+use crate::host::program::form::Image;
+use crate::host::program::{Frame, Layer, SLACK};
+
+/// Bytes of a vector.
+const UNIT: usize = 64;
+
+/// The lowest `bytes` bits.
+fn mask(bytes: usize) -> u64 {
+    if bytes >= UNIT { !0 } else { (1 << bytes) - 1 }
+}
+
+/// Runs of bytes that lie side by side in all images: first bytes, and how many.
+fn runs<const N: usize>(images: [&Image; N]) -> Vec<([usize; N], usize)> {
+    if images.iter().all(|image| image.is_dense()) {
+        return vec![(images.map(|image| image.start), images[0].bytes())];
+    }
+    let [batch, rows, columns, _] = images[0].extents;
+    let bytes = columns * images[0].pixel();
+    let row = |image: usize, row: usize| (images.map(|each| each.at(image, row as isize, 0)), bytes);
+    (0..batch).flat_map(|image| (0..rows).map(move |y| row(image, y))).collect()
+}
+
+/// The end of an image, with what may be read behind it.
+fn end(image: &Image) -> usize {
+    image.start + image.bytes() + SLACK
+}
+
+/// Sum of two images.
+#[derive(Debug)]
+pub struct Add {
+    sum: Sum,
+    runs: Vec<([usize; 3], usize)>,
+    arena_bytes: usize,
+}
+
+impl Add {
+    /// The layer. `None`: extents differ.
+    pub fn new(sum: Sum, [first, second]: [&Image; 2], output: &Image) -> Option<Self> {
+        let images = [first, second, output];
+        let same = images.iter().all(|image| image.extents == output.extents);
+        let dense = images.iter().all(|image| image.is_dense() && image.bytes() == output.bytes());
+        (same || dense).then(|| Self {
+            sum,
+            runs: runs(images),
+            arena_bytes: end(first).max(end(second)).max(end(output)),
+        })
+    }
+
+    /// # Safety
+    /// Every run lies in the arena, followed by [`SLACK`] bytes.
+    #[target_feature(enable = "avx512f,avx512bw")]
+    unsafe fn all(&self, arena: *mut u8) {
+        let Sum { factors: [a, b], constant, shift, bounds: [low, high] } = self.sum;
+        let (a, b, c) = (_mm512_set1_epi32(a), _mm512_set1_epi32(b), _mm512_set1_epi32(constant));
+        let shift = _mm_cvtsi32_si128(shift as i32);
+        let (low, high) = (_mm512_set1_epi8(low), _mm512_set1_epi8(high));
+        let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        for &([first, second, output], bytes) in &self.runs {
+            let mut at = 0;
+            while at < bytes {
+                // SAFETY: the caller's: a vector reads less than 64 bytes behind a run, and writes the bytes of the mask.
+                unsafe {
+                    let quarter = |k: usize| {
+                        let load = |from: usize| {
+                            _mm512_cvtepu8_epi32(_mm_loadu_si128(arena.add(from + at + 16 * k).cast()))
+                        };
+                        let products =
+                            (_mm512_mullo_epi32(load(first), a), _mm512_mullo_epi32(load(second), b));
+                        let sum = _mm512_add_epi32(_mm512_add_epi32(products.0, c), products.1);
+                        _mm512_sra_epi32(sum, shift)
+                    };
+                    let halves = (
+                        _mm512_packs_epi32(quarter(0), quarter(1)),
+                        _mm512_packs_epi32(quarter(2), quarter(3)),
+                    );
+                    let sums = _mm512_packs_epi16(halves.0, halves.1);
+                    let sums = _mm512_min_epi8(_mm512_max_epi8(sums, low), high);
+                    let sums = _mm512_xor_si512(sums, _mm512_set1_epi8(i8::MIN));
+                    let sums = _mm512_permutexvar_epi32(order, sums);
+                    let place = arena.add(output + at);
+                    if bytes - at >= UNIT {
+                        _mm512_storeu_si512(place.cast(), sums);
+                    } else {
+                        _mm512_mask_storeu_epi8(place.cast(), mask(bytes - at), sums);
+                    }
+                }
+                at += UNIT;
+            }
+        }
+    }
+}
+
+impl Layer for Add {
+    fn name(&self) -> &'static str {
+        "add_i8"
+    }
+
+    fn run(&self, frame: &mut Frame<'_>) -> Option<()> {
+        if frame.arena.len() < self.arena_bytes {
+            return None;
+        }
+        // SAFETY: images with their slack lie in the first `arena_bytes`. Layers are made where the processor has the features.
+        unsafe { self.all(frame.arena.as_mut_ptr()) };
+        Some(())
+    }
+}
+
+/// Maximum over windows without padding.
+#[derive(Debug)]
+pub struct MaxPool {
+    bounds: [i8; 2],
+    positions: Vec<[usize; 2]>,
+    /// From a window's first tap to each.
+    taps: Vec<usize>,
+    channels: usize,
+    arena_bytes: usize,
+}
+
+impl MaxPool {
+    /// The layer.
+    pub fn new(geometry: &Geometry, bounds: [i8; 2], input: &Image, output: &Image) -> Option<Self> {
+        let window = &geometry.window;
+        let (rows, columns) = (window.rows.kernel, window.columns.kernel);
+        let row = |y: usize| (0..columns).map(move |x| y * input.row() + x * input.pixel());
+        Some(Self {
+            bounds,
+            positions: geometry.positions(input, output),
+            taps: (0..rows).flat_map(row).collect(),
+            channels: window.outputs,
+            arena_bytes: end(input).max(end(output)),
+        })
+    }
+
+    /// # Safety
+    /// Windows and outputs lie in the arena, followed by [`SLACK`] bytes.
+    #[target_feature(enable = "avx512f,avx512bw")]
+    unsafe fn all(&self, arena: *mut u8) {
+        // With 128 added, bytes are compared without sign.
+        let [low, high] =
+            self.bounds.map(|bound| _mm512_set1_epi8((bound.cast_unsigned() ^ 0x80).cast_signed()));
+        for &[input, output] in &self.positions {
+            let mut at = 0;
+            while at < self.channels {
+                let mut most = low;
+                // SAFETY: the caller's: a vector reads less than 64 bytes behind a pixel, and writes the bytes of the mask.
+                unsafe {
+                    for tap in &self.taps {
+                        most = _mm512_max_epu8(most, _mm512_loadu_si512(arena.add(input + tap + at).cast()));
+                    }
+                    most = _mm512_min_epu8(most, high);
+                    let place = arena.add(output + at);
+                    if self.channels - at >= UNIT {
+                        _mm512_storeu_si512(place.cast(), most);
+                    } else {
+                        _mm512_mask_storeu_epi8(place.cast(), mask(self.channels - at), most);
+                    }
+                }
+                at += UNIT;
+            }
+        }
+    }
+}
+
+impl Layer for MaxPool {
+    fn name(&self) -> &'static str {
+        "max_pool2d_i8"
+    }
+
+    fn run(&self, frame: &mut Frame<'_>) -> Option<()> {
+        if frame.arena.len() < self.arena_bytes {
+            return None;
+        }
+        // SAFETY: images with their slack lie in the first `arena_bytes`. Layers are made where the processor has the features.
+        unsafe { self.all(frame.arena.as_mut_ptr()) };
+        Some(())
+    }
+}

@@ -1,0 +1,112 @@
+//! From accumulators to bytes.
+
+use core::arch::x86_64::*;
+
+use super::super::requantize::{Channel, Factors, LANES, Mode};
+
+/// What the outputs of a layer are bounded by, and their zero point.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Zero point.
+    pub zero: i16,
+    /// Least output.
+    pub low: i8,
+    /// Greatest output.
+    pub high: i8,
+}
+
+impl Bounds {
+    /// Whether they exclude bytes.
+    pub fn are_narrow(&self) -> bool {
+        self.low > i8::MIN || self.high < i8::MAX
+    }
+
+    /// Those of a channel: all of a layer have the same.
+    pub fn of(channel: &Channel) -> Self {
+        Self { zero: channel.zero as i16, low: channel.low as i8, high: channel.high as i8 }
+    }
+}
+
+/// Modes as constants, [`Mode`] in order.
+pub const FLOAT: u8 = Mode::Float as u8;
+/// See [`FLOAT`].
+pub const SIGNED_FLOAT: u8 = Mode::SignedFloat as u8;
+/// See [`FLOAT`].
+pub const MIXED: u8 = Mode::Mixed as u8;
+/// See [`FLOAT`].
+pub const SIGNED_MIXED: u8 = Mode::SignedMixed as u8;
+/// See [`FLOAT`].
+pub const DEFINITION: u8 = Mode::Definition as u8;
+
+/// Row `row` of factors.
+///
+/// # Safety
+/// `factors` is readable.
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn row(factors: *const Factors, row: usize) -> __m512i {
+    // SAFETY: the caller's; a row has 64 bytes, and there are five behind the biases.
+    unsafe { _mm512_load_si512(factors.cast::<[u32; LANES]>().add(1 + row).cast()) }
+}
+
+/// Requantises 16 accumulators and adds the zero point.
+///
+/// # Safety
+/// `factors` is readable, and its rows are those of the mode.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[inline]
+pub unsafe fn requantize<const MODE: u8>(sum: __m512i, factors: *const Factors, bounds: &Bounds) -> __m512i {
+    // SAFETY: the caller's.
+    let row = |k: usize| unsafe { row(factors, k) };
+    // The high halves of two products of 64 bits.
+    let high = |even: __m512i, odd: __m512i| _mm512_mask_shuffle_epi32::<0xF5>(odd, 0x5555, even);
+    let float = |k: usize| _mm512_castsi512_ps(row(k));
+    let zero = || _mm512_set1_epi32(bounds.zero.into());
+    match MODE {
+        // SAFETY: the caller's.
+        MIXED | SIGNED_MIXED if unsafe { (*factors)[5][0] } != 0 => {
+            let twice = _mm512_add_epi32(sum, sum);
+            let odd = _mm512_srli_epi64::<32>(twice);
+            let even = _mm512_add_epi64(_mm512_mul_epi32(twice, row(0)), row(2));
+            let odd = _mm512_add_epi64(_mm512_mul_epi32(odd, row(1)), row(3));
+            let rounded = _mm512_add_epi32(high(even, odd), _mm512_srai_epi32::<31>(sum));
+            _mm512_add_epi32(_mm512_srav_epi32(rounded, row(4)), zero())
+        }
+        FLOAT | MIXED => _mm512_cvtps_epi32(_mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), float(0), float(1))),
+        SIGNED_FLOAT | SIGNED_MIXED => {
+            let constant = _mm512_mask_blend_ps(_mm512_movepi32_mask(sum), float(1), float(2));
+            _mm512_cvtps_epi32(_mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), float(0), constant))
+        }
+        _ => {
+            let sum = _mm512_sllv_epi32(sum, row(2));
+            let half = _mm512_set1_epi64(1 << 30);
+            let even = _mm512_add_epi64(_mm512_mul_epi32(sum, row(0)), half);
+            let odd = _mm512_add_epi64(_mm512_mul_epi32(_mm512_srli_epi64::<32>(sum), row(1)), half);
+            let even = _mm512_srli_epi64::<31>(even);
+            let product = _mm512_mask_blend_epi32(0xAAAA, even, _mm512_slli_epi64::<1>(odd));
+            let right = row(3);
+            let ones = _mm512_set1_epi32(1);
+            let mask = _mm512_sub_epi32(_mm512_sllv_epi32(ones, right), ones);
+            let rest = _mm512_and_si512(product, mask);
+            let threshold = _mm512_add_epi32(_mm512_srli_epi32::<1>(mask), _mm512_srli_epi32::<31>(product));
+            let shifted = _mm512_srav_epi32(product, right);
+            let result =
+                _mm512_mask_add_epi32(shifted, _mm512_cmpgt_epi32_mask(rest, threshold), shifted, ones);
+            // Modulo 2^32, as the definition has it.
+            _mm512_add_epi32(result, zero())
+        }
+    }
+}
+
+/// Packs four vectors to bytes with 128 added: bytes of one 128-bit lane are of those lanes.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[inline]
+pub fn pack(values: [__m512i; 4], bounds: &Bounds) -> __m512i {
+    let [a, b, c, d] = values;
+    let mut bytes = _mm512_packs_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
+    if bounds.are_narrow() {
+        bytes = _mm512_max_epi8(bytes, _mm512_set1_epi8(bounds.low));
+        bytes = _mm512_min_epi8(bytes, _mm512_set1_epi8(bounds.high));
+    }
+    _mm512_xor_si512(bytes, _mm512_set1_epi8(i8::MIN))
+}

@@ -1,0 +1,124 @@
+//! Layers of `f32` with weights repacked for wide registers.
+//!
+//! A layer is made once, for images at given [`Place`]s in memory, and holds its weights and where each tile of it reads and writes. Its
+//! `run` only checks that the buffers reach as far as these places. Images that a convolution reads have their padding around them, as zeros.
+//!
+//! Sums are in another order than those of [`crate::backend::Scalar`], and products are not rounded: results agree as
+//! sums of floats do.
+
+mod conv2d;
+mod dense;
+mod depthwise_conv2d;
+mod elementwise;
+mod lanes;
+mod layer;
+mod pool2d;
+#[cfg(test)]
+mod speed;
+#[cfg(test)]
+mod tests;
+mod tile;
+mod winograd;
+
+pub use conv2d::Conv2d;
+pub use dense::{Dense, Weights};
+pub use depthwise_conv2d::DepthwiseConv2d;
+pub use elementwise::{add, mul};
+pub use layer::{layer, wants};
+pub use pool2d::{AveragePool2d, MaxPool2d};
+pub use winograd::Winograd;
+
+/// The instruction sets that these layers know. Having one proves that the processor has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Width(Registers);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Registers {
+    Bits256,
+    Bits512,
+}
+
+impl Width {
+    /// AVX2 with FMA and F16C.
+    pub fn avx2() -> Option<Self> {
+        let there = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
+        there.then_some(Self(Registers::Bits256))
+    }
+
+    /// AVX-512, and all of AVX2.
+    pub fn avx512() -> Option<Self> {
+        Self::avx2()?;
+        is_x86_feature_detected!("avx512f").then_some(Self(Registers::Bits512))
+    }
+
+    /// The width for this many channels: half registers where whole ones would stay half empty.
+    fn narrowest(self, channels: usize) -> Self {
+        if channels <= 8 { Self(Registers::Bits256) } else { self }
+    }
+
+    /// The width at which binary16 becomes binary32 fastest. AMD's family 19h converts whole registers of 512 bits at half the rate.
+    fn converting(self) -> Self {
+        use core::arch::x86_64::__cpuid;
+        let vendor = __cpuid(0);
+        let amd =
+            [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).as_flattened() == b"AuthenticAMD";
+        let signature = __cpuid(1).eax;
+        let family = (signature >> 8 & 0xF) + (signature >> 20 & 0xFF);
+        if amd && family == 0x19 { Self(Registers::Bits256) } else { self }
+    }
+
+    /// Floats in a register.
+    fn lanes(self) -> usize {
+        match self.0 {
+            Registers::Bits256 => 8,
+            Registers::Bits512 => 16,
+        }
+    }
+}
+
+/// Where images lie in a buffer, in elements: channels side by side, rows and pixels at any distance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The first pixel of the first image.
+    pub start: usize,
+    /// From a pixel to the next of a row.
+    pub pixel: usize,
+    /// From a row to the next.
+    pub row: usize,
+    /// From an image to the next.
+    pub image: usize,
+}
+
+/// A cache line of 16 words.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(64))]
+struct Line([u32; 16]);
+
+/// Floats, or twice as many of 16 bits, that start a cache line; the last line is filled up with zeros.
+#[derive(Clone, Debug)]
+struct Aligned(Vec<Line>);
+
+impl Aligned {
+    fn new(floats: usize) -> Self {
+        Self(vec![Line::default(); floats.div_ceil(16)])
+    }
+
+    fn set(&mut self, at: usize, value: f32) -> Option<()> {
+        *self.0.get_mut(at / 16)?.0.get_mut(at % 16)? = value.to_bits();
+        Some(())
+    }
+
+    /// As [`Aligned::set`], for a number of 16 bits at a place counted in such.
+    fn set_half(&mut self, at: usize, bits: u16) -> Option<()> {
+        let pair = self.0.get_mut(at / 32)?.0.get_mut(at / 2 % 16)?;
+        let shift = at % 2 * 16;
+        *pair = *pair & !(0xFFFF << shift) | u32::from(bits) << shift;
+        Some(())
+    }
+
+    fn pointer(&self) -> *const f32 {
+        self.0.as_ptr().cast()
+    }
+}

@@ -1,0 +1,93 @@
+//! Where a convolution reads and writes: output positions, and the runs of input bytes under a window.
+//!
+//! In an image with a border the taps of one kernel row are contiguous, so a window is a few runs of bytes at fixed distances from its first
+//! tap. That holds for all windows, strides and dilations; a dense layer is a window of one tap over an image of one pixel a row.
+
+use crate::host::program::form::{Border, Image};
+use crate::ops::window::{Axis, Window};
+
+/// Windows over an image, in groups of channels.
+#[derive(Clone, Debug)]
+pub struct Geometry {
+    /// Windows along each axis, with channels.
+    pub window: Window,
+    /// Groups of channels.
+    pub groups: usize,
+}
+
+impl Geometry {
+    /// A dense layer over every pixel of images.
+    pub fn dense([batch, rows, columns]: [usize; 3], inputs: usize, outputs: usize) -> Self {
+        let axis = |extent| Axis { input: extent, output: extent, kernel: 1, stride: 1, dilation: 1, pad: 0 };
+        let window = Window { batch, rows: axis(rows), columns: axis(columns), inputs, outputs };
+        Self { window, groups: 1 }
+    }
+
+    /// One window over each whole image.
+    pub fn whole(batch: usize, rows: usize, columns: usize, channels: usize) -> Self {
+        let axis = |extent| Axis { input: extent, output: 1, kernel: extent, stride: 1, dilation: 1, pad: 0 };
+        let window =
+            Window { batch, rows: axis(rows), columns: axis(columns), inputs: channels, outputs: channels };
+        Self { window, groups: channels }
+    }
+
+    /// The border that windows reach.
+    pub fn border(&self) -> Border {
+        let after = |axis: &Axis| {
+            let end = (axis.output - 1) * axis.stride + axis.reach();
+            end.saturating_sub(axis.pad + axis.input)
+        };
+        let (rows, columns) = (&self.window.rows, &self.window.columns);
+        Border { top: rows.pad, left: columns.pad, bottom: after(rows), right: after(columns) }
+    }
+
+    /// Input channels of a group.
+    pub fn group_inputs(&self) -> usize {
+        self.window.inputs / self.groups
+    }
+
+    /// Output channels of a group.
+    pub fn group_outputs(&self) -> usize {
+        self.window.outputs / self.groups
+    }
+
+    /// Whether the images have the windows' extents, and the input has the border that they reach.
+    pub fn fits(&self, input: &Image, output: &Image) -> bool {
+        let Window { batch, rows, columns, inputs, outputs } = self.window;
+        input.extents == [batch, rows.input, columns.input, inputs]
+            && output.extents == [batch, rows.output, columns.output, outputs]
+            && input.border.union(self.border()) == input.border
+    }
+
+    /// For each output position in order: the arena's byte of its window's first tap, and of its first output channel.
+    pub fn positions(&self, input: &Image, output: &Image) -> Vec<[usize; 2]> {
+        let Window { batch, rows, columns, .. } = self.window;
+        let position = |image: usize, row: usize, column: usize| {
+            let first = |axis: &Axis, at: usize| (at * axis.stride) as isize - axis.pad as isize;
+            [
+                input.at(image, first(&rows, row), first(&columns, column)),
+                output.at(image, row as isize, column as isize),
+            ]
+        };
+        let rows = |image| (0..rows.output).map(move |row| (image, row));
+        let pixels = |(image, row)| (0..columns.output).map(move |column| (image, row, column));
+        (0..batch)
+            .flat_map(rows)
+            .flat_map(pixels)
+            .map(|(image, row, column)| position(image, row, column))
+            .collect()
+    }
+
+    /// The runs under a window in the order of the weights: distances in bytes from the first tap, and the elements of each.
+    pub fn runs(&self, input: &Image) -> (Vec<usize>, usize) {
+        let Window { rows, columns, .. } = self.window;
+        let row = |tap: usize| tap * rows.dilation * input.row();
+        if self.groups == 1 && columns.dilation == 1 {
+            return ((0..rows.kernel).map(row).collect(), columns.kernel * self.group_inputs());
+        }
+        let taps = |tap: usize| {
+            (0..columns.kernel).map(move |column| row(tap) + column * columns.dilation * input.pixel())
+        };
+        ((0..rows.kernel).flat_map(taps).collect(), self.group_inputs())
+    }
+}

@@ -1,0 +1,150 @@
+//! Which steps of integers the kernels of x86 take.
+
+use super::geometry::Geometry;
+use super::requantize::Channel;
+use super::sum;
+use crate::Step;
+use crate::blob::Packing;
+use crate::host::program::form::{Border, Element, Image, Want, extents};
+use crate::host::program::{Constants, Layer, Wants};
+use crate::ops::linear::Integer;
+use crate::ops::{OpCode, add, conv2d, dense, mean, pool2d};
+
+/// A step of `i8` for which there are kernels.
+pub enum Int8<'a> {
+    /// A convolution or a dense layer; the weights of an output channel stand side by side.
+    Conv(Geometry, Integer<'a>),
+    /// A depthwise convolution; the weights of a tap stand side by side.
+    Depthwise(Geometry, Integer<'a>),
+    /// The mean over an image, with the zero points of input and output.
+    Mean(Geometry, mean::Parameters, [i32; 2]),
+    /// A sum.
+    Add(sum::Sum),
+    /// The greatest element under windows without padding, within bounds.
+    MaxPool(Geometry, [i8; 2]),
+}
+
+impl<'a> Int8<'a> {
+    /// `None`: another step.
+    pub fn of(step: &Step<'a>) -> Option<Self> {
+        let (input, output) = (step.input(0)?, step.output(0)?);
+        let plain = |linear: &Integer<'_>| linear.packing == Packing::Rows;
+        match OpCode::parse(step.op())? {
+            OpCode::Conv2dI8 => {
+                let p = conv2d::Parameters::parse(step.parameters())?;
+                let geometry =
+                    Geometry { window: p.window(&input, &output).ok()?, groups: p.groups as usize };
+                let linear = Integer::of(step, p.act_min, p.act_max).filter(plain)?;
+                Some(Self::Conv(geometry, linear)).filter(Self::is_reasonable)
+            }
+            OpCode::DepthwiseConv2dI8 => {
+                let p = conv2d::Parameters::parse(step.parameters())?;
+                let geometry =
+                    Geometry { window: p.window(&input, &output).ok()?, groups: p.groups as usize };
+                let linear = Integer::of(step, p.act_min, p.act_max).filter(plain)?;
+                Some(Self::Depthwise(geometry, linear)).filter(Self::is_reasonable)
+            }
+            OpCode::Mean2dI8 => {
+                let p = mean::Parameters::parse(step.parameters())?;
+                let [batch, rows, columns, channels] = extents(&input);
+                let geometry = Geometry::whole(batch, rows, columns, channels);
+                Some(Self::Mean(geometry, p, [input.zero_point, output.zero_point]))
+            }
+            OpCode::AddI8 => {
+                let p = add::IntegerParameters::parse(step.parameters())?;
+                let zero_points = [input.zero_point, step.input(1)?.zero_point, output.zero_point];
+                sum::Sum::search(&p, zero_points).map(Self::Add)
+            }
+            OpCode::MaxPool2dI8 => {
+                let p = pool2d::Parameters::parse(step.parameters())?;
+                let geometry = Geometry { window: p.window(&input, &output).ok()?, groups: 1 };
+                let bounds = [p.act_min as i8, p.act_max as i8];
+                Some(Self::MaxPool(geometry, bounds)).filter(Self::is_reasonable)
+            }
+            OpCode::DenseI8 => {
+                let p = dense::Parameters::parse(step.parameters())?;
+                let linear = Integer::of(step, p.act_min, p.act_max).filter(plain)?;
+                let ([batch, rows, columns, inputs], [.., outputs]) = (extents(&input), extents(&output));
+                Some(Self::Conv(Geometry::dense([batch, rows, columns], inputs, outputs), linear))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether borders are no larger than what they surround: hostile paddings would fill memory. A maximum takes no border, which would count.
+    fn is_reasonable(&self) -> bool {
+        match self {
+            Self::Conv(geometry, _) | Self::Depthwise(geometry, _) => {
+                let Border { top, left, bottom, right } = geometry.border();
+                let (rows, columns) = (&geometry.window.rows, &geometry.window.columns);
+                top + bottom <= rows.input + 64 && left + right <= columns.input + 64
+            }
+            Self::MaxPool(geometry, _) => geometry.border() == Border::NONE,
+            Self::Mean(..) | Self::Add(_) => true,
+        }
+    }
+
+    fn geometry(&self) -> Option<&Geometry> {
+        match self {
+            Self::Conv(geometry, _)
+            | Self::Depthwise(geometry, _)
+            | Self::Mean(geometry, ..)
+            | Self::MaxPool(geometry, _) => Some(geometry),
+            Self::Add(_) => None,
+        }
+    }
+
+    /// The forms of the operands.
+    pub fn wants(&self, element: Element) -> Wants {
+        let inputs = match self {
+            Self::Conv(geometry, _) | Self::Depthwise(geometry, _) => {
+                vec![Want { element, border: geometry.border(), dense: false }]
+            }
+            Self::Mean(..) | Self::MaxPool(..) => vec![Want { element, border: Border::NONE, dense: false }],
+            Self::Add(_) => vec![Want { element, border: Border::NONE, dense: false }; 2],
+        };
+        Wants { inputs, output: element, dense: false }
+    }
+
+    /// The layer of AVX-512.
+    pub fn avx512(
+        &self,
+        inputs: &[Image],
+        output: &Image,
+        constants: &mut Constants,
+    ) -> Option<Box<dyn Layer>> {
+        use super::avx512::{conv::Conv, depthwise::Depthwise, elementwise};
+        let (&input, others) = inputs.split_first()?;
+        if !self.geometry().is_none_or(|geometry| geometry.fits(&input, output)) {
+            return None;
+        }
+        match self {
+            Self::Conv(geometry, linear) => {
+                let depth = linear.weights.len() / geometry.window.outputs;
+                let weight = |o: usize, k: usize| linear.weights[o * depth + k];
+                Some(Box::new(Conv::new(geometry, linear, &weight, &input, output, constants)?))
+            }
+            Self::Depthwise(geometry, linear) if geometry.window.inputs == geometry.window.outputs => {
+                let channels = geometry.window.outputs;
+                let taps = linear.weights.len() / channels;
+                let weight = |t: usize, c: usize| linear.weights[t * channels + c];
+                let channel = |c: usize| Channel::new(linear, c, (0..taps).map(move |t| weight(t, c)));
+                let all: Vec<Channel> = (0..channels).map(channel).collect::<Option<_>>()?;
+                Some(Box::new(Depthwise::new(geometry, &all, &weight, &input, output, constants)?))
+            }
+            Self::Depthwise(geometry, linear) => {
+                let weight = |o: usize, k: usize| linear.weights[k * geometry.window.outputs + o];
+                Some(Box::new(Conv::new(geometry, linear, &weight, &input, output, constants)?))
+            }
+            Self::Mean(geometry, p, zero_points) => {
+                let area = geometry.window.rows.kernel * geometry.window.columns.kernel;
+                let all = vec![Channel::mean(p, area, *zero_points); geometry.window.outputs];
+                Some(Box::new(Depthwise::new(geometry, &all, &|_, _| 1, &input, output, constants)?))
+            }
+            Self::Add(sum) => Some(Box::new(elementwise::Add::new(*sum, [&input, others.first()?], output)?)),
+            Self::MaxPool(geometry, bounds) => {
+                Some(Box::new(elementwise::MaxPool::new(geometry, *bounds, &input, output)?))
+            }
+        }
+    }
+}

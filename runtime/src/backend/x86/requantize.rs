@@ -1,0 +1,249 @@
+//! How vector kernels requantise: constants of each channel, and the proof that they give the bits of [`crate::quant::requantize`].
+//!
+//! A channel's output is a growing function of its accumulator, and so is what a conversion to `f32`, a fused multiply-add and a conversion back
+//! compute. Two such functions are equal everywhere if they are equal at both sides of each of the at most 255 steps of the output. So a search for
+//! a scale and a constant near the exact ones either proves that three instructions suffice for a channel, or that it needs integers.
+
+use crate::ops::linear::Integer;
+use crate::ops::mean;
+use crate::quant::requantize;
+
+/// How many channels a vector of factors holds at most.
+pub const LANES: usize = 16;
+
+/// How a group of channels is requantised, the cheapest first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mode {
+    /// `round(accumulator * scale + constant)`, with the zero point in the constant.
+    #[default]
+    Float,
+    /// As `Float`, with another constant for negative accumulators.
+    SignedFloat,
+    /// As `Float`, but for vectors that hold a channel for which floats don't serve: a 64-bit product with a rounding constant and the sign. There
+    /// the shift to the right is not 0 and accumulators fit 31 bits.
+    Mixed,
+    /// As `SignedFloat`, with the same exception.
+    SignedMixed,
+    /// By the definition.
+    Definition,
+}
+
+/// One output channel: what it may accumulate and what it makes of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Channel {
+    /// Bias for inputs that have 128 added.
+    pub bias: i32,
+    /// Q31 factor.
+    pub multiplier: i32,
+    /// Shift of [`requantize`].
+    pub shift: i32,
+    /// Least and greatest accumulator, if none passes 32 bits.
+    pub range: Option<[i32; 2]>,
+    /// Zero point of the output.
+    pub zero: i32,
+    /// Least output.
+    pub low: i32,
+    /// Greatest output.
+    pub high: i32,
+}
+
+impl Channel {
+    /// Output channel `o` of a linear operator, with the weights that it has.
+    pub fn new(linear: &Integer<'_>, o: usize, weights: impl Iterator<Item = i8> + Clone) -> Option<Self> {
+        let bias = *linear.bias.get(o)?;
+        let zero_in = i32::from(linear.input_zero);
+        let sum = weights.clone().fold(0i32, |sum, w| sum.wrapping_add(w.into()));
+        let (mut least, mut most) = (i64::from(bias), i64::from(bias));
+        for w in weights {
+            let ends = [-128 - zero_in, 127 - zero_in].map(|x| i64::from(x) * i64::from(w));
+            least += ends[0].min(ends[1]);
+            most += ends[0].max(ends[1]);
+        }
+        let range = i32::try_from(least).ok().zip(i32::try_from(most).ok()).map(|(low, high)| [low, high]);
+        Some(Self {
+            bias: bias.wrapping_sub((zero_in + 128).wrapping_mul(sum)),
+            multiplier: *linear.multiplier.get(o)?,
+            shift: *linear.shift.get(o)?,
+            range,
+            zero: linear.output_zero,
+            low: linear.low,
+            high: linear.high,
+        })
+    }
+
+    /// The mean over an image of `area` pixels: each has the weight 1.
+    pub fn mean(p: &mean::Parameters, area: usize, [zero_in, zero_out]: [i32; 2]) -> Self {
+        let area = area as i32;
+        Self {
+            bias: area.wrapping_mul(zero_in + 128).wrapping_neg(),
+            multiplier: p.multiplier,
+            shift: p.shift,
+            range: Some([-128 - zero_in, 127 - zero_in].map(|x| area.wrapping_mul(x))),
+            zero: zero_out,
+            low: p.act_min,
+            high: p.act_max,
+        }
+    }
+
+    /// The output for an accumulator.
+    fn output(&self, accumulator: i32) -> i32 {
+        requantize(accumulator, self.multiplier, self.shift)
+            .wrapping_add(self.zero)
+            .max(self.low)
+            .min(self.high)
+    }
+
+    /// The real factor.
+    fn factor(&self) -> f64 {
+        f64::from(self.multiplier) * f64::from(self.shift - 31).exp2()
+    }
+
+    /// Accumulators at both sides of every step of the output, at both ends of the range and around 0. `None` if the output may fall.
+    fn edges(&self) -> Option<Vec<(i32, i32)>> {
+        let [least, most] = self.range?;
+        let factor = self.factor();
+        // No product, shifted to the left or rounded, passes an `i32`.
+        let greatest = f64::from(least).abs().max(f64::from(most).abs());
+        if self.multiplier <= 0 || greatest * f64::from(self.shift.max(0)).exp2() >= f64::from(1 << 30) {
+            return None;
+        }
+        let mut edges = vec![least, most];
+        edges.extend([-1, 0].into_iter().filter(|at| (least..=most).contains(at)));
+        let (first, last) = (self.output(least), self.output(most));
+        for step in first + 1..=last {
+            let near = ((f64::from(step - self.zero) - 0.5) / factor).ceil();
+            let mut at = (near as i32).clamp(least + 1, most);
+            while at > least + 1 && self.output(at - 1) >= step {
+                at -= 1;
+            }
+            while at < most && self.output(at) < step {
+                at += 1;
+            }
+            edges.extend([at - 1, at]);
+        }
+        Some(edges.into_iter().map(|at| (at, self.output(at))).collect())
+    }
+
+    /// Scale, and constants for accumulators from 0 on and below, with which a fused multiply-add gives the bits; the constants are equal where
+    /// that is possible. `None` if none were found. The processor has FMA.
+    fn floats(&self) -> Option<[f32; 3]> {
+        let edges = self.edges()?;
+        let exact = self.factor() as f32;
+        let scales =
+            [0i32, 1, -1, 2, -2].map(|ulps| f32::from_bits(exact.to_bits().wrapping_add_signed(ulps)));
+        let usable = |scale: &f32| scale.is_normal() && *scale > 0.0 && *scale <= 2.0;
+        for split in [false, true] {
+            for scale in scales.iter().copied().filter(usable) {
+                let found = [false, true].map(|negative| {
+                    let side: Vec<(i32, i32)> =
+                        edges.iter().filter(|(at, _)| !split || (*at < 0) == negative).copied().collect();
+                    self.constant(scale, &side)
+                });
+                if let [Some(positive), Some(negative)] = found {
+                    return Some([scale, positive, negative]);
+                }
+            }
+        }
+        None
+    }
+
+    /// A constant that goes with a scale for all given accumulators and outputs.
+    fn constant(&self, scale: f32, edges: &[(i32, i32)]) -> Option<f32> {
+        let (mut least, mut most) = (f64::NEG_INFINITY, f64::INFINITY);
+        for &(at, output) in edges {
+            let rest = f64::from(output) - f64::from(at) * f64::from(scale);
+            if output > self.low {
+                least = least.max(rest - 0.5);
+            }
+            if output < self.high {
+                most = most.min(rest + 0.5);
+            }
+        }
+        if least > most {
+            return None;
+        }
+        let middle = match (least.is_finite(), most.is_finite()) {
+            (true, true) => (least + most) / 2.0,
+            (true, false) => least + 0.25,
+            (false, true) => most - 0.25,
+            (false, false) => f64::from(self.zero),
+        };
+        let holds = |constant: &f32| {
+            let found = |at: i32| (at as f32).mul_add(scale, *constant).round_ties_even();
+            edges.iter().all(|&(at, output)| {
+                let value = found(at);
+                value.abs() < 1e9 && (value as i32).max(self.low).min(self.high) == output
+            })
+        };
+        let gap = (most - least).abs().min(1e-4) / 4.0;
+        [0.0, 0.5, -0.5, 1.0, -1.0, 1.5, -1.5]
+            .map(|part| (middle + part * gap) as f32)
+            .into_iter()
+            .find(holds)
+    }
+
+    /// Whether a 64-bit product with one rounding constant serves.
+    fn is_product(&self) -> bool {
+        let small = self.range.is_some_and(|[least, most]| least > -(1 << 30) && most < 1 << 30);
+        self.shift < 0 && small
+    }
+}
+
+/// Factors of one vector of channels: biases, then by mode
+/// - floats: scales, constants, constants of negative accumulators, two rows of zeros;
+/// - product: multipliers, those of odd lanes in 64 bits, twice the rounding constants of even and of odd lanes in 64 bits, shifts, none of them 0;
+/// - definition: multipliers, those of odd lanes in 64 bits, shifts to the left, to the right.
+pub type Factors = [[u32; LANES]; 6];
+
+/// What floats were found for a channel: scale and constants.
+pub type Floats = Option<[f32; 3]>;
+
+/// Searches the mode of a group of channels.
+pub fn mode(channels: &[Channel]) -> (Mode, Vec<Floats>) {
+    let floats: Vec<Floats> = channels.iter().map(Channel::floats).collect();
+    let signed = floats.iter().flatten().any(|[_, positive, negative]| positive != negative);
+    let mode = if floats.iter().all(Option::is_some) {
+        if signed { Mode::SignedFloat } else { Mode::Float }
+    } else if channels.iter().all(Channel::is_product) {
+        if signed { Mode::SignedMixed } else { Mode::Mixed }
+    } else {
+        Mode::Definition
+    };
+    (mode, floats)
+}
+
+/// Factors for the channels of each lane of a vector; `None`: a lane without one.
+pub fn factors(mode: Mode, lanes: [Option<(Channel, Floats)>; LANES]) -> Factors {
+    let mut factors = Factors::default();
+    let product = lanes.iter().flatten().any(|(_, floats)| floats.is_none());
+    for (lane, found) in lanes.into_iter().enumerate() {
+        let Some((channel, floats)) = found else { continue };
+        let multiplier = channel.multiplier;
+        let mut wide = |row: usize, value: i64| {
+            factors[row][lane & !1] = value as u32;
+            factors[row][lane | 1] = (value >> 32) as u32;
+        };
+        if mode == Mode::Definition || product {
+            if lane % 2 == 1 {
+                wide(2, multiplier.into());
+            }
+            factors[1][lane] = multiplier as u32;
+        }
+        let right = -channel.shift;
+        if mode == Mode::Definition {
+            factors[3][lane] = channel.shift.max(0) as u32;
+            factors[4][lane] = right.max(0) as u32;
+        } else if product {
+            let constant = (1i64 << 31) + (1i64 << (31 + right));
+            let row = if lane % 2 == 1 { 4 } else { 3 };
+            factors[row][lane & !1] = constant as u32;
+            factors[row][lane | 1] = (constant >> 32) as u32;
+            factors[5][lane] = right as u32;
+        } else {
+            let values = floats.unwrap_or_default();
+            (0..3).for_each(|row| factors[1 + row][lane] = values[row].to_bits());
+        }
+        factors[0][lane] = channel.bias as u32;
+    }
+    factors
+}
