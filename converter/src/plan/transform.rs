@@ -121,3 +121,60 @@ fn folded(layer: &Layer, zero_point: i32) -> Vec<i32> {
     let biases = layer.weights.chunks(row).zip(&layer.bias);
     biases.map(|(weights, &bias)| folded_bias(weights.iter().copied(), zero_point, bias)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::calibrate::Dataset;
+    use crate::passes;
+    use crate::quantize::{self, Options};
+    use std::path::Path;
+    use tucano::host::Runner;
+    use tucano::ops::OpCode;
+
+    #[test]
+    fn a_budget_is_spent_on_what_saves_most_for_each_byte() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/models/resnet8.onnx");
+        let graph = crate::import::import(&path, &crate::import::Options { batch: 1 }).unwrap();
+        let graph = passes::legalize(&passes::simplify(&graph)).unwrap();
+        let elements: usize = graph.shape(graph.inputs[0]).iter().product();
+        let inputs = vec![(0..2 * elements).map(|k| (k % 17) as f32 / 9.0 - 1.0).collect()];
+        let data = Dataset { inputs, samples: 2, labels: None };
+        let plain = quantize::quantize(&graph, Some(&data), &Options::default()).unwrap();
+        let blob = |quantized: &Quantized, core: Core| {
+            let isa = core.isa();
+            let graph = &quantized.graph;
+            let plan = plan_for(graph, Some(quantized), isa).unwrap();
+            emit::emit(&emit::Program { graph, plan: &plan, quantized: Some(quantized), labels: &[], isa })
+                .unwrap()
+        };
+        let transformed = |blob: &[u8]| {
+            let runner = Runner::new(blob).unwrap();
+            runner.model().steps().filter(|step| step.op() == u16::from(OpCode::WinogradConv2dI8)).count()
+        };
+        let direct = blob(&plain, Core::CortexM4);
+        let mut last = Chosen::default();
+        for room in [0, 4096, 30_000, 1 << 20] {
+            let mut quantized = plain.clone();
+            let budget = Budget { flash: Some(direct.len() + room), ..Budget::default() };
+            let chosen = choose(&plain.graph, &mut quantized, Core::CortexM4, &budget).unwrap();
+            let stored = blob(&quantized, Core::CortexM4);
+            assert_eq!(stored.len(), direct.len() + chosen.bytes);
+            assert!(chosen.bytes <= room && chosen.instructions >= last.instructions);
+            assert_eq!(transformed(&stored), chosen.layers);
+            let [first, second] = [&direct, &stored].map(|blob| {
+                let mut runner = Runner::new(blob).unwrap();
+                let input = runner.quantise(&[&data.inputs[0][..elements]]).unwrap().concat();
+                runner.run_raw(&[&input]).unwrap()
+            });
+            assert_eq!(first, second);
+            // Another core keeps what it has kernels for.
+            assert_eq!(blob(&quantized, Core::CortexM0), blob(&plain, Core::CortexM0));
+            last = chosen;
+        }
+        assert!(last.layers == last.possible && last.layers > 2, "{last:?}");
+        let mut quantized = plain.clone();
+        let none = choose(&plain.graph, &mut quantized, Core::CortexM55, &Budget::default()).unwrap();
+        assert_eq!((none, quantized), (Chosen::default(), plain));
+    }
+}
