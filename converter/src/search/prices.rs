@@ -46,7 +46,7 @@ impl Room {
 
 /// How many times the asked share of multiply-adds modelled instructions may be, from the best on: what is asked of multiply-adds is asked for speed. But
 /// never more than the dense network's.
-const WITHIN: [f64; 5] = [1.1, 1.2, 1.4, 1.7, f64::INFINITY];
+const WITHIN: [f64; 4] = [1.2, 1.4, 1.7, f64::INFINITY];
 /// Fewer instructions are worth up to this many times the loss that is predicted with more of them.
 const WORTH_LOSS: f64 = 6.0;
 /// No [`Cost::Waste`] is worth up to this many times the loss that is predicted with it.
