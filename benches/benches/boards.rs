@@ -280,7 +280,7 @@ const FACTORISED: [(&str, &str, Option<f64>); 3] = [
 ];
 
 /// Dense and compressed int8 blobs of a network on each board of [`FACTORISED_BOARDS`].
-fn factorised(model: &Path, data: &Path, macs_ratio: Option<f64>) -> Result<Vec<[String; 8]>> {
+fn factorised(model: &Path, data: &Path, macs_ratio: Option<f64>) -> Result<Vec<[String; 9]>> {
     let name = model.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let (graph, data) = read(model, data, None)?;
     let data = data.slice(0..CALIBRATION);
@@ -311,6 +311,7 @@ fn factorised(model: &Path, data: &Path, macs_ratio: Option<f64>) -> Result<Vec<
             format!("{:.3} M > {:.3} M", before.instructions / 1e6, after.instructions / 1e6),
             format!("{} > {}", before.arena_bytes, after.arena_bytes),
             format!("{} > {}", before.blob_bytes, after.blob_bytes),
+            format!("{} > {}", before.code_bytes, after.code_bytes),
             scalar.map(|step| format!("{} ({})", step.name, step.op)).collect::<Vec<_>>().join(", "),
         ]);
     }
@@ -331,6 +332,7 @@ fn report_factorised() -> Result<()> {
         "instructions",
         "arena",
         "blob",
+        "code",
         "scalar steps",
     ]);
     table.set_width(200);
@@ -339,7 +341,7 @@ fn report_factorised() -> Result<()> {
         table.add_rows(factorised(&model, &data, macs_ratio)?);
     }
     println!(
-        "{table}\n\nDense int8 > compressed int8; instructions under emulation, arena and blob in bytes."
+        "{table}\n\nDense int8 > compressed int8; instructions under emulation; arena, blob and code in bytes."
     );
     Ok(())
 }

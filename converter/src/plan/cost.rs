@@ -312,7 +312,9 @@ fn block_work(window: &Window, kernel: &Kernel) -> Work {
         Loops::Lanes(lanes) => u64::from(lanes).max(1),
         Loops::Tiles { .. } => {
             let depth = (window.rows.kernel * window.columns.kernel) as u64;
-            return tiled_work([positions, channels, depth], batch * window.image() as u64, kernel.loops);
+            // Each input is laid out for each output that reads it.
+            let laid_out = batch * (window.rows.input * window.columns.input) as u64 * channels;
+            return tiled_work([positions, channels, depth], laid_out, kernel.loops);
         }
     };
     let taps = batch * taps(&window.rows).sum::<u64>() * taps(&window.columns).sum::<u64>();

@@ -389,10 +389,15 @@ impl Memory {
             // Stages of a convolution may be dense layers.
             let known = stages.len() == 1 || span.dense && stage.groups == 1;
             let dense = known.then_some(span.dense);
-            let needs = Needs::of(self.isa, stage, dense, Numbers::of_widths(widths, four_bits));
+            let mut needs = Needs::of(self.isa, stage, dense, Numbers::of_widths(widths, four_bits));
             let value = |k: usize| stages[k].images * stages[k].output.iter().product::<usize>() * inner;
             let read = if k == 0 { self.blocks[span.input].bytes } else { value(k - 1) };
             let written = if k == last { self.blocks[span.output].bytes } else { value(k) };
+            // Rows that are cut or put together otherwise are copied into another order first.
+            let images = if k == 0 { span.layer.images } else { stages[k - 1].images };
+            if images != stage.images {
+                needs.apart = needs.apart.max(read);
+            }
             Stage { bytes: [read, written], needs }
         };
         stages.iter().enumerate().map(stage).collect()

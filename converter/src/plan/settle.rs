@@ -162,7 +162,7 @@ impl Tiling {
 }
 
 /// Rows of a tile that are tried, most first: few rows need little memory, many spend less on each.
-const TILE_ROWS: [usize; 4] = [8, 4, 2, 1];
+const TILE_ROWS: [usize; 7] = [16, 12, 8, 6, 4, 2, 1];
 
 /// How a group runs.
 enum GroupForm {
@@ -373,7 +373,7 @@ mod tests {
         demands.push(Demand { time: 5, input: 3, output: 5, needs: Needs::default(), follows: false });
         blocks[3].last = 5;
         let settled = settle(&blocks, &demands, 16);
-        assert_eq!(settled.regions, [Region { demands: 0..3, rows: 4, windows: vec![6, 4] }]);
+        assert_eq!(settled.regions, [Region { demands: 0..3, rows: 6, windows: vec![8, 6] }]);
         // With room enough they run one by one.
         blocks[5].bytes = 1 << 14;
         assert!(settle(&blocks, &demands, 16).regions.is_empty());

@@ -15,11 +15,16 @@ pub enum Cost {
     Flash,
     /// Instructions on the target, as modelled.
     Instructions,
+    /// Instructions less [`FAIR`] times the multiply-adds: at most 0 where instructions fall about as multiply-adds do.
+    Waste,
 }
+
+/// How many times the share of multiply-adds the share of instructions may be without waste.
+pub const FAIR: f64 = 1.2;
 
 impl Cost {
     /// Every cost, in the order of [`Costs`].
-    pub const ALL: [Self; 4] = [Self::Macs, Self::Parameters, Self::Flash, Self::Instructions];
+    pub const ALL: [Self; 5] = [Self::Macs, Self::Parameters, Self::Flash, Self::Instructions, Self::Waste];
 
     /// What is counted, in words.
     pub fn name(self) -> &'static str {
@@ -28,6 +33,7 @@ impl Cost {
             Self::Parameters => "parameters",
             Self::Flash => "bytes of flash",
             Self::Instructions => "instructions",
+            Self::Waste => "instructions for each MAC",
         }
     }
 }
@@ -95,11 +101,12 @@ pub(super) fn weighted(weights: &Weights, row: &Row) -> f64 {
 /// that keeps them.
 pub fn least_loss(layers: &[Vec<Row>], limits: Limits) -> Option<Vec<usize>> {
     let limited: Vec<usize> = (0..limits.costs.len()).filter(|k| limits.costs[*k].is_finite()).collect();
-    // Costs are compared as shares of their limits.
+    // Costs are compared as shares of their limits; what may be below 0 as it is.
+    let scale = |limit: f64| if limit > f64::MIN_POSITIVE { limit } else { 1.0 };
     let directions = simplex(limited.len()).into_iter().map(|point| {
         let mut weights = Weights::default();
         for (cost, share) in limited.iter().zip(point) {
-            weights.costs[*cost] = share / limits.costs[*cost].max(f64::MIN_POSITIVE);
+            weights.costs[*cost] = share / scale(limits.costs[*cost]);
         }
         weights
     });
@@ -242,7 +249,13 @@ mod tests {
                         let share = 1.0 - 0.15 * k as f64;
                         let loss = hurt * (k * k) as f64 * 1e-3;
                         Row {
-                            costs: [macs * share, parameters * share, parameters * share * share, macs],
+                            costs: [
+                                macs * share,
+                                parameters * share,
+                                parameters * share * share,
+                                macs,
+                                share * (parameters - FAIR * macs),
+                            ],
                             loss,
                         }
                     })
@@ -273,6 +286,7 @@ mod tests {
                 open.with(Cost::Parameters, share),
                 open.with(Cost::Macs, share).with(Cost::Parameters, share),
                 open.with(Cost::Macs, share).with(Cost::Parameters, 1.1 * share).with(Cost::Flash, share),
+                open.with(Cost::Parameters, share.max(0.5)).with(Cost::Waste, -0.1),
             ] {
                 let plan = least_loss(&layers, limits).unwrap();
                 let sum = total(&layers, &plan);
@@ -280,7 +294,7 @@ mod tests {
                 assert!(sum.loss <= 1.05 * brute(&layers, limits, &loss) + 1e-12);
             }
             let limits = Limits { loss: share * 0.05, ..open };
-            let weights = [0.5, 0.5, 0.0, 0.0];
+            let weights = [0.5, 0.5, 0.0, 0.0, 0.0];
             let sum = total(&layers, &least_cost(&layers, weights, limits.loss).unwrap());
             let objective = Weights { costs: weights, loss: 0.0 };
             assert!(limits.hold(sum));

@@ -12,7 +12,7 @@ use super::candidates::Candidate;
 use super::explain::report;
 use super::fisher::{self, Metric};
 use super::loss::Loss;
-use super::prices::{Prices, stages_of};
+use super::prices::{Prices, Room, stages_of};
 use super::refit::{self, Form, Trusted};
 use super::sensitivity::{self, Sensitivity};
 use super::strategy::{Shrunk, Strategy};
@@ -65,6 +65,8 @@ pub struct Formats<'a> {
     method: Method,
     found: Vec<Sensitivity>,
     rows: Vec<Vec<Row>>,
+    /// The same with what [`exclude`] took away.
+    all_rows: Vec<Vec<Row>>,
     /// See [`Strategy::predicted`].
     curve: Vec<Point>,
     /// The stages that each candidate is lowered to.
@@ -115,10 +117,11 @@ impl<'a> Formats<'a> {
             found.iter().map(|layer| stages_of(graph, layer.node, &layer.candidates)).collect();
         let mut rows = rows(graph, &found, &stages, prices);
         let curve = predicted(graph, &rows, WORTH);
-        if let Some((memory, limit)) = &prices.memory {
-            exclude(&found, &stages, &mut rows, memory, *limit);
+        let all_rows = rows.clone();
+        if let Some((memory, room)) = &prices.memory {
+            exclude(&found, &stages, &mut rows, memory, room.bytes());
         }
-        Self { graph, method, found, rows, curve, stages, prices, fitting, stayed }
+        Self { graph, method, found, rows, all_rows, curve, stages, prices, fitting, stayed }
     }
 
     /// Every layer's candidates as the memory's planner takes them.
@@ -144,9 +147,9 @@ impl<'a> Formats<'a> {
     /// The plan with other candidates where blocks with gaps between them would pass the limit on the arena; `None` if there are none within the
     /// other limits.
     fn in_memory(&self, mut plan: Vec<usize>, limits: Limits) -> Option<Vec<usize>> {
-        let Some((memory, limit)) = &self.prices.memory else { return Some(plan) };
+        let Some((memory, room)) = &self.prices.memory else { return Some(plan) };
         let keeps = |plan: &[usize]| limits.hold(self.expected(plan));
-        memory.fit(&self.layers(&self.losses()), &mut plan, *limit, keeps).ok().map(|_| plan)
+        memory.fit(&self.layers(&self.losses()), &mut plan, room.bytes(), keeps).ok().map(|_| plan)
     }
 }
 
@@ -227,6 +230,13 @@ impl Strategy for Formats<'_> {
         self.in_memory(plan, limits)
     }
 
+    fn least_loss_beyond(&self, limits: Limits) -> Option<Vec<usize>> {
+        match &self.prices.memory {
+            Some((_, Room::Dense(_))) => least_loss(&self.all_rows, limits.less(&self.prices.fixed)),
+            _ => None,
+        }
+    }
+
     /// Under [`Method::Auto`] the plans of single methods, where the prediction gives them a chance: sums of losses are not so exact that what is
     /// chosen among all forms would always be better.
     fn rivals(&self, limits: Limits, plan: &[usize]) -> Vec<Vec<usize>> {
@@ -258,7 +268,8 @@ impl Strategy for Formats<'_> {
     }
 
     fn least_cost(&self, worth: Costs, loss: f64) -> Vec<usize> {
-        least_cost(&self.rows, worth, loss).unwrap_or_else(|| self.untouched())
+        let plan = least_cost(&self.rows, worth, loss).unwrap_or_else(|| self.untouched());
+        self.in_memory(plan.clone(), Limits::OPEN).unwrap_or(plan)
     }
 
     fn fit(&mut self, plan: &[usize], data: &Dataset, progress: &dyn Progress) -> Result<Shrunk, Error> {

@@ -73,7 +73,7 @@ const SAFE_DIVERGENCE: f64 = 0.005;
 /// Divergence at which the search for a drop of one point begins.
 const NATS_A_POINT: f64 = 0.01;
 /// What one share of each cost is worth to the default.
-const WORTH: Costs = [0.0, 0.0, 0.5, 0.5];
+const WORTH: Costs = [0.0, 0.0, 0.5, 0.5, 0.0];
 /// The default's relative RMS output error for networks that are no classifiers.
 const SAFE_ERROR: f64 = 0.02;
 /// The default's relative error of each layer's weight without calibration data.
@@ -289,6 +289,7 @@ fn without_data(
     let plan = match options.is_sized() {
         true => formats
             .least_loss(limits(&prices))
+            .or_else(|| formats.least_loss_beyond(limits(&prices)))
             .ok_or_else(|| strategy::unreachable(graph, &[&formats], &prices))?,
         false => formats.each_within(WORTH, SAFE_WEIGHT_ERROR.powi(2)),
     };

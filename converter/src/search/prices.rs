@@ -9,7 +9,7 @@ use crate::plan::cost::{candidate_instructions, fixed_instructions};
 use crate::plan::flash;
 use crate::plan::memory::{Memory, arena_bytes_of};
 
-use super::allocate::{Cost, Costs};
+use super::allocate::{Cost, Costs, FAIR, Limits};
 use super::candidates::Candidate;
 use super::sensitivity::linear_layers;
 use super::{Error, Options, refit, stages};
@@ -22,9 +22,35 @@ pub struct Prices {
     whole: Costs,
     /// Shares of what no candidate changes: biases, other steps, layers that are factorised already.
     pub fixed: Costs,
-    /// Lifetimes of the dense network's memory, and the bytes that the arena may have.
-    pub memory: Option<(Memory, usize)>,
+    /// Lifetimes of the dense network's memory, and the bytes that the arena may have; `None` where its size does not matter.
+    pub memory: Option<(Memory, Room)>,
 }
+
+/// Bytes that an arena may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// The budget: no more in any case.
+    Asked(usize),
+    /// The dense network's on a core: no more where something else that was asked can be had with it.
+    Dense(usize),
+}
+
+impl Room {
+    /// The number.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::Asked(bytes) | Self::Dense(bytes) => bytes,
+        }
+    }
+}
+
+/// How many times the asked share of multiply-adds modelled instructions may be, from the best on: what is asked of multiply-adds is asked for speed. But
+/// never more than the dense network's.
+const WITHIN: [f64; 4] = [1.2, 1.4, 1.7, f64::INFINITY];
+/// Fewer instructions are worth up to this many times the loss that is predicted with more of them.
+const WORTH_LOSS: f64 = 6.0;
+/// No [`Cost::Waste`] is worth up to this many times the loss that is predicted with it.
+const FAIR_LOSS: f64 = 2.0;
 
 impl Prices {
     /// Costs of `graph` as `options` will store and run it.
@@ -32,13 +58,16 @@ impl Prices {
         let int8 = options.int8.is_some();
         let mut prices = Self {
             options: *options,
-            whole: [graph.macs().max(1) as f64, graph.parameters().max(1) as f64, 1.0, 1.0],
+            whole: [graph.macs().max(1) as f64, graph.parameters().max(1) as f64, 1.0, 1.0, 1.0],
             fixed: [0.0; Cost::ALL.len()],
-            memory: match options.budget.ram {
-                Some(ram) => Some((Memory::of(graph, options.int8, options.core.isa())?, ram)),
-                None => None,
-            },
+            memory: None,
         };
+        if options.budget.ram.is_some() || prices.has_model() {
+            let memory = Memory::of(graph, options.int8, options.core.isa())?;
+            let dense = || Room::Dense(memory.arena(&[]).bytes);
+            let room = options.budget.ram.map_or_else(dense, Room::Asked);
+            prices.memory = Some((memory, room));
+        }
         let mut layers = [0.0; Cost::ALL.len()];
         let mut added = 0;
         for index in linear_layers(graph) {
@@ -49,21 +78,21 @@ impl Prices {
             layers.iter_mut().zip(own).for_each(|(sum, cost)| *sum += cost);
         }
         // Instructions of other steps count where a limit on them is to hold.
-        let other_instructions = match options.budget.instructions {
-            Some(_) => fixed_instructions(graph, options.core, int8).unwrap_or(0) as f64,
-            None => 0.0,
-        };
+        let limited = options.budget.instructions.is_some() || prices.wants_macs();
+        let other_instructions =
+            if limited { fixed_instructions(graph, options.core, int8).unwrap_or(0) as f64 } else { 0.0 };
         let other_bytes = flash::fixed_bytes(graph, options.int8, options.core.isa())? as f64;
         let rest = [
             graph.macs() as f64 - layers[Cost::Macs as usize],
             (graph.parameters() + added) as f64 - layers[Cost::Parameters as usize],
             other_bytes,
             other_instructions,
+            0.0,
         ];
         prices.whole[Cost::Flash as usize] = (layers[Cost::Flash as usize] + other_bytes).max(1.0);
         let instructions = layers[Cost::Instructions as usize] + other_instructions;
         prices.whole[Cost::Instructions as usize] = instructions.max(1.0);
-        prices.fixed = std::array::from_fn(|k| rest[k] / prices.whole[k]);
+        prices.fixed = waste(std::array::from_fn(|k| rest[k] / prices.whole[k]));
         Ok(prices)
     }
 
@@ -73,13 +102,13 @@ impl Prices {
         let bytes = flash::layer_bytes(int8, core.isa(), stages, name);
         // Cores without a model are priced by MACs.
         let instructions = candidate_instructions(core, int8, stages).unwrap_or(candidate.macs);
-        [candidate.macs as f64, candidate.weights as f64, bytes as f64, instructions as f64]
+        [candidate.macs as f64, candidate.weights as f64, bytes as f64, instructions as f64, 0.0]
     }
 
     /// Shares of a candidate of the layer `name`.
     pub fn shares(&self, name: &str, stages: &[Geometry], candidate: &Candidate) -> Costs {
         let own = self.absolute(name, stages, candidate);
-        std::array::from_fn(|k| own[k] / self.whole[k])
+        waste(std::array::from_fn(|k| own[k] / self.whole[k]))
     }
 
     /// A share in numbers, bytes or instructions.
@@ -95,9 +124,32 @@ impl Prices {
     /// Whether the arena of a compressed network is within the budget.
     pub fn fits(&self, graph: &Graph) -> Result<bool, Error> {
         match &self.memory {
-            Some((_, ram)) => Ok(self.arena(graph)? <= *ram),
-            None => Ok(true),
+            Some((_, Room::Asked(ram))) => Ok(self.arena(graph)? <= *ram),
+            _ => Ok(true),
         }
+    }
+
+    /// Whether instructions and memory are those of a core that has a model.
+    fn has_model(&self) -> bool {
+        !self.options.core.kernels().is_empty()
+    }
+
+    /// Whether fewer multiply-adds are asked for.
+    fn wants_macs(&self) -> bool {
+        self.options.macs_ratio.is_some() || self.options.budget.macs.is_some()
+    }
+
+    /// Limits with which instructions on the target fall along with multiply-adds where these are limited, less and less strict, and last what they came
+    /// from; each with how many times the loss of a less strict one it is worth.
+    pub fn along(&self, limits: Limits) -> Vec<(Limits, f64)> {
+        let macs = limits.costs[Cost::Macs as usize];
+        let worth = self.has_model() && self.wants_macs() && self.options.budget.instructions.is_none();
+        let strict = WITHIN.iter().filter(|_| worth && macs < 1.0);
+        let strict: Vec<_> = strict
+            .map(|within| (limits.with(Cost::Instructions, (macs * within).min(1.0)), WORTH_LOSS))
+            .collect();
+        let fair = strict.first().map(|(limits, _)| (limits.with(Cost::Waste, 0.0), FAIR_LOSS));
+        fair.into_iter().chain(strict).chain([(limits, 1.0)]).collect()
     }
 
     /// The size options: each cost with how many times less of it there must be.
@@ -126,9 +178,15 @@ impl Prices {
     pub fn together(&self) -> Error {
         let costs =
             self.asked().into_iter().map(|(cost, times)| format!("{times:.2}x fewer {}", cost.name()));
-        let arena = self.memory.as_ref().map(|(_, ram)| format!("an arena of {ram} bytes"));
+        let arena = self.options.budget.ram.map(|ram| format!("an arena of {ram} bytes"));
         Error::Together { asked: costs.chain(arena).collect::<Vec<_>>().join(" and ") }
     }
+}
+
+/// The same shares with [`Cost::Waste`].
+fn waste(mut shares: Costs) -> Costs {
+    shares[Cost::Waste as usize] = shares[Cost::Instructions as usize] - FAIR * shares[Cost::Macs as usize];
+    shares
 }
 
 /// The stages of every candidate of one layer.

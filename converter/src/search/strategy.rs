@@ -9,7 +9,7 @@ use crate::graph::Graph;
 
 use super::allocate::{Cost, Costs, Limits, Row};
 use super::judgement::{Fold, Judge, Judgement};
-use super::prices::Prices;
+use super::prices::{Prices, Room};
 use super::tradeoff::Point;
 use super::{Error, LayerReport, Progress};
 
@@ -32,6 +32,11 @@ pub trait Strategy {
 
     /// The plan of least predicted loss within limits on the whole network's costs and the budget on its arena; `None` if it finds none.
     fn least_loss(&self, limits: Limits) -> Option<Vec<usize>>;
+
+    /// As [`Strategy::least_loss`] without the memory that nobody asked for ([`Room::Dense`]).
+    fn least_loss_beyond(&self, _limits: Limits) -> Option<Vec<usize>> {
+        None
+    }
 
     /// Other plans within the limits that may turn out better than `plan`, the one of least predicted loss.
     fn rivals(&self, _limits: Limits, _plan: &[usize]) -> Vec<Vec<usize>> {
@@ -81,9 +86,28 @@ pub fn sized(
     all: &Dataset,
     progress: &dyn Progress,
 ) -> Result<(Chosen, Vec<Point>), Error> {
+    // The strictest that anyone reaches, or less strict ones that lose much less.
+    let loss_within = |limits: &Limits| {
+        let plans = strategies.iter().map(|offers| (offers, offers.least_loss(*limits)));
+        let losses = plans.filter_map(|(offers, plan)| Some(offers.expected(&plan?).loss));
+        losses.min_by(f64::total_cmp)
+    };
+    let mut strictest: Option<(Limits, f64, f64)> = None;
+    for (limits, patience) in prices.along(limits) {
+        let Some(loss) = loss_within(&limits) else { continue };
+        if strictest.is_none_or(|(_, least, patience)| patience * loss < least) {
+            strictest = Some((limits, loss, patience));
+        }
+    }
+    let strictest = strictest.map(|(limits, ..)| limits);
+    let limits = strictest.unwrap_or(limits);
     let mut finalists: Vec<Finalist> = Vec::new();
     for (strategy, offers) in strategies.iter().enumerate() {
-        let Some(plan) = offers.least_loss(limits) else { continue };
+        let plan = match strictest {
+            Some(limits) => offers.least_loss(limits),
+            None => offers.least_loss_beyond(limits),
+        };
+        let Some(plan) = plan else { continue };
         let rivals = offers.rivals(limits, &plan);
         let loss = |plan: &Vec<usize>| offers.expected(plan).loss;
         let plans = std::iter::once(plan).chain(rivals);
@@ -142,7 +166,7 @@ pub fn unreachable(graph: &Graph, strategies: &[&dyn Strategy], prices: &Prices)
             return Error::Budget { what: cost.name(), wanted: times, reachable: 1.0 / least, nearest };
         }
     }
-    if let Some((_, wanted)) = prices.memory {
+    if let Some((_, Room::Asked(wanted))) = prices.memory {
         let arenas: Result<Vec<_>, _> = strategies.iter().map(|strategy| strategy.least_arena()).collect();
         match arenas.map(|arenas| arenas.into_iter().min_by_key(|(bytes, _)| *bytes)) {
             Ok(Some((nearest, node))) if nearest > wanted => {

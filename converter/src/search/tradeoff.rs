@@ -142,6 +142,7 @@ pub fn spectrum(squared: &[f64]) -> Vec<(usize, f64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::search::allocate::Cost;
     use crate::search::refit::tests::network;
 
     #[test]
@@ -151,12 +152,12 @@ mod tests {
             .map(|hurt| {
                 let row = |k: usize| {
                     let share = (1.0 - 0.15 * k as f64) / 4.0;
-                    Row { costs: [share; 4], loss: (hurt * k * k) as f64 * 1e-3 }
+                    Row { costs: [share; Cost::ALL.len()], loss: (hurt * k * k) as f64 * 1e-3 }
                 };
                 (0..6).map(row).collect()
             })
             .collect();
-        let curve = predicted(&graph, &layers, [0.5, 0.5, 0.0, 0.0]);
+        let curve = predicted(&graph, &layers, [0.5, 0.5, 0.0, 0.0, 0.0]);
         assert_eq!((curve[0].parameters, curve[0].macs), (graph.parameters(), graph.macs()));
         assert_eq!(curve[0].loss, 0.0);
         assert!(curve.len() > 5 && curve.len() <= POINTS + 1);
@@ -165,7 +166,7 @@ mod tests {
         }
         let smallest = 1.0 - 3.0 * 0.75 / 4.0;
         assert!((curve.last().unwrap().macs as f64 - smallest * graph.macs() as f64).abs() <= 1.0);
-        assert_eq!(predicted(&graph, &[], [0.5, 0.5, 0.0, 0.0]).len(), 1);
+        assert_eq!(predicted(&graph, &[], [0.5, 0.5, 0.0, 0.0, 0.0]).len(), 1);
     }
 
     #[test]

@@ -29,6 +29,7 @@ use crate::linalg::{Matrix, product};
 use super::allocate::{Cost, Costs, Limits, Row};
 
 use super::loss::Loss;
+use super::prices::Room;
 use super::refit::{bias, set};
 use super::strategy::{Shrunk, Strategy};
 use super::tradeoff::Point;
@@ -204,7 +205,9 @@ impl Strategy for Pruner<'_> {
     }
 
     fn least_loss(&self, limits: Limits) -> Option<Plan> {
-        let Some((_, limit)) = self.network.memory else { return self.widths().least_loss(limits) };
+        let Some((_, Room::Asked(limit))) = self.network.memory else {
+            return self.widths().least_loss(limits);
+        };
         let mut room = limit;
         loop {
             let prices = self.prices.with_room(room);

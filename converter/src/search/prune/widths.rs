@@ -8,6 +8,7 @@ use crate::calibrate::covariance::Geometry;
 use crate::graph::{Graph, ValueId};
 use crate::plan::memory::together;
 use crate::search;
+use crate::search::prices::Room;
 
 use super::super::allocate::{Cost, Costs, Limits};
 use super::super::candidates::Candidate;
@@ -84,7 +85,7 @@ impl Prices {
                 .push(Part { groups: [rows, columns], costs: widths(rows).into_iter().map(costs).collect() });
         }
         let (mut moments, mut room) = (Vec::new(), usize::MAX);
-        if let Some((memory, limit)) = &network.memory {
+        if let Some((memory, Room::Asked(limit))) = &network.memory {
             let of = |id: ValueId| {
                 let held = |group: &Group| group.places.iter().any(|(value, _)| *value == id);
                 groups.iter().position(|group| group.blocked.is_none() && held(group))
@@ -305,7 +306,7 @@ mod tests {
             let narrowed = narrow(&graph, &found[0], &kept);
             let mut plan = vec![0; found.len()];
             plan[0] = 4 - kept.len();
-            let [macs, parameters, flash, _] = prices.shares(&plan);
+            let [macs, parameters, flash, ..] = prices.shares(&plan);
             assert!((macs - narrowed.macs() as f64 / graph.macs() as f64).abs() < 1e-12);
             // The last layer may get a bias of ten numbers.
             let grown = (narrowed.parameters() + 10) as f64 / graph.parameters() as f64;
@@ -383,7 +384,7 @@ mod tests {
                 }
             }
             assert!(widths.loss(&plan) <= best * 1.05 + 1e-12, "{} {best}", widths.loss(&plan));
-            let cheap = widths.least_cost([0.5, 0.5, 0.0, 0.0], widths.loss(&plan));
+            let cheap = widths.least_cost([0.5, 0.5, 0.0, 0.0, 0.0], widths.loss(&plan));
             assert!(widths.loss(&cheap) <= widths.loss(&plan));
         }
         let nothing = Limits::OPEN.with(Cost::Macs, 1e-3);

@@ -198,8 +198,8 @@ pub static ARMV7E_M: &[Kernel] = &[
     own(
         OpCode::DepthwiseConv2dI8,
         "strips",
-        Loops::Tiles { positions: 1, outputs: 16, depth: 1 },
-        [894921, 0, 922, 0, 0, 791],
+        Loops::Tiles { positions: 1, outputs: 4, depth: 1 },
+        [800000, 0, 1550, 0, 0, 220],
     ),
     kernel(OpCode::DepthwiseConv2dI16, 16, [434603, 0, 6249, 9685, 482, 347]),
     kernel(OpCode::DepthwiseConv2dF32, 8, [112370, 0, 4166, 5087, 43, 1139]),
@@ -297,8 +297,8 @@ pub static ARMV8_M: &[Kernel] = &[
     own(
         OpCode::DepthwiseConv2dI8,
         "strips",
-        Loops::Tiles { positions: 1, outputs: 16, depth: 1 },
-        [895666, 0, 916, 0, 0, 800],
+        Loops::Tiles { positions: 1, outputs: 4, depth: 1 },
+        [800000, 0, 1550, 0, 0, 220],
     ),
     kernel(OpCode::DepthwiseConv2dI16, 16, [399921, 0, 6408, 9705, 583, 305]),
     kernel(OpCode::DepthwiseConv2dF32, 8, [125273, 0, 3731, 5083, 41, 1175]),
