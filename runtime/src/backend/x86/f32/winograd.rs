@@ -243,18 +243,20 @@ impl Winograd {
         let mut bias = Aligned::new(padded);
         for (channel, &value) in linear.bias.iter().enumerate() {
             bias.set(channel, value)?;
-            let register = channel / lanes;
-            let first = register / panel * panel;
+        }
+        for first in (0..registers).step_by(panel) {
             let count = panel.min(registers - first);
-            let lane = channel - first * lanes;
+            let channels = first * lanes..outputs.min((first + count) * lanes);
             for k in 0..inputs {
-                let mut taps = [[0.0; 3]; 3];
-                for (tap, weight) in taps.as_flattened_mut().iter_mut().enumerate() {
-                    *weight = f64::from(*linear.weights.get((channel * 9 + tap) * inputs + k)?);
-                }
-                for (element, &weight) in transform_weights(taps).as_flattened().iter().enumerate() {
-                    let base = (element * padded + first * lanes) * inputs;
-                    weights.set(base + k * count * lanes + lane, weight as f32)?;
+                for (lane, channel) in channels.clone().enumerate() {
+                    let mut taps = [[0.0; 3]; 3];
+                    for (tap, weight) in taps.as_flattened_mut().iter_mut().enumerate() {
+                        *weight = f64::from(*linear.weights.get((channel * 9 + tap) * inputs + k)?);
+                    }
+                    for (element, &weight) in transform_weights(taps).as_flattened().iter().enumerate() {
+                        let base = (element * padded + first * lanes) * inputs;
+                        weights.set(base + k * count * lanes + lane, weight as f32)?;
+                    }
                 }
             }
         }
