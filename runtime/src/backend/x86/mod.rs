@@ -1,6 +1,7 @@
 //! Kernels of x86 hosts, chosen by what the processor says at run time. They are layers of prepared programs ([`crate::host`]).
 #![allow(unsafe_code)]
 
+mod avx2;
 mod avx512;
 mod geometry;
 mod layer;
@@ -9,6 +10,7 @@ mod requantize;
 mod sum;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 use std::arch::is_x86_feature_detected;
 
@@ -63,17 +65,17 @@ impl Kernels for Avx2 {
         "x86-avx2"
     }
 
-    fn wants(&self, _step: &Step<'_>) -> Option<Wants> {
-        None
+    fn wants(&self, step: &Step<'_>) -> Option<Wants> {
+        Some(layer::Int8::of(step)?.wants(Element::Offset16))
     }
 
     fn layer(
         &self,
-        _step: &Step<'_>,
-        _inputs: &[Image],
-        _output: &Image,
-        _constants: &mut Constants,
+        step: &Step<'_>,
+        inputs: &[Image],
+        output: &Image,
+        constants: &mut Constants,
     ) -> Option<Box<dyn Layer>> {
-        None
+        layer::Int8::of(step)?.avx2(inputs, output, constants)
     }
 }

@@ -64,7 +64,14 @@ pub unsafe fn requantize<const MODE: u8>(sum: __m512i, factors: *const Factors, 
     let zero = || _mm512_set1_epi32(bounds.zero.into());
     match MODE {
         // SAFETY: the caller's.
-        MIXED | SIGNED_MIXED if unsafe { (*factors)[5][0] } != 0 => {
+        MIXED if unsafe { (*factors)[4][0] } != 0 => {
+            let odd = _mm512_srli_epi64::<32>(sum);
+            let even = _mm512_add_epi64(_mm512_mul_epi32(sum, row(0)), row(2));
+            let odd = _mm512_add_epi64(_mm512_mul_epi32(odd, row(1)), row(3));
+            _mm512_add_epi32(_mm512_srav_epi32(high(even, odd), row(4)), zero())
+        }
+        // SAFETY: the caller's.
+        SIGNED_MIXED if unsafe { (*factors)[4][0] } != 0 => {
             let twice = _mm512_add_epi32(sum, sum);
             let odd = _mm512_srli_epi64::<32>(twice);
             let even = _mm512_add_epi64(_mm512_mul_epi32(twice, row(0)), row(2));
