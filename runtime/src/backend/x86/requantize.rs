@@ -19,10 +19,11 @@ pub enum Mode {
     Float,
     /// As `Float`, with another constant for negative accumulators.
     SignedFloat,
-    /// A 64-bit product with one rounding constant: what is not positive is the least output, and the shift to the right is not 0.
-    Rectified,
-    /// A 64-bit product with a rounding constant and the sign; the shift to the right is not 0, accumulators fit 31 bits.
-    Product,
+    /// As `Float`, but for vectors that hold a channel for which floats don't serve: a 64-bit product with a rounding constant. There the shift to the
+    /// right is not 0, and what is not positive is the least output.
+    Mixed,
+    /// As `SignedFloat`, with products that are corrected by the sign; accumulators fit 31 bits.
+    SignedMixed,
     /// By the definition.
     Definition,
 }
@@ -132,7 +133,7 @@ impl Channel {
             [0i32, 1, -1, 2, -2].map(|ulps| f32::from_bits(exact.to_bits().wrapping_add_signed(ulps)));
         let usable = |scale: &f32| scale.is_normal() && *scale > 0.0 && *scale <= 2.0;
         for split in [false, true] {
-            for scale in scales.into_iter().filter(usable) {
+            for scale in scales.iter().copied().filter(usable) {
                 let found = [false, true].map(|negative| {
                     let side: Vec<(i32, i32)> =
                         edges.iter().filter(|(at, _)| !split || (*at < 0) == negative).copied().collect();
@@ -175,82 +176,80 @@ impl Channel {
             })
         };
         let gap = (most - least).abs().min(1e-4) / 4.0;
-        [0.0, 1.0, -1.0].map(|part| (middle + part * gap) as f32).into_iter().find(holds)
+        [0.0, 0.5, -0.5, 1.0, -1.0, 1.5, -1.5]
+            .map(|part| (middle + part * gap) as f32)
+            .into_iter()
+            .find(holds)
     }
 
-    /// The cheapest mode of integers.
-    fn integer_mode(&self) -> Mode {
+    /// Whether a 64-bit product with one rounding constant serves.
+    fn is_product(&self) -> bool {
         let small = self.range.is_some_and(|[least, most]| least > -(1 << 30) && most < 1 << 30);
-        if self.shift > -1 || !small {
-            Mode::Definition
-        } else if self.low >= self.zero {
-            Mode::Rectified
-        } else {
-            Mode::Product
-        }
+        self.shift < 0 && small
     }
 }
 
 /// Factors of one vector of channels: biases, then by mode
-/// - floats: scales, constants, constants of negative accumulators;
-/// - products: multipliers, those of odd lanes in 64 bits, rounding constants of even and of odd lanes in 64 bits, shifts;
+/// - floats: scales, constants, constants of negative accumulators, two rows of zeros;
+/// - product: multipliers, those of odd lanes in 64 bits, rounding constants of even and of odd lanes in 64 bits, the first odd one not 0, shifts;
+///   with the sign twice the constants, without it a shift less by 1;
 /// - definition: multipliers, those of odd lanes in 64 bits, shifts to the left, to the right.
 pub type Factors = [[u32; LANES]; 6];
 
+/// What floats were found for a channel: scale and constants.
+pub type Floats = Option<[f32; 3]>;
+
 /// Searches the mode of a group of channels.
-pub fn mode(channels: &[Channel]) -> (Mode, Vec<Option<[f32; 3]>>) {
-    let floats: Vec<_> = channels.iter().map(Channel::floats).collect();
-    let float = |found: &Option<[f32; 3]>| {
-        found.map(|[_, a, b]| if a == b { Mode::Float } else { Mode::SignedFloat })
+pub fn mode(channels: &[Channel]) -> (Mode, Vec<Floats>) {
+    let floats: Vec<Floats> = channels.iter().map(Channel::floats).collect();
+    let signed = floats.iter().flatten().any(|[_, positive, negative]| positive != negative);
+    let mode = if floats.iter().all(Option::is_some) {
+        if signed { Mode::SignedFloat } else { Mode::Float }
+    } else if channels.iter().all(Channel::is_product) {
+        let rectified = channels.iter().all(|channel| channel.low >= channel.zero);
+        if signed || !rectified { Mode::SignedMixed } else { Mode::Mixed }
+    } else {
+        Mode::Definition
     };
-    let modes: Option<Vec<Mode>> = floats.iter().map(float).collect();
-    let worst = modes.map(|modes| modes.into_iter().max().unwrap_or_default());
-    let integers = || {
-        let modes = channels.iter().map(Channel::integer_mode);
-        let worst = modes.max().unwrap_or_default();
-        // A channel without bounds at its zero point needs the sign.
-        if worst == Mode::Rectified || worst == Mode::Product { worst } else { Mode::Definition }
-    };
-    (worst.unwrap_or_else(integers), floats)
+    (mode, floats)
 }
 
 /// Factors for the channels of each lane of a vector; `None`: a lane without one.
-pub fn factors(mode: Mode, lanes: [Option<(Channel, Option<[f32; 3]>)>; LANES]) -> Factors {
+pub fn factors(mode: Mode, lanes: [Option<(Channel, Floats)>; LANES]) -> Factors {
     let mut factors = Factors::default();
+    let product = lanes.iter().flatten().any(|(_, floats)| floats.is_none());
     for (lane, found) in lanes.into_iter().enumerate() {
         let Some((channel, floats)) = found else { continue };
-        factors[0][lane] = channel.bias as u32;
-        let mut wide = |row: usize, value: i64| {
-            let pair = lane & !1;
-            factors[1 + row][pair] = value as u32;
-            factors[1 + row][pair + 1] = (value >> 32) as u32;
-        };
         let multiplier = channel.multiplier;
-        match mode {
-            Mode::Float | Mode::SignedFloat => {
-                let values = floats.unwrap_or_default();
-                (0..3).for_each(|row| factors[1 + row][lane] = values[row].to_bits());
+        let mut wide = |row: usize, value: i64| {
+            factors[row][lane & !1] = value as u32;
+            factors[row][lane | 1] = (value >> 32) as u32;
+        };
+        if mode == Mode::Definition || product {
+            if lane % 2 == 1 {
+                wide(2, multiplier.into());
             }
-            Mode::Rectified | Mode::Product => {
-                let right = -channel.shift;
-                let constant = (1i64 << 30) + (1i64 << (30 + right));
-                let constant = if mode == Mode::Product { 2 * constant } else { constant };
-                if lane % 2 == 1 {
-                    wide(1, multiplier.into());
-                }
-                wide(if lane % 2 == 1 { 3 } else { 2 }, constant);
-                factors[1][lane] = multiplier as u32;
-                factors[5][lane] = if mode == Mode::Product { right } else { right - 1 } as u32;
-            }
-            Mode::Definition => {
-                if lane % 2 == 1 {
-                    wide(1, multiplier.into());
-                }
-                factors[1][lane] = multiplier as u32;
-                factors[3][lane] = channel.shift.max(0) as u32;
-                factors[4][lane] = (-channel.shift).max(0) as u32;
-            }
+            factors[1][lane] = multiplier as u32;
         }
+        let right = -channel.shift;
+        if mode == Mode::Definition {
+            factors[3][lane] = channel.shift.max(0) as u32;
+            factors[4][lane] = right.max(0) as u32;
+        } else if product {
+            let signed = i32::from(mode == Mode::SignedMixed);
+            let constant = ((1i64 << 30) + (1i64 << (30 + right))) << signed;
+            let row = if lane % 2 == 1 { 4 } else { 3 };
+            factors[row][lane & !1] = constant as u32;
+            factors[row][lane | 1] = (constant >> 32) as u32;
+            factors[5][lane] = (right - 1 + signed) as u32;
+        } else {
+            let values = floats.unwrap_or_default();
+            (0..3).for_each(|row| factors[1 + row][lane] = values[row].to_bits());
+        }
+        factors[0][lane] = channel.bias as u32;
+    }
+    if product && mode != Mode::Definition && factors[4][0] == 0 {
+        factors[4][0] = 1 << 31;
     }
     factors
 }

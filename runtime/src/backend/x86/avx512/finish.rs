@@ -16,6 +16,11 @@ pub struct Bounds {
 }
 
 impl Bounds {
+    /// Whether they exclude bytes.
+    pub fn are_narrow(&self) -> bool {
+        self.low > i8::MIN || self.high < i8::MAX
+    }
+
     /// Those of a channel: all of a layer have the same.
     pub fn of(channel: &Channel) -> Self {
         Self { zero: channel.zero as i16, low: channel.low as i8, high: channel.high as i8 }
@@ -27,9 +32,9 @@ pub const FLOAT: u8 = Mode::Float as u8;
 /// See [`FLOAT`].
 pub const SIGNED_FLOAT: u8 = Mode::SignedFloat as u8;
 /// See [`FLOAT`].
-pub const RECTIFIED: u8 = Mode::Rectified as u8;
+pub const MIXED: u8 = Mode::Mixed as u8;
 /// See [`FLOAT`].
-pub const PRODUCT: u8 = Mode::Product as u8;
+pub const SIGNED_MIXED: u8 = Mode::SignedMixed as u8;
 /// See [`FLOAT`].
 pub const DEFINITION: u8 = Mode::Definition as u8;
 
@@ -44,7 +49,7 @@ unsafe fn row(factors: *const Factors, row: usize) -> __m512i {
     unsafe { _mm512_load_si512(factors.cast::<[u32; LANES]>().add(1 + row).cast()) }
 }
 
-/// Requantises 16 accumulators, without the zero point in modes of products.
+/// Requantises 16 accumulators and adds the zero point.
 ///
 /// # Safety
 /// `factors` is readable, and its rows are those of the mode.
@@ -56,25 +61,28 @@ pub unsafe fn requantize<const MODE: u8>(sum: __m512i, factors: *const Factors, 
     // The high halves of two products of 64 bits.
     let high = |even: __m512i, odd: __m512i| _mm512_mask_shuffle_epi32::<0xF5>(odd, 0x5555, even);
     let float = |k: usize| _mm512_castsi512_ps(row(k));
+    let zero = || _mm512_set1_epi32(bounds.zero.into());
     match MODE {
-        FLOAT => _mm512_cvtps_epi32(_mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), float(0), float(1))),
-        SIGNED_FLOAT => {
-            let constant = _mm512_mask_blend_ps(_mm512_movepi32_mask(sum), float(1), float(2));
-            _mm512_cvtps_epi32(_mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), float(0), constant))
-        }
-        RECTIFIED => {
+        // SAFETY: the caller's.
+        MIXED if unsafe { (*factors)[4][0] } != 0 => {
             let odd = _mm512_srli_epi64::<32>(sum);
             let even = _mm512_add_epi64(_mm512_mul_epi32(sum, row(0)), row(2));
             let odd = _mm512_add_epi64(_mm512_mul_epi32(odd, row(1)), row(3));
-            _mm512_srav_epi32(high(even, odd), row(4))
+            _mm512_add_epi32(_mm512_srav_epi32(high(even, odd), row(4)), zero())
         }
-        PRODUCT => {
+        // SAFETY: the caller's.
+        SIGNED_MIXED if unsafe { (*factors)[4][0] } != 0 => {
             let twice = _mm512_add_epi32(sum, sum);
             let odd = _mm512_srli_epi64::<32>(twice);
             let even = _mm512_add_epi64(_mm512_mul_epi32(twice, row(0)), row(2));
             let odd = _mm512_add_epi64(_mm512_mul_epi32(odd, row(1)), row(3));
             let rounded = _mm512_add_epi32(high(even, odd), _mm512_srai_epi32::<31>(sum));
-            _mm512_srav_epi32(rounded, row(4))
+            _mm512_add_epi32(_mm512_srav_epi32(rounded, row(4)), zero())
+        }
+        FLOAT | MIXED => _mm512_cvtps_epi32(_mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), float(0), float(1))),
+        SIGNED_FLOAT | SIGNED_MIXED => {
+            let constant = _mm512_mask_blend_ps(_mm512_movepi32_mask(sum), float(1), float(2));
+            _mm512_cvtps_epi32(_mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), float(0), constant))
         }
         _ => {
             let sum = _mm512_sllv_epi32(sum, row(2));
@@ -92,7 +100,7 @@ pub unsafe fn requantize<const MODE: u8>(sum: __m512i, factors: *const Factors, 
             let result =
                 _mm512_mask_add_epi32(shifted, _mm512_cmpgt_epi32_mask(rest, threshold), shifted, ones);
             // Modulo 2^32, as the definition has it.
-            _mm512_add_epi32(result, _mm512_set1_epi32(bounds.zero.into()))
+            _mm512_add_epi32(result, zero())
         }
     }
 }
@@ -100,15 +108,12 @@ pub unsafe fn requantize<const MODE: u8>(sum: __m512i, factors: *const Factors, 
 /// Packs four vectors to bytes with 128 added: bytes of one 128-bit lane are of those lanes.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 #[inline]
-pub fn pack<const MODE: u8>(values: [__m512i; 4], bounds: &Bounds) -> __m512i {
+pub fn pack(values: [__m512i; 4], bounds: &Bounds) -> __m512i {
     let [a, b, c, d] = values;
-    let (mut low, mut high) = (_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
-    if MODE == RECTIFIED || MODE == PRODUCT {
-        let zero = _mm512_set1_epi16(bounds.zero);
-        (low, high) = (_mm512_adds_epi16(low, zero), _mm512_adds_epi16(high, zero));
+    let mut bytes = _mm512_packs_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
+    if bounds.are_narrow() {
+        bytes = _mm512_max_epi8(bytes, _mm512_set1_epi8(bounds.low));
+        bytes = _mm512_min_epi8(bytes, _mm512_set1_epi8(bounds.high));
     }
-    let bytes = _mm512_packs_epi16(low, high);
-    let bytes = _mm512_max_epi8(bytes, _mm512_set1_epi8(bounds.low));
-    let bytes = _mm512_min_epi8(bytes, _mm512_set1_epi8(bounds.high));
     _mm512_xor_si512(bytes, _mm512_set1_epi8(i8::MIN))
 }
