@@ -28,6 +28,17 @@ pub enum Mode {
     Definition,
 }
 
+/// Modes as constants, [`Mode`] in order.
+pub const FLOAT: u8 = Mode::Float as u8;
+/// See [`FLOAT`].
+pub const SIGNED_FLOAT: u8 = Mode::SignedFloat as u8;
+/// See [`FLOAT`].
+pub const MIXED: u8 = Mode::Mixed as u8;
+/// See [`FLOAT`].
+pub const SIGNED_MIXED: u8 = Mode::SignedMixed as u8;
+/// See [`FLOAT`].
+pub const DEFINITION: u8 = Mode::Definition as u8;
+
 /// One output channel: what it may accumulate and what it makes of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Channel {

@@ -7,7 +7,7 @@ use core::arch::asm;
 use core::arch::x86_64::*;
 
 use super::super::geometry::Geometry;
-use super::super::requantize::{self, Channel, Factors, LANES};
+use super::super::requantize::{self, Channel, Factors, LANES, Mode};
 use super::finish::{Finish, channel};
 use crate::host::program::form::Image;
 use crate::host::program::{Constants, Frame, Layer};
@@ -37,7 +37,7 @@ macro_rules! tile {
         /// # Safety
         /// The call's pointers are those of a layer that was checked against its frame; the mode is that of its factors.
         #[target_feature(enable = "avx2,fma")]
-        unsafe fn $name(call: &Call) {
+        unsafe fn $name<const MODE: u8>(call: &Call) {
             for block in 0..call.blocks {
                 // SAFETY: the table has entries for all positions of a block. The assembly reads `step_count` entries of `steps`, 64 bytes of
                 // weights a step, and four bytes at each window and step, all inside the buffers (the caller's). It writes registers alone and
@@ -73,11 +73,10 @@ macro_rules! tile {
                         out("ymm12") _, out("ymm13") _, out("ymm14") _, out("ymm15") _,
                         options(nostack, readonly),
                     );
-                    let sums = [$([$a, $b]),*];
-                    for (k, sums) in sums.into_iter().enumerate() {
-                        let place = call.output.add((*positions.add(k))[1] as usize);
-                        call.finish.store(sums, call.factors, place, call.channels);
-                    }
+                    $({
+                        let place = call.output.add((*positions.add($index))[1] as usize);
+                        call.finish.store::<MODE>([$a, $b], call.factors, place, call.channels);
+                    })*
                 }
             }
         }
@@ -123,9 +122,33 @@ tile! {
     { p0 0: "ymm0" s0a, "ymm1" s0b }
 }
 
+/// The kernel of a tile and a mode.
+fn kernel(positions: usize, mode: Mode) -> Option<Kernel> {
+    macro_rules! of {
+        ($mode:expr) => {
+            match positions {
+                1 => tile_1::<{ $mode as u8 }> as Kernel,
+                3 => tile_3::<{ $mode as u8 }>,
+                4 => tile_4::<{ $mode as u8 }>,
+                5 => tile_5::<{ $mode as u8 }>,
+                6 => tile_6::<{ $mode as u8 }>,
+                _ => return None,
+            }
+        };
+    }
+    Some(match mode {
+        Mode::Float => of!(Mode::Float),
+        Mode::SignedFloat => of!(Mode::SignedFloat),
+        Mode::Mixed => of!(Mode::Mixed),
+        Mode::SignedMixed => of!(Mode::SignedMixed),
+        Mode::Definition => of!(Mode::Definition),
+    })
+}
+
 /// A group of output channels.
 #[derive(Debug)]
 struct Group {
+    kernel: Kernel,
     /// Bytes from the layer's windows and outputs to the group's.
     input: usize,
     output: usize,
@@ -138,7 +161,6 @@ struct Group {
 /// A convolution or a dense layer.
 #[derive(Debug)]
 pub struct Conv {
-    kernel: Kernel,
     groups: Vec<Group>,
     positions: Vec<[u32; 2]>,
     blocks: usize,
@@ -162,9 +184,9 @@ impl Conv {
         let steps: Vec<u64> =
             runs.iter().flat_map(|&run| (0..pairs).map(move |pair| (run + 4 * pair) as u64)).collect();
         let positions = geometry.positions(input, output);
-        let sizes: [(usize, Kernel); 5] = [(6, tile_6), (5, tile_5), (4, tile_4), (3, tile_3), (1, tile_1)];
+
         let cycles = |size: usize| positions.len().div_ceil(size) * (2 * size + 1).max(4);
-        let (size, kernel) = sizes.into_iter().min_by_key(|(size, _)| cycles(*size))?;
+        let size = [6, 5, 4, 3, 1].into_iter().min_by_key(|&size| cycles(size))?;
         let blocks = positions.len().div_ceil(size);
         // The last block repeats the last position.
         let at = |k: usize| positions[k.min(positions.len() - 1)].map(|place| place as u32);
@@ -194,27 +216,20 @@ impl Conv {
                     }
                 }
                 groups.push(Group {
+                    kernel: kernel(size, mode)?,
                     input: 2 * group * group_inputs,
                     output: 2 * at,
                     weights: constants.push(&weights),
                     factors: constants.push(&[factors]),
                     channels,
-                    finish: Finish::new(mode, &all)?,
+                    finish: Finish::new(&all)?,
                 });
             }
         }
         let reach = *steps.iter().max()? as usize + 4 + 2 * (geometry.groups - 1) * group_inputs;
         let ends = positions.iter().map(|[from, to]| (from + reach).max(to + 2 * geometry.window.outputs));
         let arena_bytes = ends.max()?;
-        Some(Self {
-            kernel,
-            groups,
-            positions: table,
-            blocks,
-            steps,
-            arena_bytes,
-            constant_bytes: constants.bytes(),
-        })
+        Some(Self { groups, positions: table, blocks, steps, arena_bytes, constant_bytes: constants.bytes() })
     }
 }
 
@@ -232,7 +247,7 @@ impl Layer for Conv {
             // SAFETY: offsets were made of images that lie in the first `arena_bytes` of the arena, and of what was pushed to the first
             // `constant_bytes` of the constants; both were checked above. Layers are made where the processor has the features.
             unsafe {
-                (self.kernel)(&Call {
+                (group.kernel)(&Call {
                     input: arena.add(group.input),
                     output: arena.add(group.output),
                     weights: constants.add(group.weights),

@@ -3,7 +3,7 @@
 use core::arch::x86_64::*;
 
 use super::super::geometry::Geometry;
-use super::super::requantize::{self, Channel, Factors};
+use super::super::requantize::{self, Channel, Factors, Mode};
 use super::super::walk::Walk;
 use super::finish::{Finish, channel};
 use crate::host::program::form::Image;
@@ -21,6 +21,7 @@ pub struct Depthwise {
     weights_of_phase: usize,
     factors: usize,
     finish: Finish,
+    mode: Mode,
     constant_bytes: usize,
 }
 
@@ -47,7 +48,8 @@ impl Depthwise {
             weights_of_phase: 2 * weights.len() / walk.phases,
             weights: constants.push(&weights),
             factors: constants.push(&factors),
-            finish: Finish::new(mode, all)?,
+            finish: Finish::new(all)?,
+            mode,
             constant_bytes: constants.bytes(),
             walk,
         })
@@ -58,7 +60,7 @@ impl Depthwise {
     /// # Safety
     /// The layer was checked against the arena and the constants.
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn all<const OUTPUTS: usize>(&self, arena: *mut u8, constants: *const u8) {
+    unsafe fn all<const MODE: u8, const OUTPUTS: usize>(&self, arena: *mut u8, constants: *const u8) {
         let walk = &self.walk;
         let [tap_rows, tap_columns] = walk.taps;
         let chunks = walk.chunks(2);
@@ -95,10 +97,10 @@ impl Depthwise {
                     }
                     let channels = unit.mask.count_ones() as usize;
                     let output = arena.add(rows.output + unit.output as usize);
-                    self.finish.store(sums[0], factors, output, channels);
+                    self.finish.store::<MODE>(sums[0], factors, output, channels);
                     if OUTPUTS == 2 && rows.two {
                         let below = output.add(walk.output_row);
-                        self.finish.store(sums[OUTPUTS - 1], factors, below, channels);
+                        self.finish.store::<MODE>(sums[OUTPUTS - 1], factors, below, channels);
                     }
                 }
             }
@@ -116,10 +118,25 @@ impl Layer for Depthwise {
             return None;
         }
         let (arena, constants) = (frame.arena.as_mut_ptr(), frame.constants.as_ptr());
-        // SAFETY: rows and units were made of images that lie in the first `arena_bytes` of the arena, and of what was pushed to the first
-        // `constant_bytes` of the constants; both were checked above. Layers are made where the processor has the features.
-        unsafe {
-            if self.walk.two_rows { self.all::<2>(arena, constants) } else { self.all::<1>(arena, constants) }
+        macro_rules! of {
+            ($mode:expr) => {
+                // SAFETY: rows and units were made of images that lie in the first `arena_bytes` of the arena, and of what was pushed to the
+                // first `constant_bytes` of the constants; both were checked above. Layers are made where the processor has the features.
+                unsafe {
+                    if self.walk.two_rows {
+                        self.all::<{ $mode as u8 }, 2>(arena, constants)
+                    } else {
+                        self.all::<{ $mode as u8 }, 1>(arena, constants)
+                    }
+                }
+            };
+        }
+        match self.mode {
+            Mode::Float => of!(Mode::Float),
+            Mode::SignedFloat => of!(Mode::SignedFloat),
+            Mode::Mixed => of!(Mode::Mixed),
+            Mode::SignedMixed => of!(Mode::SignedMixed),
+            Mode::Definition => of!(Mode::Definition),
         }
         Some(())
     }

@@ -4,6 +4,7 @@ use core::arch::x86_64::*;
 
 use super::super::geometry::{Geometry, end, runs, same_elements, taps};
 use super::super::sum::Sum;
+use super::finish::store_some;
 use crate::host::program::form::Image;
 use crate::host::program::{Frame, Layer};
 
@@ -22,9 +23,7 @@ unsafe fn store(values: __m256i, place: *mut u8, bytes: usize) {
         if bytes >= UNIT {
             _mm256_storeu_si256(place.cast(), values);
         } else {
-            let mut all = [0u8; UNIT];
-            _mm256_storeu_si256(all.as_mut_ptr().cast(), values);
-            core::ptr::copy_nonoverlapping(all.as_ptr(), place, bytes);
+            store_some(values, place, bytes);
         }
     }
 }

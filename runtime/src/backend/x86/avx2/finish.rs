@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use super::super::requantize::{Channel, Factors, LANES, Mode};
+use super::super::requantize::{Channel, DEFINITION, Factors, LANES, MIXED, SIGNED_MIXED};
 use crate::quant;
 
 /// The channel of a group that stands in a lane of its two vectors: packing to 16 bits leaves them natural.
@@ -14,7 +14,6 @@ pub fn channel(lane: usize) -> usize {
 /// How a group of channels is finished.
 #[derive(Clone, Copy, Debug)]
 pub struct Finish {
-    mode: Mode,
     zero: i16,
     low: i16,
     high: i16,
@@ -22,9 +21,9 @@ pub struct Finish {
 
 impl Finish {
     /// For these channels.
-    pub fn new(mode: Mode, channels: &[Channel]) -> Option<Self> {
+    pub fn new(channels: &[Channel]) -> Option<Self> {
         let first = channels.first()?;
-        Some(Self { mode, zero: first.zero as i16, low: first.low as i16, high: first.high as i16 })
+        Some(Self { zero: first.zero as i16, low: first.low as i16, high: first.high as i16 })
     }
 
     /// Requantises 16 sums and stores those of `channels`.
@@ -33,14 +32,20 @@ impl Finish {
     /// `factors` is readable and of the mode; two bytes are writable for each channel.
     #[target_feature(enable = "avx2,fma")]
     #[inline]
-    pub unsafe fn store(&self, sums: [__m256i; 2], factors: *const Factors, place: *mut u8, channels: usize) {
+    pub unsafe fn store<const MODE: u8>(
+        &self,
+        sums: [__m256i; 2],
+        factors: *const Factors,
+        place: *mut u8,
+        channels: usize,
+    ) {
         // SAFETY: the caller's.
         unsafe {
-            let [a, b] = match self.mode {
-                Mode::Definition => self.by_definition(sums, factors),
+            let [a, b] = match MODE {
+                DEFINITION => self.by_definition(sums, factors),
                 // The factors of a group are of one kind.
-                Mode::Mixed | Mode::SignedMixed if (*factors)[4][0] != 0 => {
-                    let sign = if self.mode == Mode::SignedMixed { 1 } else { 0 };
+                MIXED | SIGNED_MIXED if (*factors)[4][0] != 0 => {
+                    let sign = if MODE == SIGNED_MIXED { 1 } else { 0 };
                     [self.product(sums[0], factors, 0, sign), self.product(sums[1], factors, 1, sign)]
                 }
                 _ => [float(sums[0], factors, 0), float(sums[1], factors, 1)],
@@ -52,9 +57,7 @@ impl Finish {
             if channels == LANES {
                 _mm256_storeu_si256(place.cast(), values);
             } else {
-                let mut all = [0i16; LANES];
-                _mm256_storeu_si256(all.as_mut_ptr().cast(), values);
-                core::ptr::copy_nonoverlapping(all.as_ptr().cast::<u8>(), place, 2 * channels);
+                store_some(values, place, 2 * channels);
             }
         }
     }
@@ -116,4 +119,19 @@ unsafe fn float(sum: __m256i, factors: *const Factors, half: usize) -> __m256i {
     let row = |k: usize| unsafe { _mm256_castsi256_ps(row(factors, 1 + k, half)) };
     let constant = _mm256_blendv_ps(row(1), row(2), _mm256_castsi256_ps(sum));
     _mm256_cvtps_epi32(_mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), row(0), constant))
+}
+
+/// Stores the first bytes of a vector, less than all.
+///
+/// # Safety
+/// They are writable.
+#[target_feature(enable = "avx2")]
+#[cold]
+pub unsafe fn store_some(values: __m256i, place: *mut u8, bytes: usize) {
+    let mut all = [0u8; 32];
+    // SAFETY: the caller's; the vector has 32 bytes.
+    unsafe {
+        _mm256_storeu_si256(all.as_mut_ptr().cast(), values);
+        core::ptr::copy_nonoverlapping(all.as_ptr(), place, bytes.min(32));
+    }
 }

@@ -9,7 +9,7 @@ use core::arch::x86_64::*;
 
 use super::super::geometry::Geometry;
 use super::super::requantize::{self, Channel, Factors, LANES, Mode};
-use super::finish::{self, Bounds, pack, requantize};
+use super::finish::{Bounds, pack, requantize};
 use crate::host::program::form::Image;
 use crate::host::program::{Constants, Frame, Layer};
 use crate::ops::linear::Integer;
@@ -407,11 +407,11 @@ fn kernel([vectors, positions]: [usize; 2], mode: Mode) -> Option<Kernel> {
         ($($vectors:literal $positions:literal $tile:ident),*) => {
             match (vectors, positions, mode) {
                 $(
-                    ($vectors, $positions, Mode::Float) => Some($tile::<{ finish::FLOAT }>),
-                    ($vectors, $positions, Mode::SignedFloat) => Some($tile::<{ finish::SIGNED_FLOAT }>),
-                    ($vectors, $positions, Mode::Mixed) => Some($tile::<{ finish::MIXED }>),
-                    ($vectors, $positions, Mode::SignedMixed) => Some($tile::<{ finish::SIGNED_MIXED }>),
-                    ($vectors, $positions, Mode::Definition) => Some($tile::<{ finish::DEFINITION }>),
+                    ($vectors, $positions, Mode::Float) => Some($tile::<{ requantize::FLOAT }>),
+                    ($vectors, $positions, Mode::SignedFloat) => Some($tile::<{ requantize::SIGNED_FLOAT }>),
+                    ($vectors, $positions, Mode::Mixed) => Some($tile::<{ requantize::MIXED }>),
+                    ($vectors, $positions, Mode::SignedMixed) => Some($tile::<{ requantize::SIGNED_MIXED }>),
+                    ($vectors, $positions, Mode::Definition) => Some($tile::<{ requantize::DEFINITION }>),
                 )*
                 _ => None,
             }

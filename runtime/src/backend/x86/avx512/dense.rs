@@ -2,9 +2,9 @@
 
 use core::arch::x86_64::*;
 
-use super::super::requantize::{Channel, Factors, Mode};
+use super::super::requantize::{self, Channel, Factors, Mode};
 use super::conv::pack_group;
-use super::finish::{self, Bounds, pack, requantize};
+use super::finish::{Bounds, pack, requantize};
 use crate::host::program::form::Image;
 use crate::host::program::{Constants, Frame, Layer};
 use crate::ops::linear::Integer;
@@ -102,11 +102,11 @@ fn kernel(vectors: usize, mode: Mode) -> Option<Kernel> {
         };
     }
     Some(match mode {
-        Mode::Float => of!(finish::FLOAT),
-        Mode::SignedFloat => of!(finish::SIGNED_FLOAT),
-        Mode::Mixed => of!(finish::MIXED),
-        Mode::SignedMixed => of!(finish::SIGNED_MIXED),
-        Mode::Definition => of!(finish::DEFINITION),
+        Mode::Float => of!(requantize::FLOAT),
+        Mode::SignedFloat => of!(requantize::SIGNED_FLOAT),
+        Mode::Mixed => of!(requantize::MIXED),
+        Mode::SignedMixed => of!(requantize::SIGNED_MIXED),
+        Mode::Definition => of!(requantize::DEFINITION),
     })
 }
 

@@ -9,7 +9,7 @@ use super::super::geometry::Geometry;
 use super::super::requantize::{self, Channel, Factors, LANES, Mode};
 use super::super::walk::Walk;
 use super::conv::channel;
-use super::finish::{self, Bounds, pack, requantize};
+use super::finish::{Bounds, pack, requantize};
 use crate::host::program::form::Image;
 use crate::host::program::{Constants, Frame, Layer};
 
@@ -84,11 +84,11 @@ fn kernel(mode: Mode, two_rows: bool, slides: bool) -> Kernel {
         };
     }
     match mode {
-        Mode::Float => of!(finish::FLOAT),
-        Mode::SignedFloat => of!(finish::SIGNED_FLOAT),
-        Mode::Mixed => of!(finish::MIXED),
-        Mode::SignedMixed => of!(finish::SIGNED_MIXED),
-        Mode::Definition => of!(finish::DEFINITION),
+        Mode::Float => of!(requantize::FLOAT),
+        Mode::SignedFloat => of!(requantize::SIGNED_FLOAT),
+        Mode::Mixed => of!(requantize::MIXED),
+        Mode::SignedMixed => of!(requantize::SIGNED_MIXED),
+        Mode::Definition => of!(requantize::DEFINITION),
     }
 }
 

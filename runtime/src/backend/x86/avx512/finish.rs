@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use super::super::requantize::{Channel, Factors, LANES, Mode};
+use super::super::requantize::{Channel, FLOAT, Factors, LANES, MIXED, SIGNED_FLOAT, SIGNED_MIXED};
 
 /// What the outputs of a layer are bounded by, and their zero point.
 #[derive(Clone, Copy, Debug)]
@@ -26,17 +26,6 @@ impl Bounds {
         Self { zero: channel.zero as i16, low: channel.low as i8, high: channel.high as i8 }
     }
 }
-
-/// Modes as constants, [`Mode`] in order.
-pub const FLOAT: u8 = Mode::Float as u8;
-/// See [`FLOAT`].
-pub const SIGNED_FLOAT: u8 = Mode::SignedFloat as u8;
-/// See [`FLOAT`].
-pub const MIXED: u8 = Mode::Mixed as u8;
-/// See [`FLOAT`].
-pub const SIGNED_MIXED: u8 = Mode::SignedMixed as u8;
-/// See [`FLOAT`].
-pub const DEFINITION: u8 = Mode::Definition as u8;
 
 /// Row `row` of factors.
 ///
