@@ -42,7 +42,7 @@ pub struct Winograd {
     weights: Aligned,
     bias: Aligned,
     zeros: Aligned,
-    /// Floats from a tile's results to the next's, for each.
+    /// Of each tile of a chunk, how many floats behind the first one's its results are.
     places: Vec<usize>,
     bounds: [f32; 2],
     images: usize,
@@ -72,7 +72,7 @@ pub fn behind(axis: &Axis) -> usize {
     (2 * axis.output.div_ceil(2) + 2).saturating_sub(axis.pad + axis.input)
 }
 
-/// Where a transform reads and writes: `count` tiles, and the floats from a tile's channels to the next's and from an element to the next.
+/// Where a transform reads and writes.
 struct Job<'a> {
     layer: &'a Winograd,
     spots: &'a [Spot],
