@@ -376,7 +376,7 @@ fn half_weights(step: &Step) -> Result<(), TestCaseError> {
         .map(|weight| {
             let (sign, size) = ((weight.to_bits() >> 16 & 0x8000) as u16, weight.abs());
             // From the smallest normal number on, the exponent's bias apart.
-            let size = if size < 2f32.powi(-14) { 0 } else { (size.to_bits() - (112 << 23) >> 13) as u16 };
+            let size = if size < 2f32.powi(-14) { 0 } else { ((size.to_bits() - (112 << 23)) >> 13) as u16 };
             sign | size
         })
         .collect();
