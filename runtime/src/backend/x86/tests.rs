@@ -123,7 +123,7 @@ impl Chain {
         let (Some(out_rows), Some(out_columns)) = (extent(0, rows), extent(1, columns)) else { return false };
         let groups = match multiplier {
             Some(_) => inputs,
-            None if inputs % 2 == 0 && outputs % 2 == 0 && random.below(5) == 0 => 2,
+            None if inputs.is_multiple_of(2) && outputs.is_multiple_of(2) && random.below(5) == 0 => 2,
             None => 1,
         };
         let outputs = multiplier.map_or(outputs, |multiplier| inputs * multiplier);
@@ -375,7 +375,15 @@ fn expected_backends_run() {
     if std::arch::is_x86_feature_detected!("avx512vnni") && std::arch::is_x86_feature_detected!("avx512bw") {
         expected.push("x86-avx512-vnni");
     }
-    if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+    let there = [
+        std::arch::is_x86_feature_detected!("avx2"),
+        std::arch::is_x86_feature_detected!("fma"),
+        std::arch::is_x86_feature_detected!("f16c"),
+    ];
+    if there == [true; 3] && std::arch::is_x86_feature_detected!("avx512f") {
+        expected.push("x86-avx512");
+    }
+    if there == [true; 3] {
         expected.push("x86-avx2");
     }
     expected.push("scalar");

@@ -9,7 +9,7 @@ use core::arch::x86_64::*;
 
 use super::super::geometry::Geometry;
 use super::super::requantize::{self, Channel, Factors, LANES, Mode};
-use super::finish::{self, Bounds, pack, requantize};
+use super::finish::{Bounds, pack, requantize};
 use crate::host::program::form::Image;
 use crate::host::program::{Constants, Frame, Layer};
 use crate::ops::linear::Integer;
@@ -41,7 +41,7 @@ type Kernel = unsafe fn(&Call);
 /// what follows it.
 macro_rules! tile {
     (
-        $name:ident, $vectors:literal vectors, $positions:literal positions,
+        $name:ident, $vector:ident, $biases:ident, $store:ident, $vectors:literal vectors, $positions:literal positions,
         pointers [$($pointer:ident $index:literal),*], bases [$($base:ident $second:literal),*],
         weights [$($weight:tt $at:literal),*], data [$($scratch:tt),*], advance $advance:literal,
         $({ $from:ident $place:ident $data:tt: $($sum:tt $name_of:ident $bias:literal $factor:tt),* })*
@@ -56,10 +56,10 @@ macro_rules! tile {
                 // and step, and four bytes at each window and step, all inside the buffers (the caller's). It writes registers alone and equals
                 // `sum[p][v] += dot(input[p + step .. + 4], weights[step][v])` with sums modulo 2^32.
                 unsafe {
-                    let biases = biases::<$vectors>(call.factors);
+                    let biases = $biases::<$vectors>(call.factors);
                     let windows = call.inputs.add(block * POINTERS);
                     $(let $pointer = call.input.add(*windows.add($index) as usize);)*
-                    $($(let $name_of: __m512i;)*)*
+                    $($(let $name_of: $vector;)*)*
                     asm!(
                         "2:",
                         $(concat!("mov {", stringify!($base), "}, qword ptr [{steps} + ", $second, "]"),)*
@@ -82,8 +82,8 @@ macro_rules! tile {
                         $(out($scratch) _,)*
                         options(nostack, readonly),
                     );
-                    let sums: [[__m512i; $vectors]; $positions] = [$([$($name_of),*]),*];
-                    store::<MODE, $vectors, $positions>(call, call.outputs.add(block * $positions), &sums);
+                    let sums: [[$vector; $vectors]; $positions] = [$([$($name_of),*]),*];
+                    $store::<MODE, $vectors, $positions>(call, call.outputs.add(block * $positions), &sums);
                 }
             }
         }
@@ -103,6 +103,62 @@ unsafe fn biases<const VECTORS: usize>(factors: *const Factors) -> [__m512i; VEC
         *bias = unsafe { _mm512_load_si512(factors.add(v).cast()) };
     }
     biases
+}
+
+/// Biases of half a vector.
+///
+/// # Safety
+/// There is one vector of factors.
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn half_biases<const VECTORS: usize>(factors: *const Factors) -> [__m256i; VECTORS] {
+    // SAFETY: the caller's.
+    [unsafe { _mm256_load_si256(factors.cast()) }; VECTORS]
+}
+
+/// As [`store`], for positions of at most eight channels: two of them fill a vector, whose factors stand there twice.
+///
+/// # Safety
+/// As [`store`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[inline]
+unsafe fn store_halves<const MODE: u8, const VECTORS: usize, const POSITIONS: usize>(
+    call: &Call,
+    outputs: *const u32,
+    sums: &[[__m256i; VECTORS]; POSITIONS],
+) {
+    // Vector `j` of four holds positions `2 j` and `2 j + 1`, four dwords each of a 128-bit lane.
+    let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    let mut position = 0;
+    while position + 8 <= POSITIONS {
+        let value = |j: usize| {
+            let [low, high] = [0, 1].map(|k| sums[position + 2 * j + k][0]);
+            let both = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
+            // SAFETY: the caller's.
+            unsafe { requantize::<MODE>(both, call.factors, &call.bounds) }
+        };
+        let bytes = pack([value(0), value(1), value(2), value(3)], &call.bounds);
+        let bytes = _mm512_permutexvar_epi32(order, bytes);
+        // SAFETY: as in `store`.
+        unsafe {
+            let place = |k: usize| call.output.add(*outputs.add(position + k) as usize);
+            if call.joined {
+                _mm512_storeu_si512(place(0).cast(), bytes);
+            } else {
+                let mut all = [0u8; 64];
+                _mm512_storeu_si512(all.as_mut_ptr().cast(), bytes);
+                for k in 0..8 {
+                    let one = _mm_loadl_epi64(all.as_ptr().add(8 * k).cast());
+                    if call.mask == 0xFF {
+                        _mm_storel_epi64(place(k).cast(), one);
+                    } else {
+                        _mm_mask_storeu_epi8(place(k).cast(), call.mask as u16, one);
+                    }
+                }
+            }
+        }
+        position += 8;
+    }
 }
 
 /// Requantises, packs and stores the sums of a block.
@@ -193,7 +249,7 @@ unsafe fn store<const MODE: u8, const VECTORS: usize, const POSITIONS: usize>(
 }
 
 tile! {
-    tile_4x6, 4 vectors, 6 positions, pointers [p0 0, p1 1, p2 2, p3 3, p4 4, p5 5], bases [k 0],
+    tile_4x6, __m512i, biases, store, 4 vectors, 6 positions, pointers [p0 0, p1 1, p2 2, p3 3, p4 4, p5 5], bases [k 0],
     weights ["zmm24" 0, "zmm25" 64, "zmm26" 128, "zmm27" 192], data ["zmm28", "zmm29", "zmm30", "zmm31"], advance 256,
     { k p0 "zmm28": "zmm0" s0a 0 "zmm24", "zmm1" s0b 1 "zmm25", "zmm2" s0c 2 "zmm26", "zmm3" s0d 3 "zmm27" }
     { k p1 "zmm29": "zmm4" s1a 0 "zmm24", "zmm5" s1b 1 "zmm25", "zmm6" s1c 2 "zmm26", "zmm7" s1d 3 "zmm27" }
@@ -204,7 +260,7 @@ tile! {
 }
 
 tile! {
-    tile_4x5, 4 vectors, 5 positions, pointers [p0 0, p1 1, p2 2, p3 3, p4 4], bases [k 0],
+    tile_4x5, __m512i, biases, store, 4 vectors, 5 positions, pointers [p0 0, p1 1, p2 2, p3 3, p4 4], bases [k 0],
     weights ["zmm20" 0, "zmm21" 64, "zmm22" 128, "zmm23" 192], data ["zmm24", "zmm25", "zmm26", "zmm27"], advance 256,
     { k p0 "zmm24": "zmm0" s0a 0 "zmm20", "zmm1" s0b 1 "zmm21", "zmm2" s0c 2 "zmm22", "zmm3" s0d 3 "zmm23" }
     { k p1 "zmm25": "zmm4" s1a 0 "zmm20", "zmm5" s1b 1 "zmm21", "zmm6" s1c 2 "zmm22", "zmm7" s1d 3 "zmm23" }
@@ -214,7 +270,7 @@ tile! {
 }
 
 tile! {
-    tile_4x4, 4 vectors, 4 positions, pointers [p0 0, p1 1, p2 2, p3 3], bases [k 0],
+    tile_4x4, __m512i, biases, store, 4 vectors, 4 positions, pointers [p0 0, p1 1, p2 2, p3 3], bases [k 0],
     weights ["zmm16" 0, "zmm17" 64, "zmm18" 128, "zmm19" 192], data ["zmm20", "zmm21", "zmm22", "zmm23"], advance 256,
     { k p0 "zmm20": "zmm0" s0a 0 "zmm16", "zmm1" s0b 1 "zmm17", "zmm2" s0c 2 "zmm18", "zmm3" s0d 3 "zmm19" }
     { k p1 "zmm21": "zmm4" s1a 0 "zmm16", "zmm5" s1b 1 "zmm17", "zmm6" s1c 2 "zmm18", "zmm7" s1d 3 "zmm19" }
@@ -223,7 +279,7 @@ tile! {
 }
 
 tile! {
-    tile_4x3, 4 vectors, 3 positions, pointers [p0 0, p1 1, p2 2], bases [k 0],
+    tile_4x3, __m512i, biases, store, 4 vectors, 3 positions, pointers [p0 0, p1 1, p2 2], bases [k 0],
     weights ["zmm12" 0, "zmm13" 64, "zmm14" 128, "zmm15" 192], data ["zmm16", "zmm17", "zmm18"], advance 256,
     { k p0 "zmm16": "zmm0" s0a 0 "zmm12", "zmm1" s0b 1 "zmm13", "zmm2" s0c 2 "zmm14", "zmm3" s0d 3 "zmm15" }
     { k p1 "zmm17": "zmm4" s1a 0 "zmm12", "zmm5" s1b 1 "zmm13", "zmm6" s1c 2 "zmm14", "zmm7" s1d 3 "zmm15" }
@@ -231,14 +287,14 @@ tile! {
 }
 
 tile! {
-    tile_4x2, 4 vectors, 2 positions, pointers [p0 0, p1 1], bases [k 0],
+    tile_4x2, __m512i, biases, store, 4 vectors, 2 positions, pointers [p0 0, p1 1], bases [k 0],
     weights ["zmm8" 0, "zmm9" 64, "zmm10" 128, "zmm11" 192], data ["zmm12", "zmm13"], advance 256,
     { k p0 "zmm12": "zmm0" s0a 0 "zmm8", "zmm1" s0b 1 "zmm9", "zmm2" s0c 2 "zmm10", "zmm3" s0d 3 "zmm11" }
     { k p1 "zmm13": "zmm4" s1a 0 "zmm8", "zmm5" s1b 1 "zmm9", "zmm6" s1c 2 "zmm10", "zmm7" s1d 3 "zmm11" }
 }
 
 tile! {
-    tile_3x8, 3 vectors, 8 positions, pointers [p0 0, p1 1, p2 2, p3 3, p4 4, p5 5, p6 6, p7 7], bases [k 0],
+    tile_3x8, __m512i, biases, store, 3 vectors, 8 positions, pointers [p0 0, p1 1, p2 2, p3 3, p4 4, p5 5, p6 6, p7 7], bases [k 0],
     weights ["zmm24" 0, "zmm25" 64, "zmm26" 128], data ["zmm27", "zmm28", "zmm29", "zmm30"], advance 192,
     { k p0 "zmm27": "zmm0" s0a 0 "zmm24", "zmm1" s0b 1 "zmm25", "zmm2" s0c 2 "zmm26" }
     { k p1 "zmm28": "zmm3" s1a 0 "zmm24", "zmm4" s1b 1 "zmm25", "zmm5" s1c 2 "zmm26" }
@@ -251,7 +307,7 @@ tile! {
 }
 
 tile! {
-    tile_3x4, 3 vectors, 4 positions, pointers [p0 0, p1 1, p2 2, p3 3], bases [k 0],
+    tile_3x4, __m512i, biases, store, 3 vectors, 4 positions, pointers [p0 0, p1 1, p2 2, p3 3], bases [k 0],
     weights ["zmm12" 0, "zmm13" 64, "zmm14" 128], data ["zmm15", "zmm16", "zmm17", "zmm18"], advance 192,
     { k p0 "zmm15": "zmm0" s0a 0 "zmm12", "zmm1" s0b 1 "zmm13", "zmm2" s0c 2 "zmm14" }
     { k p1 "zmm16": "zmm3" s1a 0 "zmm12", "zmm4" s1b 1 "zmm13", "zmm5" s1c 2 "zmm14" }
@@ -260,7 +316,7 @@ tile! {
 }
 
 tile! {
-    tile_2x8, 2 vectors, 8 positions, pointers [p0 0, p1 1, p2 2, p3 3, p4 4, p5 5, p6 6, p7 7], bases [k 0],
+    tile_2x8, __m512i, biases, store, 2 vectors, 8 positions, pointers [p0 0, p1 1, p2 2, p3 3, p4 4, p5 5, p6 6, p7 7], bases [k 0],
     weights ["zmm16" 0, "zmm17" 64], data ["zmm18", "zmm19", "zmm20", "zmm21"], advance 128,
     { k p0 "zmm18": "zmm0" s0a 0 "zmm16", "zmm1" s0b 1 "zmm17" }
     { k p1 "zmm19": "zmm2" s1a 0 "zmm16", "zmm3" s1b 1 "zmm17" }
@@ -273,7 +329,7 @@ tile! {
 }
 
 tile! {
-    tile_2x4, 2 vectors, 4 positions, pointers [p0 0, p1 1, p2 2, p3 3], bases [k 0],
+    tile_2x4, __m512i, biases, store, 2 vectors, 4 positions, pointers [p0 0, p1 1, p2 2, p3 3], bases [k 0],
     weights ["zmm8" 0, "zmm9" 64], data ["zmm10", "zmm11", "zmm12", "zmm13"], advance 128,
     { k p0 "zmm10": "zmm0" s0a 0 "zmm8", "zmm1" s0b 1 "zmm9" }
     { k p1 "zmm11": "zmm2" s1a 0 "zmm8", "zmm3" s1b 1 "zmm9" }
@@ -282,7 +338,7 @@ tile! {
 }
 
 tile! {
-    tile_1x16, 1 vectors, 16 positions, pointers [p0 0, p1 1, p2 2, p3 3, p4 4, p5 5, p6 6, p7 7], bases [k 0, l 8],
+    tile_1x16, __m512i, biases, store, 1 vectors, 16 positions, pointers [p0 0, p1 1, p2 2, p3 3, p4 4, p5 5, p6 6, p7 7], bases [k 0, l 8],
     weights ["zmm16" 0], data ["zmm17", "zmm18", "zmm19", "zmm20"], advance 64,
     { k p0 "zmm17": "zmm0" s0a 0 "zmm16" }
     { l p0 "zmm18": "zmm1" s1a 0 "zmm16" }
@@ -303,12 +359,33 @@ tile! {
 }
 
 tile! {
-    tile_1x4, 1 vectors, 4 positions, pointers [p0 0, p1 1, p2 2, p3 3], bases [k 0],
+    tile_1x4, __m512i, biases, store, 1 vectors, 4 positions, pointers [p0 0, p1 1, p2 2, p3 3], bases [k 0],
     weights ["zmm4" 0], data ["zmm5", "zmm6", "zmm7", "zmm8"], advance 64,
     { k p0 "zmm5": "zmm0" s0a 0 "zmm4" }
     { k p1 "zmm6": "zmm1" s1a 0 "zmm4" }
     { k p2 "zmm7": "zmm2" s2a 0 "zmm4" }
     { k p3 "zmm8": "zmm3" s3a 0 "zmm4" }
+}
+
+tile! {
+    tile_half, __m256i, half_biases, store_halves, 1 vectors, 16 positions, pointers [p0 0, p1 1, p2 2, p3 3, p4 4, p5 5, p6 6, p7 7], bases [k 0, l 8],
+    weights ["ymm16" 0], data ["ymm17", "ymm18", "ymm19", "ymm20"], advance 32,
+    { k p0 "ymm17": "ymm0" s0a 0 "ymm16" }
+    { l p0 "ymm18": "ymm1" s1a 0 "ymm16" }
+    { k p1 "ymm19": "ymm2" s2a 0 "ymm16" }
+    { l p1 "ymm20": "ymm3" s3a 0 "ymm16" }
+    { k p2 "ymm17": "ymm4" s4a 0 "ymm16" }
+    { l p2 "ymm18": "ymm5" s5a 0 "ymm16" }
+    { k p3 "ymm19": "ymm6" s6a 0 "ymm16" }
+    { l p3 "ymm20": "ymm7" s7a 0 "ymm16" }
+    { k p4 "ymm17": "ymm8" s8a 0 "ymm16" }
+    { l p4 "ymm18": "ymm9" s9a 0 "ymm16" }
+    { k p5 "ymm19": "ymm10" s10a 0 "ymm16" }
+    { l p5 "ymm20": "ymm11" s11a 0 "ymm16" }
+    { k p6 "ymm17": "ymm12" s12a 0 "ymm16" }
+    { l p6 "ymm18": "ymm13" s13a 0 "ymm16" }
+    { k p7 "ymm19": "ymm14" s14a 0 "ymm16" }
+    { l p7 "ymm20": "ymm15" s15a 0 "ymm16" }
 }
 
 /// The channel of a group that stands in a lane of a vector.
@@ -317,7 +394,11 @@ pub fn channel(vectors: usize, vector: usize, lane: usize) -> usize {
     if vectors > 4 {
         return vector / 4 * 64 + channel(4, vector % 4, lane);
     }
-    quarter * 4 * vectors + 4 * vector + place
+    match vectors {
+        // Half a vector, twice.
+        0 => lane % 8,
+        _ => quarter * 4 * vectors + 4 * vector + place,
+    }
 }
 
 /// The kernel of a tile and a mode.
@@ -326,27 +407,31 @@ fn kernel([vectors, positions]: [usize; 2], mode: Mode) -> Option<Kernel> {
         ($($vectors:literal $positions:literal $tile:ident),*) => {
             match (vectors, positions, mode) {
                 $(
-                    ($vectors, $positions, Mode::Float) => Some($tile::<{ finish::FLOAT }>),
-                    ($vectors, $positions, Mode::SignedFloat) => Some($tile::<{ finish::SIGNED_FLOAT }>),
-                    ($vectors, $positions, Mode::Mixed) => Some($tile::<{ finish::MIXED }>),
-                    ($vectors, $positions, Mode::SignedMixed) => Some($tile::<{ finish::SIGNED_MIXED }>),
-                    ($vectors, $positions, Mode::Definition) => Some($tile::<{ finish::DEFINITION }>),
+                    ($vectors, $positions, Mode::Float) => Some($tile::<{ requantize::FLOAT }>),
+                    ($vectors, $positions, Mode::SignedFloat) => Some($tile::<{ requantize::SIGNED_FLOAT }>),
+                    ($vectors, $positions, Mode::Mixed) => Some($tile::<{ requantize::MIXED }>),
+                    ($vectors, $positions, Mode::SignedMixed) => Some($tile::<{ requantize::SIGNED_MIXED }>),
+                    ($vectors, $positions, Mode::Definition) => Some($tile::<{ requantize::DEFINITION }>),
                 )*
                 _ => None,
             }
         };
     }
     of!(
-        4 6 tile_4x6, 4 5 tile_4x5, 4 4 tile_4x4, 4 3 tile_4x3, 4 2 tile_4x2, 3 8 tile_3x8, 3 4 tile_3x4, 2 8 tile_2x8, 2 4 tile_2x4, 1 16 tile_1x16, 1 4 tile_1x4
+        4 6 tile_4x6, 4 5 tile_4x5, 4 4 tile_4x4, 4 3 tile_4x3, 4 2 tile_4x2, 3 8 tile_3x8, 3 4 tile_3x4, 2 8 tile_2x8, 2 4 tile_2x4, 1 16 tile_1x16, 1 4 tile_1x4, 0 16 tile_half
     )
 }
+
+/// Positions from which tiles of sixteen pay.
+const MANY: usize = 12;
 
 /// How many positions a tile of some vectors takes, for an image of some positions.
 fn tile_positions(vectors: usize, count: usize, pairs: bool) -> usize {
     let sizes: &[usize] = match vectors {
         4 => &[6, 5, 4, 3, 2],
         3 | 2 => &[8, 4],
-        _ if pairs && count >= 12 => &[16],
+        0 => &[16],
+        _ if pairs && count >= MANY => &[16],
         _ => &[4],
     };
     let sizes = if vectors == 3 || vectors == 2 || vectors == 4 { sizes } else { return sizes[0] };
@@ -369,6 +454,11 @@ struct Group {
     factors: usize,
     mask: u64,
     joined: bool,
+}
+
+/// Channels of a position's vectors; of no vector those of half a one.
+fn lanes(vectors: usize) -> usize {
+    if vectors == 0 { LANES / 2 } else { vectors * LANES }
 }
 
 /// Positions in blocks of a size.
@@ -421,7 +511,8 @@ impl Conv {
             let mut first = 0;
             while first < group_outputs {
                 let channels = (group_outputs - first).min(64);
-                let vectors = channels.div_ceil(LANES);
+                let half = channels <= LANES / 2 && pairs && positions.len() >= MANY;
+                let vectors = if half { 0 } else { channels.div_ceil(LANES) };
                 let at = group * group_outputs + first;
                 let (mode, factors, weights) = pack_group(
                     &|o| Channel::new(linear, at + o, (0..depth).map(|k| weight(at + o, k))),
@@ -445,7 +536,7 @@ impl Conv {
                     weights: constants.push(&weights),
                     factors: constants.push(&factors),
                     mask: if channels == 64 { !0 } else { (1 << channels) - 1 },
-                    joined: channels == vectors * LANES && tables[table].is_joined(),
+                    joined: channels == lanes(vectors) && tables[table].is_joined(),
                 });
                 first += channels;
             }
@@ -467,7 +558,7 @@ impl Conv {
 }
 
 /// Mode, factors and weights of a group of channels.
-fn pack_group(
+pub fn pack_group(
     channel_of: &dyn Fn(usize) -> Option<Channel>,
     [channels, vectors]: [usize; 2],
     [runs, length]: [usize; 2],
@@ -476,18 +567,18 @@ fn pack_group(
     let all: Vec<Channel> = (0..channels).map(channel_of).collect::<Option<_>>()?;
     let (mode, floats) = requantize::mode(&all);
     let lane = |vector: usize, lane: usize| Some(channel(vectors, vector, lane)).filter(|&o| o < channels);
-    let factors = (0..vectors)
+    let factors = (0..vectors.max(1))
         .map(|v| {
             let of = |l: usize| lane(v, l).map(|o| (all[o], floats[o]));
             requantize::factors(mode, core::array::from_fn(of))
         })
         .collect();
     let quads = length.div_ceil(4);
-    let mut weights = Vec::with_capacity(runs * quads * vectors * 64);
+    let mut weights = Vec::with_capacity(runs * quads * lanes(vectors) * 4);
     for run in 0..runs {
         for quad in 0..quads {
-            for v in 0..vectors {
-                for l in 0..LANES {
+            for v in 0..vectors.max(1) {
+                for l in 0..lanes(vectors).min(LANES) {
                     for k in 4 * quad..4 * quad + 4 {
                         let found = lane(v, l).filter(|_| k < length);
                         weights.push(found.map_or(0, |o| weight(o, run * length + k)));
@@ -540,7 +631,7 @@ impl Table {
 
     /// Whether positions that fill 64 bytes with all their channels lie side by side.
     fn is_joined(&self) -> bool {
-        let (joint, bytes) = (4 / self.vectors, 16 * self.vectors as u32);
+        let (joint, bytes) = (64 / lanes(self.vectors), lanes(self.vectors) as u32);
         let side_by_side = |places: &[u32]| places.windows(2).all(|pair| pair[0] + bytes == pair[1]);
         self.vectors != 3 && self.outputs.chunks(joint).all(side_by_side)
     }
