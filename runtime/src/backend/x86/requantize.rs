@@ -143,19 +143,16 @@ impl Channel {
         let scales =
             [0i32, 1, -1, 2, -2].map(|ulps| f32::from_bits(exact.to_bits().wrapping_add_signed(ulps)));
         let usable = |scale: &f32| scale.is_normal() && *scale > 0.0 && *scale <= 2.0;
-        for split in [false, true] {
-            for scale in scales.iter().copied().filter(usable) {
-                let found = [false, true].map(|negative| {
-                    let side: Vec<(i32, i32)> =
-                        edges.iter().filter(|(at, _)| !split || (*at < 0) == negative).copied().collect();
-                    self.constant(scale, &side)
-                });
-                if let [Some(positive), Some(negative)] = found {
-                    return Some([scale, positive, negative]);
-                }
+        let scales: Vec<f32> = scales.into_iter().filter(usable).collect();
+        for &scale in &scales {
+            if let Some(constant) = self.constant(scale, &edges) {
+                return Some([scale, constant, constant]);
             }
         }
-        None
+        let (negative, positive): (Vec<_>, Vec<_>) = edges.into_iter().partition(|(at, _)| *at < 0);
+        scales.into_iter().find_map(|scale| {
+            Some([scale, self.constant(scale, &positive)?, self.constant(scale, &negative)?])
+        })
     }
 
     /// A constant that goes with a scale for all given accumulators and outputs.

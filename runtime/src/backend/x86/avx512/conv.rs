@@ -44,7 +44,8 @@ macro_rules! tile {
         $name:ident, $vector:ident, $biases:ident, $store:ident, $vectors:literal vectors, $positions:literal positions,
         pointers [$($pointer:ident $index:literal),*], bases [$($base:ident $second:literal),*],
         weights [$($weight:tt $at:literal),*], data [$($scratch:tt),*], advance $advance:literal,
-        $({ $from:ident $place:ident $data:tt: $($sum:tt $name_of:ident $bias:literal $factor:tt),* })*
+        $({ $from:ident $place:ident $data:tt: $($sum:tt $name_of:ident $bias:literal $factor:tt),* })*,
+        stores $($first:literal [$($value:ident),*])*
     ) => {
         /// # Safety
         /// The call's pointers are those of a layer that was checked against its frame; the mode is that of its factors.
@@ -82,8 +83,8 @@ macro_rules! tile {
                         $(out($scratch) _,)*
                         options(nostack, readonly),
                     );
-                    let sums: [[$vector; $vectors]; $positions] = [$([$($name_of),*]),*];
-                    $store::<MODE, $vectors, $positions>(call, call.outputs.add(block * $positions), &sums);
+                    let outputs = call.outputs.add(block * $positions);
+                    $($store!(MODE, $vectors, call, outputs.add($first), [$($value),*]);)*
                 }
             }
         }
@@ -116,136 +117,62 @@ unsafe fn half_biases<const VECTORS: usize>(factors: *const Factors) -> [__m256i
     [unsafe { _mm256_load_si256(factors.cast()) }; VECTORS]
 }
 
-/// As [`store`], for positions of at most eight channels: two of them fill a vector, whose factors stand there twice.
-///
-/// # Safety
-/// As [`store`].
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-#[inline]
-unsafe fn store_halves<const MODE: u8, const VECTORS: usize, const POSITIONS: usize>(
-    call: &Call,
-    outputs: *const u32,
-    sums: &[[__m256i; VECTORS]; POSITIONS],
-) {
-    // Vector `j` of four holds positions `2 j` and `2 j + 1`, four dwords each of a 128-bit lane.
-    let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    let mut position = 0;
-    while position + 8 <= POSITIONS {
-        let value = |j: usize| {
-            let [low, high] = [0, 1].map(|k| sums[position + 2 * j + k][0]);
-            let both = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
-            // SAFETY: the caller's.
-            unsafe { requantize::<MODE>(both, call.factors, &call.bounds) }
-        };
-        let bytes = pack([value(0), value(1), value(2), value(3)], &call.bounds);
-        let bytes = _mm512_permutexvar_epi32(order, bytes);
-        // SAFETY: as in `store`.
-        unsafe {
-            let place = |k: usize| call.output.add(*outputs.add(position + k) as usize);
-            if call.joined {
-                _mm512_storeu_si512(place(0).cast(), bytes);
-            } else {
-                let mut all = [0u8; 64];
-                _mm512_storeu_si512(all.as_mut_ptr().cast(), bytes);
-                for k in 0..8 {
-                    let one = _mm_loadl_epi64(all.as_ptr().add(8 * k).cast());
-                    if call.mask == 0xFF {
-                        _mm_storel_epi64(place(k).cast(), one);
-                    } else {
-                        _mm_mask_storeu_epi8(place(k).cast(), call.mask as u16, one);
-                    }
-                }
-            }
+/// Requantises, packs and stores the sums of as many positions as fill 64 bytes, or of one. A macro, for a function would not always be inlined.
+macro_rules! store {
+    ($mode:ident, $vectors:literal, $call:ident, $outputs:expr, [$($sum:ident),*]) => {{
+        let mut values = [_mm512_setzero_si512(); 4];
+        for (k, (value, sum)) in values.iter_mut().zip([$($sum),*]).enumerate() {
+            let vectors: usize = $vectors;
+            *value = requantize::<$mode>(sum, $call.factors.add(k % vectors), &$call.bounds);
         }
-        position += 8;
-    }
+        store_bytes!($vectors, $call, $outputs, pack(values, &$call.bounds));
+    }};
 }
 
-/// Requantises, packs and stores the sums of a block.
-///
-/// # Safety
-/// As the kernels': `outputs` has `POSITIONS` entries.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-#[inline]
-unsafe fn store<const MODE: u8, const VECTORS: usize, const POSITIONS: usize>(
-    call: &Call,
-    outputs: *const u32,
-    sums: &[[__m512i; VECTORS]; POSITIONS],
-) {
-    let bounds = &call.bounds;
-    // Positions whose channels fill four vectors.
-    let joint = if VECTORS > 2 { 1 } else { 4 / VECTORS };
-    let mut position = 0;
-    while position < POSITIONS {
+/// As `store`, for eight positions of at most eight channels: two of them fill a vector, whose factors stand there twice.
+macro_rules! store_halves {
+    ($mode:ident, $vectors:literal, $call:ident, $outputs:expr, [$($sum:ident),*]) => {{
         let mut values = [_mm512_setzero_si512(); 4];
-        for (k, value) in values.iter_mut().enumerate().take(VECTORS * joint) {
-            let (p, v) = (position + k / VECTORS, k % VECTORS);
-            // SAFETY: the caller's.
-            *value = unsafe { requantize::<MODE>(sums[p][v], call.factors.add(v), bounds) };
+        for (value, [low, high]) in values.iter_mut().zip([$($sum),*].as_chunks().0) {
+            let both = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(*low), *high);
+            *value = requantize::<$mode>(both, $call.factors, &$call.bounds);
         }
-        let bytes = pack(values, bounds);
-        // SAFETY: entries of the table are first bytes of positions, of which the bytes of the mask lie in the arena; where positions are joined or
-        // the mask is full, as many bytes as are stored.
-        unsafe {
-            let place = |k: usize| call.output.add(*outputs.add(position + k) as usize);
-            match VECTORS {
-                4 if call.mask == !0 => _mm512_storeu_si512(place(0).cast(), bytes),
-                4 => _mm512_mask_storeu_epi8(place(0).cast(), call.mask, bytes),
-                3 => {
-                    let order = _mm512_setr_epi32(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 3, 7, 11, 15);
-                    _mm512_mask_storeu_epi8(
-                        place(0).cast(),
-                        call.mask,
-                        _mm512_permutexvar_epi32(order, bytes),
-                    );
-                }
-                2 => {
-                    let bytes = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), bytes);
-                    let halves = [_mm512_castsi512_si256(bytes), _mm512_extracti64x4_epi64::<1>(bytes)];
-                    if call.joined {
-                        _mm512_storeu_si512(place(0).cast(), bytes);
-                    } else if call.mask == 0xFFFF_FFFF {
-                        halves
-                            .iter()
-                            .enumerate()
-                            .for_each(|(k, half)| _mm256_storeu_si256(place(k).cast(), *half));
-                    } else {
-                        for (k, half) in halves.iter().enumerate() {
-                            _mm256_mask_storeu_epi8(place(k).cast(), call.mask as u32, *half);
-                        }
-                    }
-                }
-                _ => {
-                    let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-                    let bytes = _mm512_permutexvar_epi32(order, bytes);
-                    let quarters = [
-                        _mm512_castsi512_si128(bytes),
-                        _mm512_extracti32x4_epi32::<1>(bytes),
-                        _mm512_extracti32x4_epi32::<2>(bytes),
-                        _mm512_extracti32x4_epi32::<3>(bytes),
-                    ];
-                    if call.joined {
-                        _mm512_storeu_si512(place(0).cast(), bytes);
-                    } else if call.mask == 0xFFFF {
-                        quarters
-                            .iter()
-                            .enumerate()
-                            .for_each(|(k, part)| _mm_storeu_si128(place(k).cast(), *part));
-                    } else if call.mask == 0xFF {
-                        quarters
-                            .iter()
-                            .enumerate()
-                            .for_each(|(k, part)| _mm_storel_epi64(place(k).cast(), *part));
-                    } else {
-                        for (k, part) in quarters.iter().enumerate() {
-                            _mm_mask_storeu_epi8(place(k).cast(), call.mask as u16, *part);
-                        }
-                    }
-                }
+        store_bytes!(0, $call, $outputs, pack(values, &$call.bounds));
+    }};
+}
+
+/// Stores packed positions.
+macro_rules! store_bytes {
+    ($vectors:literal, $call:ident, $outputs:expr, $packed:expr) => {{
+        let bytes = match $vectors {
+            4 => $packed,
+            3 => _mm512_permutexvar_epi32(
+                _mm512_setr_epi32(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 3, 7, 11, 15),
+                $packed,
+            ),
+            2 => _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), $packed),
+            _ => _mm512_permutexvar_epi32(
+                _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15),
+                $packed,
+            ),
+        };
+        let first = $call.output.add(*$outputs as usize);
+        if $call.joined {
+            _mm512_storeu_si512(first.cast(), bytes);
+        } else if $vectors > 2 {
+            _mm512_mask_storeu_epi8(first.cast(), $call.mask, bytes);
+        } else {
+            // Each position's bytes come to the front in turn.
+            let (count, shift) = if $vectors == 0 { (8, 1) } else { (4 / $vectors, 2 * $vectors) };
+            let lanes = _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7);
+            for k in 0..count {
+                let front = _mm512_add_epi64(lanes, _mm512_set1_epi64(k * shift));
+                let part = _mm512_castsi512_si256(_mm512_permutexvar_epi64(front, bytes));
+                let place = $call.output.add(*$outputs.add(k as usize) as usize);
+                _mm256_mask_storeu_epi8(place.cast(), $call.mask as u32, part);
             }
         }
-        position += joint;
-    }
+    }};
 }
 
 tile! {
@@ -256,7 +183,13 @@ tile! {
     { k p2 "zmm30": "zmm8" s2a 0 "zmm24", "zmm9" s2b 1 "zmm25", "zmm10" s2c 2 "zmm26", "zmm11" s2d 3 "zmm27" }
     { k p3 "zmm31": "zmm12" s3a 0 "zmm24", "zmm13" s3b 1 "zmm25", "zmm14" s3c 2 "zmm26", "zmm15" s3d 3 "zmm27" }
     { k p4 "zmm28": "zmm16" s4a 0 "zmm24", "zmm17" s4b 1 "zmm25", "zmm18" s4c 2 "zmm26", "zmm19" s4d 3 "zmm27" }
-    { k p5 "zmm29": "zmm20" s5a 0 "zmm24", "zmm21" s5b 1 "zmm25", "zmm22" s5c 2 "zmm26", "zmm23" s5d 3 "zmm27" }
+    { k p5 "zmm29": "zmm20" s5a 0 "zmm24", "zmm21" s5b 1 "zmm25", "zmm22" s5c 2 "zmm26", "zmm23" s5d 3 "zmm27" },
+    stores 0 [s0a, s0b, s0c, s0d]
+        1 [s1a, s1b, s1c, s1d]
+        2 [s2a, s2b, s2c, s2d]
+        3 [s3a, s3b, s3c, s3d]
+        4 [s4a, s4b, s4c, s4d]
+        5 [s5a, s5b, s5c, s5d]
 }
 
 tile! {
@@ -266,7 +199,12 @@ tile! {
     { k p1 "zmm25": "zmm4" s1a 0 "zmm20", "zmm5" s1b 1 "zmm21", "zmm6" s1c 2 "zmm22", "zmm7" s1d 3 "zmm23" }
     { k p2 "zmm26": "zmm8" s2a 0 "zmm20", "zmm9" s2b 1 "zmm21", "zmm10" s2c 2 "zmm22", "zmm11" s2d 3 "zmm23" }
     { k p3 "zmm27": "zmm12" s3a 0 "zmm20", "zmm13" s3b 1 "zmm21", "zmm14" s3c 2 "zmm22", "zmm15" s3d 3 "zmm23" }
-    { k p4 "zmm24": "zmm16" s4a 0 "zmm20", "zmm17" s4b 1 "zmm21", "zmm18" s4c 2 "zmm22", "zmm19" s4d 3 "zmm23" }
+    { k p4 "zmm24": "zmm16" s4a 0 "zmm20", "zmm17" s4b 1 "zmm21", "zmm18" s4c 2 "zmm22", "zmm19" s4d 3 "zmm23" },
+    stores 0 [s0a, s0b, s0c, s0d]
+        1 [s1a, s1b, s1c, s1d]
+        2 [s2a, s2b, s2c, s2d]
+        3 [s3a, s3b, s3c, s3d]
+        4 [s4a, s4b, s4c, s4d]
 }
 
 tile! {
@@ -275,7 +213,11 @@ tile! {
     { k p0 "zmm20": "zmm0" s0a 0 "zmm16", "zmm1" s0b 1 "zmm17", "zmm2" s0c 2 "zmm18", "zmm3" s0d 3 "zmm19" }
     { k p1 "zmm21": "zmm4" s1a 0 "zmm16", "zmm5" s1b 1 "zmm17", "zmm6" s1c 2 "zmm18", "zmm7" s1d 3 "zmm19" }
     { k p2 "zmm22": "zmm8" s2a 0 "zmm16", "zmm9" s2b 1 "zmm17", "zmm10" s2c 2 "zmm18", "zmm11" s2d 3 "zmm19" }
-    { k p3 "zmm23": "zmm12" s3a 0 "zmm16", "zmm13" s3b 1 "zmm17", "zmm14" s3c 2 "zmm18", "zmm15" s3d 3 "zmm19" }
+    { k p3 "zmm23": "zmm12" s3a 0 "zmm16", "zmm13" s3b 1 "zmm17", "zmm14" s3c 2 "zmm18", "zmm15" s3d 3 "zmm19" },
+    stores 0 [s0a, s0b, s0c, s0d]
+        1 [s1a, s1b, s1c, s1d]
+        2 [s2a, s2b, s2c, s2d]
+        3 [s3a, s3b, s3c, s3d]
 }
 
 tile! {
@@ -283,14 +225,19 @@ tile! {
     weights ["zmm12" 0, "zmm13" 64, "zmm14" 128, "zmm15" 192], data ["zmm16", "zmm17", "zmm18"], advance 256,
     { k p0 "zmm16": "zmm0" s0a 0 "zmm12", "zmm1" s0b 1 "zmm13", "zmm2" s0c 2 "zmm14", "zmm3" s0d 3 "zmm15" }
     { k p1 "zmm17": "zmm4" s1a 0 "zmm12", "zmm5" s1b 1 "zmm13", "zmm6" s1c 2 "zmm14", "zmm7" s1d 3 "zmm15" }
-    { k p2 "zmm18": "zmm8" s2a 0 "zmm12", "zmm9" s2b 1 "zmm13", "zmm10" s2c 2 "zmm14", "zmm11" s2d 3 "zmm15" }
+    { k p2 "zmm18": "zmm8" s2a 0 "zmm12", "zmm9" s2b 1 "zmm13", "zmm10" s2c 2 "zmm14", "zmm11" s2d 3 "zmm15" },
+    stores 0 [s0a, s0b, s0c, s0d]
+        1 [s1a, s1b, s1c, s1d]
+        2 [s2a, s2b, s2c, s2d]
 }
 
 tile! {
     tile_4x2, __m512i, biases, store, 4 vectors, 2 positions, pointers [p0 0, p1 1], bases [k 0],
     weights ["zmm8" 0, "zmm9" 64, "zmm10" 128, "zmm11" 192], data ["zmm12", "zmm13"], advance 256,
     { k p0 "zmm12": "zmm0" s0a 0 "zmm8", "zmm1" s0b 1 "zmm9", "zmm2" s0c 2 "zmm10", "zmm3" s0d 3 "zmm11" }
-    { k p1 "zmm13": "zmm4" s1a 0 "zmm8", "zmm5" s1b 1 "zmm9", "zmm6" s1c 2 "zmm10", "zmm7" s1d 3 "zmm11" }
+    { k p1 "zmm13": "zmm4" s1a 0 "zmm8", "zmm5" s1b 1 "zmm9", "zmm6" s1c 2 "zmm10", "zmm7" s1d 3 "zmm11" },
+    stores 0 [s0a, s0b, s0c, s0d]
+        1 [s1a, s1b, s1c, s1d]
 }
 
 tile! {
@@ -303,7 +250,15 @@ tile! {
     { k p4 "zmm27": "zmm12" s4a 0 "zmm24", "zmm13" s4b 1 "zmm25", "zmm14" s4c 2 "zmm26" }
     { k p5 "zmm28": "zmm15" s5a 0 "zmm24", "zmm16" s5b 1 "zmm25", "zmm17" s5c 2 "zmm26" }
     { k p6 "zmm29": "zmm18" s6a 0 "zmm24", "zmm19" s6b 1 "zmm25", "zmm20" s6c 2 "zmm26" }
-    { k p7 "zmm30": "zmm21" s7a 0 "zmm24", "zmm22" s7b 1 "zmm25", "zmm23" s7c 2 "zmm26" }
+    { k p7 "zmm30": "zmm21" s7a 0 "zmm24", "zmm22" s7b 1 "zmm25", "zmm23" s7c 2 "zmm26" },
+    stores 0 [s0a, s0b, s0c]
+        1 [s1a, s1b, s1c]
+        2 [s2a, s2b, s2c]
+        3 [s3a, s3b, s3c]
+        4 [s4a, s4b, s4c]
+        5 [s5a, s5b, s5c]
+        6 [s6a, s6b, s6c]
+        7 [s7a, s7b, s7c]
 }
 
 tile! {
@@ -312,7 +267,11 @@ tile! {
     { k p0 "zmm15": "zmm0" s0a 0 "zmm12", "zmm1" s0b 1 "zmm13", "zmm2" s0c 2 "zmm14" }
     { k p1 "zmm16": "zmm3" s1a 0 "zmm12", "zmm4" s1b 1 "zmm13", "zmm5" s1c 2 "zmm14" }
     { k p2 "zmm17": "zmm6" s2a 0 "zmm12", "zmm7" s2b 1 "zmm13", "zmm8" s2c 2 "zmm14" }
-    { k p3 "zmm18": "zmm9" s3a 0 "zmm12", "zmm10" s3b 1 "zmm13", "zmm11" s3c 2 "zmm14" }
+    { k p3 "zmm18": "zmm9" s3a 0 "zmm12", "zmm10" s3b 1 "zmm13", "zmm11" s3c 2 "zmm14" },
+    stores 0 [s0a, s0b, s0c]
+        1 [s1a, s1b, s1c]
+        2 [s2a, s2b, s2c]
+        3 [s3a, s3b, s3c]
 }
 
 tile! {
@@ -325,7 +284,11 @@ tile! {
     { k p4 "zmm18": "zmm8" s4a 0 "zmm16", "zmm9" s4b 1 "zmm17" }
     { k p5 "zmm19": "zmm10" s5a 0 "zmm16", "zmm11" s5b 1 "zmm17" }
     { k p6 "zmm20": "zmm12" s6a 0 "zmm16", "zmm13" s6b 1 "zmm17" }
-    { k p7 "zmm21": "zmm14" s7a 0 "zmm16", "zmm15" s7b 1 "zmm17" }
+    { k p7 "zmm21": "zmm14" s7a 0 "zmm16", "zmm15" s7b 1 "zmm17" },
+    stores 0 [s0a, s0b, s1a, s1b]
+        2 [s2a, s2b, s3a, s3b]
+        4 [s4a, s4b, s5a, s5b]
+        6 [s6a, s6b, s7a, s7b]
 }
 
 tile! {
@@ -334,7 +297,9 @@ tile! {
     { k p0 "zmm10": "zmm0" s0a 0 "zmm8", "zmm1" s0b 1 "zmm9" }
     { k p1 "zmm11": "zmm2" s1a 0 "zmm8", "zmm3" s1b 1 "zmm9" }
     { k p2 "zmm12": "zmm4" s2a 0 "zmm8", "zmm5" s2b 1 "zmm9" }
-    { k p3 "zmm13": "zmm6" s3a 0 "zmm8", "zmm7" s3b 1 "zmm9" }
+    { k p3 "zmm13": "zmm6" s3a 0 "zmm8", "zmm7" s3b 1 "zmm9" },
+    stores 0 [s0a, s0b, s1a, s1b]
+        2 [s2a, s2b, s3a, s3b]
 }
 
 tile! {
@@ -355,7 +320,11 @@ tile! {
     { k p6 "zmm17": "zmm12" s12a 0 "zmm16" }
     { l p6 "zmm18": "zmm13" s13a 0 "zmm16" }
     { k p7 "zmm19": "zmm14" s14a 0 "zmm16" }
-    { l p7 "zmm20": "zmm15" s15a 0 "zmm16" }
+    { l p7 "zmm20": "zmm15" s15a 0 "zmm16" },
+    stores 0 [s0a, s1a, s2a, s3a]
+        4 [s4a, s5a, s6a, s7a]
+        8 [s8a, s9a, s10a, s11a]
+        12 [s12a, s13a, s14a, s15a]
 }
 
 tile! {
@@ -364,7 +333,8 @@ tile! {
     { k p0 "zmm5": "zmm0" s0a 0 "zmm4" }
     { k p1 "zmm6": "zmm1" s1a 0 "zmm4" }
     { k p2 "zmm7": "zmm2" s2a 0 "zmm4" }
-    { k p3 "zmm8": "zmm3" s3a 0 "zmm4" }
+    { k p3 "zmm8": "zmm3" s3a 0 "zmm4" },
+    stores 0 [s0a, s1a, s2a, s3a]
 }
 
 tile! {
@@ -385,7 +355,9 @@ tile! {
     { k p6 "ymm17": "ymm12" s12a 0 "ymm16" }
     { l p6 "ymm18": "ymm13" s13a 0 "ymm16" }
     { k p7 "ymm19": "ymm14" s14a 0 "ymm16" }
-    { l p7 "ymm20": "ymm15" s15a 0 "ymm16" }
+    { l p7 "ymm20": "ymm15" s15a 0 "ymm16" },
+    stores 0 [s0a, s1a, s2a, s3a, s4a, s5a, s6a, s7a]
+        8 [s8a, s9a, s10a, s11a, s12a, s13a, s14a, s15a]
 }
 
 /// The channel of a group that stands in a lane of a vector.

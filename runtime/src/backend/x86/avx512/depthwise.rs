@@ -168,7 +168,10 @@ unsafe fn windows<const MODE: u8, const OUTPUTS: usize>(call: &Call<'_>) {
                             let far = _mm512_loadu_si512(places[k].add(at + UNIT).cast());
                             _mm512_permutex2var_epi32(near, order, far)
                         };
-                        let taps = interleave([load(0), load(1), load(2), load(3)]);
+                        let third = load(2);
+                        // Where the fourth row is the third again, its weights are zeros.
+                        let fourth = if places[3] == places[2] { third } else { load(3) };
+                        let taps = interleave([load(0), load(1), third, fourth]);
                         for (variant, sums) in sums.iter_mut().enumerate() {
                             let first = (variant * chunks + chunk) * tap_columns + column;
                             for (v, sum) in sums.iter_mut().enumerate() {
