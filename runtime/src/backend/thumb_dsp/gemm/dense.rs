@@ -452,7 +452,7 @@ fn row(
             *both = both.wrapping_sub(*odd) >> 8;
         }
         for (y, &sum) in y.get_mut(channel..)?.iter_mut().zip(unknown(&*sums)) {
-            *y = linear.finish(channel, sum)? as i8;
+            *y = linear.finish_one(channel, sum)? as i8;
             channel = channel.wrapping_add(1);
         }
     }
