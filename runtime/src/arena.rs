@@ -100,7 +100,7 @@ impl Memory<'_> {
             0 => self.cut::<N, 2>(inputs, output, scratch),
             1 => self.cut_one(inputs, output, scratch),
             2 => self.cut::<N, 4>(inputs, output, scratch),
-            ..=MAX_INPUTS => self.cut::<N, { MAX_INPUTS + 2 }>(inputs, output, scratch),
+            3..=MAX_INPUTS => self.cut::<N, { MAX_INPUTS + 2 }>(inputs, output, scratch),
             _ => None,
         }
     }

@@ -344,7 +344,7 @@ pub(crate) fn place_of(tensor: &TensorRecord) -> Option<Place> {
 }
 
 /// As [`place_of`], of a tensor that has one.
-#[inline(never)]
+#[inline]
 fn place_again(tensor: &TensorRecord) -> Option<Place> {
     let start = tensor.offset as usize;
     Some(Place { space: tensor.space, range: start..start.checked_add(tensor.bytes_again())? })

@@ -8,9 +8,9 @@ pub(crate) fn rolled() {
     core::hint::black_box(());
 }
 
-/// A number that the compiler does not know on Cortex-M: a count or a bound of a loop that it would write out, or a condition that it would
-/// write two loops for.
+/// A value of which the compiler knows nothing: a slice or a count whose loop it would write out, or a condition that it would write two loops for.
+#[cfg(target_arch = "arm")]
 #[inline(always)]
-pub(crate) fn unknown<T: Copy>(number: T) -> T {
-    if cfg!(target_arch = "arm") { core::hint::black_box(number) } else { number }
+pub(crate) fn unknown<T>(value: T) -> T {
+    core::hint::black_box(value)
 }

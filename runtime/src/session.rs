@@ -43,22 +43,22 @@ impl Cursor {
     }
 }
 
-/// A model with the backend that runs it.
+/// A model, which it borrows, with the backend that runs it.
 #[derive(Debug)]
 pub struct Session<'m, O, B = Scalar> {
-    model: Model<'m, O>,
+    model: &'m Model<'m, O>,
     backend: B,
 }
 
 impl<'m, O: OpSet, B: Backend> Session<'m, O, B> {
     /// Pairs a model with a backend.
-    pub fn new(model: &Model<'m, O>, backend: B) -> Self {
-        Self { model: *model, backend }
+    pub fn new(model: &'m Model<'m, O>, backend: B) -> Self {
+        Self { model, backend }
     }
 
     /// The model.
     pub fn model(&self) -> &Model<'m, O> {
-        &self.model
+        self.model
     }
 
     /// The bytes of graph input `k`, to be filled before a run. Its place may be used again by later steps: fill it before every run.

@@ -26,14 +26,22 @@ __aeabi_memcpy8:
     orrs    r3, r1
     lsls    r3, r3, #30
     bne     3f
-    subs    r2, #4
+    subs    r2, #8
     blo     2f
 1:
     ldm     r1!, {{r3}}
     stm     r0!, {{r3}}
-    subs    r2, #4
+    ldm     r1!, {{r3}}
+    stm     r0!, {{r3}}
+    subs    r2, #8
     bhs     1b
 2:
+    adds    r2, #4
+    blo     5f
+    ldm     r1!, {{r3}}
+    stm     r0!, {{r3}}
+    subs    r2, #4
+5:
     adds    r2, #4
 3:
     subs    r2, #1

@@ -265,8 +265,9 @@ impl<'m> Blob<'m> {
                 && !earlier
                     .into_iter()
                     .any(|other| !apart(&own, &other.from(other.bytes(self.bytes).map_or(0, <[u8]>::len))));
-            let sound =
-                section.offset as usize % BLOB_ALIGN == 0 && section.critical <= 1 && section.reserved == 0;
+            let sound = (section.offset as usize).is_multiple_of(BLOB_ALIGN)
+                && section.critical <= 1
+                && section.reserved == 0;
             if !sound || !apart {
                 return Err(wrong);
             }

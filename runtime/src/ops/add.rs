@@ -116,11 +116,11 @@ impl Operator for AddI8 {
     fn check(step: &Step<'_>) -> Result<(), ErrorKind> {
         let (first, output) = ends(step, (2, 1, 0))?;
         let second = step.input(1).ok_or(ErrorKind::OperandCount)?;
-        Family::I8.check(&first, &output)?;
-        Family::I8.check(&second, &output)?;
+        Family::I8.check(first, output)?;
+        Family::I8.check(&second, output)?;
         check_integer(&second)?;
-        same_shape(&first, &output)?;
-        same_shape(&second, &output)?;
+        same_shape(first, output)?;
+        same_shape(&second, output)?;
         let p = IntegerParameters::parse(step.parameters()).ok_or(ErrorKind::OperandCount)?;
         let inputs = MIN_SHIFT..=0;
         let legal = (0..=22).contains(&p.left_shift)
@@ -148,10 +148,10 @@ impl Operator for AddI8 {
 pub(super) fn check_f32(step: &Step<'_>) -> Result<(), ErrorKind> {
     let (first, output) = ends(step, (2, 1, 0))?;
     let second = step.input(1).ok_or(ErrorKind::OperandCount)?;
-    Family::F32.check(&first, &output)?;
-    Family::F32.check(&second, &output)?;
-    same_shape(&first, &output)?;
-    same_shape(&second, &output)?;
+    Family::F32.check(first, output)?;
+    Family::F32.check(&second, output)?;
+    same_shape(first, output)?;
+    same_shape(&second, output)?;
     let p = FloatParameters::parse(step.parameters()).ok_or(ErrorKind::OperandCount)?;
     check_float_bounds(p.act_min, p.act_max)
 }

@@ -150,9 +150,9 @@ fn check(step: &Step<'_>, family: Family) -> Result<(), ErrorKind> {
 #[inline(never)]
 pub(super) fn check_layer(step: &Step<'_>, family: Family, depthwise: bool) -> Result<(), ErrorKind> {
     let (input, output) = ends(step, (1, 1, if family.is_float() { 2 } else { 4 }))?;
-    family.check(&input, &output)?;
+    family.check(input, output)?;
     let p = Parameters::parse(step.parameters()).ok_or(ErrorKind::OperandCount)?;
-    check_in_place(step, &p.window(&input, &output)?)?;
+    check_in_place(step, &p.window(input, output)?)?;
     let [.., inputs] = input.shape;
     let [.., outputs] = output.shape;
     if inputs.checked_rem(p.groups) != Some(0)

@@ -35,9 +35,9 @@ impl Parameters {
 #[inline(never)]
 fn check(step: &Step<'_>, family: Family) -> Result<(), ErrorKind> {
     let (input, output) = ends(step, (1, 1, if family.is_float() { 2 } else { 4 }))?;
-    family.check(&input, &output)?;
+    family.check(input, output)?;
     let p = Parameters::parse(step.parameters()).ok_or(ErrorKind::OperandCount)?;
-    let (Some(inputs), Some(outputs)) = (last_axis(&input), last_axis(&output)) else {
+    let (Some(inputs), Some(outputs)) = (last_axis(input), last_axis(output)) else {
         return Err(ErrorKind::Shape);
     };
     let leading = usize::from(input.rank).saturating_sub(1);

@@ -86,12 +86,18 @@ impl<'a, W: AnyBitPattern> Integer<'a, W> {
     }
 
     /// The output of channel `channel` for an accumulator that holds products and bias.
-    #[cfg_attr(target_arch = "arm", inline(never))]
-    #[cfg_attr(not(target_arch = "arm"), inline)]
+    #[inline]
     pub fn finish(&self, channel: usize, accumulator: i32) -> Option<i32> {
         let scaled =
             quant::requantize(accumulator, *self.multiplier.get(channel)?, *self.shift.get(channel)?);
         Some(scaled.wrapping_add(self.output_zero).max(self.low).min(self.high))
+    }
+
+    /// As [`Integer::finish`], one copy of the code for all that finish few outputs.
+    #[cfg(target_arch = "arm")]
+    #[inline(never)]
+    pub(crate) fn finish_one(&self, channel: usize, accumulator: i32) -> Option<i32> {
+        self.finish(channel, accumulator)
     }
 }
 

@@ -68,9 +68,9 @@ impl Operator for Mean2dI8 {
     #[inline(never)]
     fn check(step: &Step<'_>) -> Result<(), ErrorKind> {
         let (input, output) = ends(step, (1, 1, 0))?;
-        Family::I8.check(&input, &output)?;
+        Family::I8.check(input, output)?;
         let p = Parameters::parse(step.parameters()).ok_or(ErrorKind::OperandCount)?;
-        let window = window(&input, &output)?;
+        let window = window(input, output)?;
         if window.inputs != window.outputs {
             return Err(ErrorKind::Shape);
         }

@@ -105,9 +105,9 @@ impl Parameters {
 
 fn check(step: &Step<'_>, family: Family) -> Result<(), ErrorKind> {
     let (input, output) = ends(step, (1, 1, 0))?;
-    family.check(&input, &output)?;
+    family.check(input, output)?;
     let p = Parameters::parse(step.parameters()).ok_or(ErrorKind::OperandCount)?;
-    let window = p.window(&input, &output)?;
+    let window = p.window(input, output)?;
     if window.inputs != window.outputs {
         return Err(ErrorKind::Shape);
     }
@@ -121,7 +121,7 @@ fn check(step: &Step<'_>, family: Family) -> Result<(), ErrorKind> {
     if family == Family::F32 {
         return check_float_bounds(f32::from_bits(p.act_min), f32::from_bits(p.act_max));
     }
-    same_quantisation(&input, &output)?;
+    same_quantisation(input, output)?;
     check_bounds(p.act_min as i32, p.act_max as i32, output.dtype)
 }
 

@@ -51,8 +51,8 @@ impl Operator for SoftmaxI8 {
         /// Bits of 1/256 as binary32.
         const SCALE: u32 = 0x3B80_0000;
         let (input, output) = ends(step, (1, 1, 0))?;
-        Family::I8.check(&input, &output)?;
-        check_integer(step, &input, &output, SCALE, i8::MIN.into())
+        Family::I8.check(input, output)?;
+        check_integer(step, input, output, SCALE, i8::MIN.into())
     }
 
     fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
@@ -77,7 +77,7 @@ impl Operator for SoftmaxI16 {
         if (input.dtype, output.dtype) != (DType::I8, DType::I16) {
             return Err(ErrorKind::ElementType);
         }
-        check_integer(step, &input, &output, SCALE, i16::MIN.into())
+        check_integer(step, input, output, SCALE, i16::MIN.into())
     }
 
     fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
@@ -118,12 +118,12 @@ impl Operator for SoftmaxF32 {
     #[inline(never)]
     fn check(step: &Step<'_>) -> Result<(), ErrorKind> {
         let (input, output) = ends(step, (1, 1, 0))?;
-        Family::F32.check(&input, &output)?;
-        same_shape(&input, &output)?;
+        Family::F32.check(input, output)?;
+        same_shape(input, output)?;
         if !step.parameters().is_empty() {
             return Err(ErrorKind::OperandCount);
         }
-        if last_axis(&input).is_some_and(|row| row > 0) { Ok(()) } else { Err(ErrorKind::Shape) }
+        if last_axis(input).is_some_and(|row| row > 0) { Ok(()) } else { Err(ErrorKind::Shape) }
     }
 
     fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {

@@ -17,8 +17,8 @@ impl Operator for TableI8 {
 
     fn check(step: &Step<'_>) -> Result<(), ErrorKind> {
         let (input, output) = ends(step, (1, 1, 1))?;
-        Family::I8.check(&input, &output)?;
-        same_shape(&input, &output)?;
+        Family::I8.check(input, output)?;
+        same_shape(input, output)?;
         if !step.parameters().is_empty() {
             return Err(ErrorKind::OperandCount);
         }

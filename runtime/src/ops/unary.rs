@@ -62,8 +62,8 @@ impl Operator for UnaryF32 {
 
     fn check(step: &Step<'_>) -> Result<(), ErrorKind> {
         let (input, output) = ends(step, (1, 1, 0))?;
-        Family::F32.check(&input, &output)?;
-        same_shape(&input, &output)?;
+        Family::F32.check(input, output)?;
+        same_shape(input, output)?;
         let p = Parameters::parse(step.parameters()).ok_or(ErrorKind::Parameter)?;
         check_float_bounds(p.low, p.high)
     }

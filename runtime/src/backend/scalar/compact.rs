@@ -81,7 +81,7 @@ fn finish(
     output: &mut IntegersMut<'_>,
     slot: usize,
 ) -> Option<()> {
-    let value = linear.finish(channel, sum)?;
+    let value = linear.finish_one(channel, sum)?;
     match output {
         IntegersMut::I8(output) => *output.get_mut(slot)? = value as i8,
         IntegersMut::I16(output) => *output.get_mut(slot)? = value as i16,

@@ -122,7 +122,7 @@ impl<'a> Tensors<'a> {
 /// One or two bytes, as `bytes` says, are writable at `place`.
 #[inline(never)]
 unsafe fn finish(linear: &Integer<'_>, channel: usize, sum: i32, place: *mut u8, bytes: usize) -> Option<()> {
-    let value = linear.finish(channel, sum)?;
+    let value = linear.finish_one(channel, sum)?;
     // SAFETY: the caller's promise.
     unsafe {
         if bytes == 1 {

@@ -10,6 +10,7 @@ use crate::backend::{Integers, IntegersMut};
 use crate::blob::{DType, Packing};
 use crate::ops::linear::Integer;
 use crate::ops::window::{Axis, Window};
+use crate::rolled::unknown;
 
 /// Brings some inputs of four windows into the scratch, without the zero point where they become words.
 type Fill = unsafe extern "C" fn(*mut i32, &[*const i8; 4], &Extent, i32);
@@ -399,7 +400,7 @@ impl Layer<'_> {
         let mut count = 0usize;
         let mut edge = self.edges;
         let mut sources = [Source::NONE; 4];
-        for (lane, source) in sources.iter_mut().enumerate() {
+        for (lane, source) in unknown(sources.as_mut_slice()).iter_mut().enumerate() {
             if lane < left {
                 if next.column == columns.output {
                     next.step_row(window);
@@ -420,7 +421,7 @@ impl Layer<'_> {
         let mut pairs = self.pairs;
         for _ in 0..rows.kernel {
             let mut from = [self.padding.as_ptr(); 4];
-            for (from, source) in from.iter_mut().zip(&mut sources) {
+            for (from, source) in unknown(from.as_mut_slice()).iter_mut().zip(&mut sources) {
                 if source.row < rows.input {
                     *from = if source.pieces == 0 { source.first } else { source.collect(window) };
                 }

@@ -181,24 +181,22 @@ fn prepare(
     taken: usize,
     constants: &mut [u32],
 ) -> Option<()> {
-    let of_channels = linear.bias.get(first..)?.iter().zip(linear.multiplier.get(first..)?);
-    let mut of_channels = of_channels.zip(linear.shift.get(first..)?);
     let mut channel = first;
-    let places = constants.as_chunks_mut::<{ 4 * STRIP_WORDS }>().0;
-    for place in places.iter_mut().take(taken >> 2) {
+    for place in constants.as_chunks_mut::<{ 4 * STRIP_WORDS }>().0.iter_mut().take(taken >> 2) {
         let last = channels.wrapping_mul(8).wrapping_add(channel).wrapping_add(4);
         let weights = linear.weights.get(channel..last)?;
         channel = channel.wrapping_add(4);
         // SAFETY: the slice holds 4 weights at each of 9 multiples of `channels`; the place has 40 words.
         unsafe { pair_weights(place, weights.as_ptr(), channels) };
-        for (words, ((&bias, &multiplier), &shift)) in
-            place.as_chunks_mut::<STRIP_WORDS>().0.iter_mut().take(unknown(4)).zip(&mut of_channels)
-        {
-            let [.., to_multiplier, to_constant, to_shift, to_bias] = words;
-            let of = Channel::new(linear, bias, multiplier, shift, to_bias.cast_signed());
-            (*to_multiplier, *to_constant) = (of.multiplier as u32, of.constant as u32);
-            (*to_shift, *to_bias) = (of.shift as u32, of.bias as u32);
-        }
+    }
+    let of_channels = linear.bias.get(first..)?.iter().zip(linear.multiplier.get(first..)?);
+    let of_channels = of_channels.zip(linear.shift.get(first..)?);
+    let places = constants.as_chunks_mut::<STRIP_WORDS>().0.iter_mut().take(taken);
+    for (words, ((&bias, &multiplier), &shift)) in places.zip(of_channels) {
+        let [.., to_multiplier, to_constant, to_shift, to_bias] = words;
+        let of = Channel::new(linear, bias, multiplier, shift, to_bias.cast_signed());
+        (*to_multiplier, *to_constant) = (of.multiplier as u32, of.constant as u32);
+        (*to_shift, *to_bias) = (of.shift as u32, of.bias as u32);
     }
     Some(())
 }

@@ -404,7 +404,7 @@ fn row(
     }
     let mut x_left = x;
     let mut first = 0usize;
-    loop {
+    let (weights, between) = loop {
         let now = step.min(groups.wrapping_sub(first));
         let inputs = now.wrapping_mul(GROUP).min(x_left.len());
         let (x, rest) = x_left.split_at_checked(inputs)?;
@@ -428,35 +428,35 @@ fn row(
             // all quads where they are read or written.
             unsafe { chunk(&raw const *run) };
         }
-        if !last {
-            continue;
+        if last {
+            break (weights, between);
         }
-        // What the kernel does not finish: a quad that is not whole, or shifts that are none to the right.
-        run.resumed = 1;
-        run.unfinished = 1;
-        let mut channel = whole;
-        while channel < y.len() {
-            let at = if chunked { channel } else { 0 };
-            let sums = sums.get_mut(at..)?.get_mut(..QUAD)?;
-            if !chunked {
-                start(sums, linear.bias.get(channel..)?);
-            }
-            let quad = sums.as_mut_ptr_range();
-            (run.sums, run.sums_end) = (quad.start, quad.end);
-            run.weights =
-                weights.wrapping_add(channel.wrapping_mul(groups).wrapping_mul(GROUP)).wrapping_sub(between);
-            // SAFETY: as above, for one quad; its outputs are not written.
-            unsafe { chunk(&raw const *run) };
-            for [both, odd] in sums.as_chunks_mut::<2>().0.iter_mut().take(unknown(2)) {
-                *both = both.wrapping_sub(*odd) >> 8;
-            }
-            for (y, &sum) in y.get_mut(channel..)?.iter_mut().zip(&*sums).take(unknown(QUAD)) {
-                *y = linear.finish(channel, sum)? as i8;
-                channel = channel.wrapping_add(1);
-            }
+    };
+    // What the kernel does not finish: a quad that is not whole, or shifts that are none to the right.
+    run.resumed = 1;
+    run.unfinished = 1;
+    let mut channel = whole;
+    while channel < y.len() {
+        let at = if chunked { channel } else { 0 };
+        let sums = sums.get_mut(at..)?.get_mut(..QUAD)?;
+        if !chunked {
+            start(sums, linear.bias.get(channel..)?);
         }
-        return Some(());
+        let quad = sums.as_mut_ptr_range();
+        (run.sums, run.sums_end) = (quad.start, quad.end);
+        run.weights =
+            weights.wrapping_add(channel.wrapping_mul(groups).wrapping_mul(GROUP)).wrapping_sub(between);
+        // SAFETY: as above, for one quad; its outputs are not written.
+        unsafe { chunk(&raw const *run) };
+        for [both, odd] in sums.as_chunks_mut::<2>().0 {
+            *both = both.wrapping_sub(*odd) >> 8;
+        }
+        for (y, &sum) in y.get_mut(channel..)?.iter_mut().zip(unknown(&*sums)) {
+            *y = linear.finish_one(channel, sum)? as i8;
+            channel = channel.wrapping_add(1);
+        }
     }
+    Some(())
 }
 
 /// The first sums of pairs of outputs: `256 * even + odd`, `odd`.
