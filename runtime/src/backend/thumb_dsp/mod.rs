@@ -7,7 +7,7 @@ mod elementwise;
 #[cfg(target_abi = "eabihf")]
 mod float;
 mod gemm;
-mod isa;
+pub(super) mod isa;
 
 #[cfg(target_abi = "eabihf")]
 use super::float as layers;
