@@ -3,12 +3,16 @@
 
 #[cfg(tucano_profile = "v6m")]
 mod baseline;
+#[cfg(any(tucano_profile = "v7em", tucano_profile = "v8m"))]
+mod dsp;
 #[cfg(not(tucano_profile = "v6m"))]
 mod mainline;
 
 #[cfg(tucano_profile = "v6m")]
 use baseline as core;
-#[cfg(not(tucano_profile = "v6m"))]
+#[cfg(any(tucano_profile = "v7em", tucano_profile = "v8m"))]
+use dsp as core;
+#[cfg(tucano_profile = "v7m")]
 use mainline as core;
 
 use super::spec::wide_channels as spec;

@@ -238,6 +238,8 @@ impl Space {
 }
 
 /// How a constant's elements are ordered, a pure function of index. A packing never depends on the host.
+///
+/// In [`Packing::Pairs`], [`Packing::PairQuads`], [`Packing::Columns8`] and [`Packing::EvenRows`] no weight is -128 ([`Packing::is_sound`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Packing {

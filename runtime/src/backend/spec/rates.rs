@@ -45,6 +45,7 @@ pub static ARMV6_M: &[Kernel] = &[
         [2275850, 0, 0, 0, 434, 2262],
     ),
     kernel(OpCode::DepthwiseConv2dI16, 16, [489232, 0, 10098, 11311, 721, 309]),
+    own(OpCode::DepthwiseConv2dI16, "wide-channels", Loops::Lanes(4), [60000, 20000, 4600, 400, 700, 200]),
     kernel(OpCode::DepthwiseConv2dF32, 8, [1042217, 0, 0, 103588, 6435, 1375]),
     kernel(OpCode::DenseI8, 4, [736217, 3648, 13757, 0, 953, 154]),
     own(
@@ -111,6 +112,7 @@ pub static ARMV7_M: &[Kernel] = &[
         [1474619, 0, 0, 0, 259, 1266],
     ),
     kernel(OpCode::DepthwiseConv2dI16, 16, [405197, 0, 6408, 9560, 571, 191]),
+    own(OpCode::DepthwiseConv2dI16, "wide-channels", Loops::Lanes(4), [50000, 15000, 3100, 400, 450, 300]),
     kernel(OpCode::DepthwiseConv2dF32, 8, [1352739, 0, 0, 53910, 5873, 532]),
     kernel(OpCode::DenseI8, 16, [308850, 2837, 7122, 0, 677, 15]),
     own(
@@ -202,6 +204,7 @@ pub static ARMV7E_M: &[Kernel] = &[
         [800000, 0, 1550, 0, 0, 220],
     ),
     kernel(OpCode::DepthwiseConv2dI16, 16, [434603, 0, 6249, 9685, 482, 347]),
+    own(OpCode::DepthwiseConv2dI16, "wide-channels", Loops::Lanes(4), [50000, 15000, 3100, 700, 250, 450]),
     kernel(OpCode::DepthwiseConv2dF32, 8, [112370, 0, 4166, 5087, 43, 1139]),
     own(OpCode::DepthwiseConv2dF32, "fpu channels", Loops::Lanes(8), [30000, 8000, 1200, 50, 175, 525]),
     kernel(OpCode::DenseI8, 4, [310010, 2512, 7673, 0, 577, 58]),
@@ -301,6 +304,7 @@ pub static ARMV8_M: &[Kernel] = &[
         [800000, 0, 1550, 0, 0, 220],
     ),
     kernel(OpCode::DepthwiseConv2dI16, 16, [399921, 0, 6408, 9705, 583, 305]),
+    own(OpCode::DepthwiseConv2dI16, "wide-channels", Loops::Lanes(4), [50000, 15000, 3100, 700, 250, 450]),
     kernel(OpCode::DepthwiseConv2dF32, 8, [125273, 0, 3731, 5083, 41, 1175]),
     own(OpCode::DepthwiseConv2dF32, "fpu channels", Loops::Lanes(8), [30000, 8000, 1200, 50, 175, 525]),
     kernel(OpCode::DenseI8, 16, [308019, 2969, 7473, 0, 678, 28]),

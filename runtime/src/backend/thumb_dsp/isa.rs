@@ -28,4 +28,4 @@ macro_rules! dsp_off {
         ".arch armv8-m.main"
     };
 }
-pub(super) use {dsp_off, dsp_on};
+pub(in crate::backend) use {dsp_off, dsp_on};

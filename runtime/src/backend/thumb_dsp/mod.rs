@@ -7,7 +7,7 @@ mod elementwise;
 #[cfg(target_abi = "eabihf")]
 mod float;
 mod gemm;
-mod isa;
+pub(super) mod isa;
 mod winograd;
 
 use core::marker::PhantomData;
