@@ -52,8 +52,9 @@ pub fn laid_out(blob: &[u8], isa: Isa) -> Vec<u8> {
                 rows.chunks(depth).zip(&folded).all(|(row, bias)| is_narrow(row.iter().copied(), *bias));
             let request = Request { packing: packing(isa, &request, narrow), ..request };
             if request.packing != Packing::Rows {
-                let mut stored = vec![0; request.packing.bytes(bias.len(), depth).expect("few weights")];
-                request.packing.pack(&rows, bias.len(), depth, &mut stored).expect("whole rows");
+                let matrix = request.linear.matrix().expect("a depth");
+                let mut stored = vec![0; matrix.bytes(request.packing).expect("few weights")];
+                matrix.pack(request.packing, &rows, &mut stored).expect("whole rows");
                 packings[0] = request.packing;
                 bytes[0] = stored.iter().map(|weight| weight.cast_unsigned()).collect();
                 bytes[1] = folded.iter().flat_map(|bias| bias.to_le_bytes()).collect();
