@@ -86,8 +86,9 @@ fn lay_out(blob: &[u8], isa: Isa, transform: bool) -> Vec<u8> {
                         winograd::pack(&rows, inputs, outputs, &mut stored).map(|()| stored)
                     }
                     None => {
-                        let mut stored = vec![0; packing.bytes(bias.len(), depth).expect("few weights")];
-                        packing.pack(&rows, bias.len(), depth, &mut stored).map(|()| stored)
+                        let matrix = request.linear.matrix().expect("a depth");
+                        let mut stored = vec![0; matrix.bytes(packing).expect("few weights")];
+                        matrix.pack(packing, &rows, &mut stored).map(|()| stored)
                     }
                 };
                 let stored = stored.expect("whole rows");

@@ -1,7 +1,7 @@
 //! The order of a linear layer's weights in a blob: an index function for each [`Packing`].
 //!
 //! Takes the number of a weight, output `o` and position `k` in the layer's inner product, which is `depth` long; gives where it is stored. A
-//! packing fills outputs and depth up with zero bytes to whole blocks. A layer whose weights are packed stores `bias - zero point * sum of
+//! packing fills outputs and depth up with zero bytes to whole blocks, of each group on its own ([`Matrix`]). A layer whose weights are packed stores `bias - zero point * sum of
 //! weights` instead of its bias, so that kernels need not subtract the input's zero point; padding then counts as values, not as nothing.
 
 use super::record::Packing;

@@ -237,7 +237,8 @@ impl Space {
     }
 }
 
-/// How a constant's elements are ordered, a pure function of index. A packing never depends on the host.
+/// How a constant's elements are ordered, a pure function of index. A packing never depends on the host. Outputs are those of one group: a convolution's
+/// groups stand one after the other, each filled up to whole blocks.
 ///
 /// In [`Packing::Pairs`], [`Packing::PairQuads`], [`Packing::Columns8`] and [`Packing::EvenRows`] no weight is -128 ([`Packing::is_sound`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -241,3 +241,50 @@ pub fn packing(isa: Isa, request: &Request, narrow: bool) -> Packing {
         Isa::Helium => helium::packing(request, narrow),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::window::Axis;
+
+    const ISAS: [Isa; 4] = [Isa::ThumbV6M, Isa::ThumbV7M, Isa::ThumbDsp, Isa::Helium];
+
+    /// A convolution of 3x3 over an image of 8x8 channels of bytes.
+    fn request(inputs: usize, outputs: usize, groups: usize) -> Request {
+        let side = Axis { input: 8, output: 8, kernel: 3, stride: 1, dilation: 1, pad: 1 };
+        let window = Window { batch: 1, rows: side, columns: side, inputs, outputs };
+        Request {
+            linear: Linear::Conv2d { window, groups },
+            input: DType::I8,
+            output: DType::I8,
+            packing: Packing::Rows,
+            in_place: false,
+        }
+    }
+
+    #[test]
+    fn groups_take_the_kernel_of_one_group() {
+        for isa in ISAS {
+            for narrow in [true, false] {
+                let packed =
+                    |request: Request| Request { packing: packing(isa, &request, narrow), ..request };
+                let (one, four) = (packed(request(16, 16, 1)), packed(request(64, 64, 4)));
+                assert_eq!((one.packing, select(isa, &one).name), (four.packing, select(isa, &four).name));
+                assert_ne!(four.packing, Packing::Rows);
+                let matrix = four.linear.matrix().unwrap();
+                assert_eq!((matrix.groups, matrix.outputs, matrix.depth), (4, 16, 144));
+                let bytes = one.linear.matrix().and_then(|matrix| matrix.bytes(one.packing));
+                assert_eq!(matrix.bytes(four.packing), bytes.map(|bytes| 4 * bytes));
+            }
+        }
+    }
+
+    #[test]
+    fn weights_that_would_be_mostly_padding_stay_plain() {
+        // One output a group, of which a block holds eight, two, four.
+        for isa in [Isa::ThumbV6M, Isa::ThumbDsp, Isa::Helium] {
+            assert_eq!(packing(isa, &request(32, 16, 16), true), Packing::Rows, "{isa:?}");
+        }
+        assert!(!request(32, 16, 0).linear.fills(Packing::Rows));
+    }
+}

@@ -290,7 +290,7 @@ struct Layer<'a, K> {
 
 impl<K: Linked> Layer<'_, K> {
     /// Runs `blocks` blocks of windows from `first` on, the last one with `count` windows; more than one block only if all are full. The
-    /// caller knows that activations are readable to the end of their groups. Groups of channels come one after the other, in all blocks.
+    /// caller knows that activations are readable to the end of their groups.
     #[inline(never)]
     fn blocks(&mut self, from: From, first: usize, blocks: usize, count: usize) -> Option<()> {
         let windows = blocks.wrapping_sub(1).wrapping_mul(BLOCK).wrapping_add(count);
@@ -306,26 +306,35 @@ impl<K: Linked> Layer<'_, K> {
         }
         self.run.out_steps = steps(self.out_pixel, count);
         self.run.out = out;
-        let Run { x, weights, constants, .. } = self.run;
+        self.run.blocks = blocks;
+        if self.channel_groups == 1 && self.finished == self.window.outputs {
+            // SAFETY: the constants, columns, weights and outputs that `run` names were cut and measured by `conv2d`; the
+            // windows lie within the positions, as was checked above, and their activations are readable, as the caller knows.
+            unsafe { (self.code)(&raw const self.run) };
+            return Some(());
+        }
+        self.group_by_group(blocks, count)
+    }
+
+    /// As [`Layer::blocks`], for one group of channels after the other.
+    #[inline(never)]
+    fn group_by_group(&mut self, blocks: usize, count: usize) -> Option<()> {
+        let Run { x, weights, constants, out, .. } = self.run;
+        let outputs = self.tile.outputs;
         let mut channel = 0usize;
-        loop {
+        for _ in 0..self.channel_groups {
             self.run.blocks = blocks;
-            if self.finished == self.tile.outputs {
-                // SAFETY: the constants, columns, weights and outputs that `run` names were cut and measured by `conv2d`; the
-                // windows lie within the positions, as was checked above, and their activations are readable, as the caller knows.
+            self.run.out = out.wrapping_add(channel.wrapping_mul(self.y_bytes));
+            if self.finished == outputs {
+                // SAFETY: as in `blocks`; weights, constants and outputs of all groups were measured.
                 unsafe { (self.code)(&raw const self.run) };
             } else {
                 self.blocks_with_sums(channel, self.run.out, blocks, count)?;
             }
-            channel = channel.wrapping_add(self.tile.outputs);
-            if channel >= self.window.outputs {
-                break;
-            }
+            channel = channel.wrapping_add(outputs);
             self.run.x = self.run.x.wrapping_add(self.group_pixel);
-            self.run.out = out.wrapping_add(channel.wrapping_mul(self.y_bytes));
             self.run.weights = self.run.weights.wrapping_add(self.group_weights);
-            self.run.constants =
-                self.run.constants.wrapping_add((self.tile.outputs / 2).wrapping_mul(PAIR_WORDS));
+            self.run.constants = self.run.constants.wrapping_add((outputs / 2).wrapping_mul(PAIR_WORDS));
         }
         (self.run.x, self.run.weights, self.run.constants) = (x, weights, constants);
         Some(())
@@ -487,19 +496,23 @@ impl<K: Linked> Layer<'_, K> {
                 self.point(top, tap_step)?;
                 let mut column = 0usize;
                 while column < columns.output {
-                    let left = columns.output.wrapping_sub(column);
-                    // Windows of several rows share a block only where there is one group of channels to gather.
-                    let (blocks, count) = match left / BLOCK {
-                        0 if self.channel_groups > 1 => (1, left),
-                        blocks => (blocks, BLOCK),
-                    };
+                    let blocks = columns.output.wrapping_sub(column) / BLOCK;
                     if lanes == 0 && blocks > 0 {
-                        let windows = blocks.wrapping_sub(1).wrapping_mul(BLOCK).wrapping_add(count);
-                        self.side_by_side(column.wrapping_mul(column_step), column_step, count);
-                        self.blocks(From::Run, first, blocks, count)?;
+                        let windows = blocks.wrapping_mul(BLOCK);
+                        self.side_by_side(column.wrapping_mul(column_step), column_step);
+                        self.blocks(From::Run, first, blocks, BLOCK)?;
                         first = first.wrapping_add(windows);
                         column = column.wrapping_add(windows);
                         continue;
+                    }
+                    // Windows of several rows share a block only where there is one group of channels to gather.
+                    if self.channel_groups > 1 {
+                        let left = columns.output.wrapping_sub(column);
+                        self.side_by_side(column.wrapping_mul(column_step), column_step);
+                        self.run.x_steps = steps(column_step, left);
+                        self.blocks(From::Run, first, 1, left)?;
+                        first = first.wrapping_add(left);
+                        break;
                     }
                     self.gather(column.wrapping_mul(column_step), lanes);
                     column = column.wrapping_add(1);
@@ -524,12 +537,12 @@ impl<K: Linked> Layer<'_, K> {
         Some(())
     }
 
-    /// The next blocks take windows of one row, from byte `column` of the kept rows on; the last one `count` of them.
+    /// The next blocks take windows of one row, from byte `column` of the kept rows on.
     #[inline(never)]
-    fn side_by_side(&mut self, column: usize, step: usize, count: usize) {
+    fn side_by_side(&mut self, column: usize, step: usize) {
         self.run.fill = self.tensors.fill;
         self.run.x = self.rows.as_ptr().wrapping_add(column);
-        self.run.x_steps = steps(step, count);
+        self.run.x_steps = steps(step, BLOCK);
         self.run.table = self.table.as_ptr();
         self.run.segments = self.tile.segments;
         if K::words(self.tile) {

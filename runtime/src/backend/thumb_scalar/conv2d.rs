@@ -333,8 +333,9 @@ impl Layer<'_> {
 
     /// Runs all windows of a group, whose inputs of the first position are at `input`.
     fn run_group(&self, window: &Window, mut frame: Frame, input: *const i8, windows: usize) {
-        let Window { columns, inputs, outputs, .. } = *window;
+        let Window { rows, columns, inputs, outputs, .. } = *window;
         let mut left = windows;
+        let tops = rows.input.wrapping_add(1).saturating_sub(rows.reach());
         let next_output = [1, 2, 3].map(|lane: usize| lane.wrapping_mul(outputs));
         let mut next = Place { image: input, row: 0, column: 0 };
         let next_window = columns.stride.wrapping_mul(inputs);
@@ -346,7 +347,7 @@ impl Layer<'_> {
             let inside = start < columns.input && start.wrapping_add(under) <= columns.input;
             let lanes = if inside && dense && next.column.wrapping_add(4) <= columns.output {
                 frame.lanes = next_output;
-                self.inside(window, &next, start, next_window);
+                self.inside(window, &next, start, next_window, tops);
                 next.column = next.column.wrapping_add(4);
                 4
             } else {
@@ -363,9 +364,9 @@ impl Layer<'_> {
         }
     }
 
-    /// Brings four windows side by side into pairs, the first at column `start`, all of them within the columns.
-    #[inline(never)]
-    fn inside(&self, window: &Window, place: &Place, start: usize, next_window: usize) {
+    /// Brings four windows side by side into pairs, the first at column `start`, all of them within the columns. A window whose top row is less than `tops` lies
+    /// within the rows.
+    fn inside(&self, window: &Window, place: &Place, start: usize, next_window: usize, tops: usize) {
         let Window { rows, .. } = *window;
         let from = |row: usize| {
             let first = place.image.wrapping_add(window.at(row, start));
@@ -373,8 +374,7 @@ impl Layer<'_> {
         };
         let top = place.row.wrapping_mul(rows.stride).wrapping_sub(rows.pad);
         if let Some(all) = &self.window
-            && top < rows.input
-            && top.wrapping_add(rows.reach()) <= rows.input
+            && top < tops
         {
             // SAFETY: each source has `rows.kernel` rows of a window within the image; the pairs have room for them.
             unsafe { (self.fill)(self.pairs, &from(top), all, self.zero) };
