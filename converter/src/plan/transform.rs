@@ -145,8 +145,15 @@ mod tests {
             let isa = core.isa();
             let graph = &quantized.graph;
             let plan = plan_for(graph, Some(quantized), isa).unwrap();
-            emit::emit(&emit::Program { graph, plan: &plan, quantized: Some(quantized), labels: &[], isa })
-                .unwrap()
+            emit::emit(&emit::Program {
+                graph,
+                plan: &plan,
+                quantized: Some(quantized),
+                half_weights: false,
+                labels: &[],
+                isa,
+            })
+            .unwrap()
         };
         let transformed = |blob: &[u8]| {
             let runner = Runner::new(blob).unwrap();

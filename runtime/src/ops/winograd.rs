@@ -31,9 +31,9 @@ impl Operator for WinogradConv2dI8 {
 
     fn check(step: &Step<'_>) -> Result<(), ErrorKind> {
         let (input, output) = ends(step, (1, 1, 4))?;
-        Family::I8.check(&input, &output)?;
+        Family::I8.check(input, output)?;
         let p = Parameters::parse(step.parameters()).ok_or(ErrorKind::OperandCount)?;
-        let window = p.window(&input, &output)?;
+        let window = p.window(input, output)?;
         check_in_place(step, &window)?;
         let packed = step.weight(0).is_some_and(|weights| weights.packing == Packing::Winograd);
         let three = |axis: &Axis| axis.kernel == winograd::TAPS && axis.stride == 1 && axis.dilation == 1;
