@@ -3,6 +3,7 @@
 //! In an image with a border the taps of one kernel row are contiguous, so a window is a few runs of bytes at fixed distances from its first
 //! tap. That holds for all windows, strides and dilations; a dense layer is a window of one tap over an image of one pixel a row.
 
+use crate::host::program::SLACK;
 use crate::host::program::form::{Border, Image};
 use crate::ops::window::{Axis, Window};
 
@@ -29,6 +30,13 @@ impl Geometry {
         let window =
             Window { batch, rows: axis(rows), columns: axis(columns), inputs: channels, outputs: channels };
         Self { window, groups: channels }
+    }
+
+    /// Whether it is a product of one row with a matrix.
+    pub fn is_one_row(&self) -> bool {
+        let Window { batch, rows, columns, .. } = self.window;
+        let one = |axis: &Axis| axis.input == 1 && axis.output == 1 && axis.kernel == 1;
+        batch == 1 && one(&rows) && one(&columns) && self.groups == 1
     }
 
     /// The border that windows reach.
@@ -90,4 +98,34 @@ impl Geometry {
         };
         ((0..rows.kernel).flat_map(taps).collect(), self.group_inputs())
     }
+}
+
+/// Whether images have as many elements, in the same order.
+pub fn same_elements<const N: usize>(images: [&Image; N]) -> bool {
+    let same = images.windows(2).all(|pair| pair[0].extents == pair[1].extents);
+    let dense = images.windows(2).all(|pair| pair[0].bytes() == pair[1].bytes());
+    same || dense && images.iter().all(|image| image.is_dense())
+}
+
+/// Runs of bytes that lie side by side in all images: first bytes, and how many.
+pub fn runs<const N: usize>(images: [&Image; N]) -> Vec<([usize; N], usize)> {
+    if images.iter().all(|image| image.is_dense()) {
+        return vec![(images.map(|image| image.start), images[0].bytes())];
+    }
+    let [batch, rows, columns, _] = images[0].extents;
+    let bytes = columns * images[0].pixel();
+    let row = |image: usize, row: usize| (images.map(|each| each.at(image, row as isize, 0)), bytes);
+    (0..batch).flat_map(|image| (0..rows).map(move |y| row(image, y))).collect()
+}
+
+/// The end of an image, with what may be read behind it.
+pub fn end(image: &Image) -> usize {
+    image.start + image.bytes() + SLACK
+}
+
+/// From a window's first tap to each of its taps, in bytes.
+pub fn taps(geometry: &Geometry, input: &Image) -> Vec<usize> {
+    let (rows, columns) = (geometry.window.rows.kernel, geometry.window.columns.kernel);
+    let row = |y: usize| (0..columns).map(move |x| y * input.row() + x * input.pixel());
+    (0..rows).flat_map(row).collect()
 }

@@ -10,6 +10,40 @@ use crate::host::program::{Constants, Layer, Wants};
 use crate::ops::linear::Integer;
 use crate::ops::{OpCode, add, conv2d, dense, mean, pool2d};
 
+/// A step as a layer of the kernels that are in scope: those of all instruction sets have the same constructors.
+macro_rules! layer {
+    ($step:expr, $inputs:expr, $output:expr, $constants:expr) => {{
+        let (first, others) = $inputs.split_first()?;
+        let (input, output) = ($step.fitting(first, $output)?, $output);
+        Some(match $step {
+            Self::Conv(geometry, linear) => {
+                Box::new(Conv::new(geometry, linear, &rows(geometry, linear), input, output, $constants)?)
+            }
+            Self::Depthwise(geometry, linear) if geometry.window.inputs == geometry.window.outputs => {
+                let weight = taps(geometry, linear);
+                let count = geometry.window.rows.kernel * geometry.window.columns.kernel;
+                let channel = |c: usize| Channel::new(linear, c, (0..count).map(|t| weight(t, c)));
+                let all: Vec<Channel> = (0..geometry.window.outputs).map(channel).collect::<Option<_>>()?;
+                Box::new(Depthwise::new(geometry, &all, &weight, input, output, $constants)?)
+            }
+            Self::Depthwise(geometry, linear) => {
+                let weight = taps(geometry, linear);
+                let swapped = |o: usize, t: usize| weight(t, o);
+                Box::new(Conv::new(geometry, linear, &swapped, input, output, $constants)?)
+            }
+            Self::Mean(geometry, p, zero_points) => {
+                let area = geometry.window.rows.kernel * geometry.window.columns.kernel;
+                let all = vec![Channel::mean(p, area, *zero_points); geometry.window.outputs];
+                Box::new(Depthwise::new(geometry, &all, &|_, _| 1, input, output, $constants)?)
+            }
+            Self::Add(sum) => Box::new(elementwise::Add::new(*sum, [input, others.first()?], output)?),
+            Self::MaxPool(geometry, bounds) => {
+                Box::new(elementwise::MaxPool::new(geometry, *bounds, input, output)?)
+            }
+        })
+    }};
+}
+
 /// A step of `i8` for which there are kernels.
 pub enum Int8<'a> {
     /// A convolution or a dense layer; the weights of an output channel stand side by side.
@@ -113,38 +147,43 @@ impl<'a> Int8<'a> {
         output: &Image,
         constants: &mut Constants,
     ) -> Option<Box<dyn Layer>> {
-        use super::avx512::{conv::Conv, depthwise::Depthwise, elementwise};
-        let (&input, others) = inputs.split_first()?;
-        if !self.geometry().is_none_or(|geometry| geometry.fits(&input, output)) {
-            return None;
+        use super::avx512::{conv::Conv, dense::Dense, depthwise::Depthwise, elementwise};
+        if let Self::Conv(geometry, linear) = self
+            && geometry.is_one_row()
+        {
+            let [input] = inputs else { return None };
+            let dense =
+                Dense::new(linear, &rows(geometry, linear), self.fitting(input, output)?, output, constants)?;
+            return Some(Box::new(dense));
         }
-        match self {
-            Self::Conv(geometry, linear) => {
-                let depth = linear.weights.len() / geometry.window.outputs;
-                let weight = |o: usize, k: usize| linear.weights[o * depth + k];
-                Some(Box::new(Conv::new(geometry, linear, &weight, &input, output, constants)?))
-            }
-            Self::Depthwise(geometry, linear) if geometry.window.inputs == geometry.window.outputs => {
-                let channels = geometry.window.outputs;
-                let taps = linear.weights.len() / channels;
-                let weight = |t: usize, c: usize| linear.weights[t * channels + c];
-                let channel = |c: usize| Channel::new(linear, c, (0..taps).map(move |t| weight(t, c)));
-                let all: Vec<Channel> = (0..channels).map(channel).collect::<Option<_>>()?;
-                Some(Box::new(Depthwise::new(geometry, &all, &weight, &input, output, constants)?))
-            }
-            Self::Depthwise(geometry, linear) => {
-                let weight = |o: usize, k: usize| linear.weights[k * geometry.window.outputs + o];
-                Some(Box::new(Conv::new(geometry, linear, &weight, &input, output, constants)?))
-            }
-            Self::Mean(geometry, p, zero_points) => {
-                let area = geometry.window.rows.kernel * geometry.window.columns.kernel;
-                let all = vec![Channel::mean(p, area, *zero_points); geometry.window.outputs];
-                Some(Box::new(Depthwise::new(geometry, &all, &|_, _| 1, &input, output, constants)?))
-            }
-            Self::Add(sum) => Some(Box::new(elementwise::Add::new(*sum, [&input, others.first()?], output)?)),
-            Self::MaxPool(geometry, bounds) => {
-                Some(Box::new(elementwise::MaxPool::new(geometry, *bounds, &input, output)?))
-            }
-        }
+        layer!(self, inputs, output, constants)
     }
+
+    /// The layer of AVX2.
+    pub fn avx2(
+        &self,
+        inputs: &[Image],
+        output: &Image,
+        constants: &mut Constants,
+    ) -> Option<Box<dyn Layer>> {
+        use super::avx2::{conv::Conv, depthwise::Depthwise, elementwise};
+        layer!(self, inputs, output, constants)
+    }
+
+    /// The first input, if the operands have the extents and the border that windows need.
+    fn fitting<'i>(&self, input: &'i Image, output: &Image) -> Option<&'i Image> {
+        Some(input).filter(|input| self.geometry().is_none_or(|geometry| geometry.fits(input, output)))
+    }
+}
+
+/// Weights by output channel and place, where those of a channel stand side by side.
+fn rows<'w>(geometry: &Geometry, linear: &Integer<'w>) -> impl Fn(usize, usize) -> i8 + use<'w> {
+    let (weights, depth) = (linear.weights, linear.weights.len() / geometry.window.outputs);
+    move |o, k| weights[o * depth + k]
+}
+
+/// Weights by tap and channel, where those of a tap stand side by side.
+fn taps<'w>(geometry: &Geometry, linear: &Integer<'w>) -> impl Fn(usize, usize) -> i8 + use<'w> {
+    let (weights, channels) = (linear.weights, geometry.window.outputs);
+    move |t, c| weights[t * channels + c]
 }

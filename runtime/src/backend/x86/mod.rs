@@ -1,6 +1,7 @@
 //! Kernels of x86 hosts, chosen by what the processor says at run time. They are layers of prepared programs ([`crate::host`]).
 #![allow(unsafe_code)]
 
+mod avx2;
 mod avx512;
 mod f32;
 mod geometry;
@@ -11,6 +12,7 @@ mod requantize;
 mod sum;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 use std::arch::is_x86_feature_detected;
 
@@ -101,7 +103,10 @@ impl Kernels for Avx2 {
     }
 
     fn wants(&self, step: &Step<'_>) -> Option<Wants> {
-        f32::wants(step)
+        match layer::Int8::of(step) {
+            Some(int8) => Some(int8.wants(Element::Offset16)),
+            None => f32::wants(step),
+        }
     }
 
     fn layer(
@@ -109,8 +114,11 @@ impl Kernels for Avx2 {
         step: &Step<'_>,
         inputs: &[Image],
         output: &Image,
-        _constants: &mut Constants,
+        constants: &mut Constants,
     ) -> Option<Box<dyn Layer>> {
-        f32::layer(f32::Width::avx2()?, step, inputs, output)
+        match layer::Int8::of(step) {
+            Some(int8) => int8.avx2(inputs, output, constants),
+            None => f32::layer(f32::Width::avx2()?, step, inputs, output),
+        }
     }
 }

@@ -19,14 +19,25 @@ pub enum Mode {
     Float,
     /// As `Float`, with another constant for negative accumulators.
     SignedFloat,
-    /// As `Float`, but for vectors that hold a channel for which floats don't serve: a 64-bit product with a rounding constant and the sign. There
-    /// the shift to the right is not 0 and accumulators fit 31 bits.
+    /// As `Float`, but for vectors that hold a channel for which floats don't serve: a 64-bit product with a rounding constant. There the shift to the
+    /// right is not 0, and what is not positive is the least output.
     Mixed,
-    /// As `SignedFloat`, with the same exception.
+    /// As `SignedFloat`, with products that are corrected by the sign; accumulators fit 31 bits.
     SignedMixed,
     /// By the definition.
     Definition,
 }
+
+/// Modes as constants, [`Mode`] in order.
+pub const FLOAT: u8 = Mode::Float as u8;
+/// See [`FLOAT`].
+pub const SIGNED_FLOAT: u8 = Mode::SignedFloat as u8;
+/// See [`FLOAT`].
+pub const MIXED: u8 = Mode::Mixed as u8;
+/// See [`FLOAT`].
+pub const SIGNED_MIXED: u8 = Mode::SignedMixed as u8;
+/// See [`FLOAT`].
+pub const DEFINITION: u8 = Mode::Definition as u8;
 
 /// One output channel: what it may accumulate and what it makes of it.
 #[derive(Clone, Copy, Debug)]
@@ -132,19 +143,16 @@ impl Channel {
         let scales =
             [0i32, 1, -1, 2, -2].map(|ulps| f32::from_bits(exact.to_bits().wrapping_add_signed(ulps)));
         let usable = |scale: &f32| scale.is_normal() && *scale > 0.0 && *scale <= 2.0;
-        for split in [false, true] {
-            for scale in scales.iter().copied().filter(usable) {
-                let found = [false, true].map(|negative| {
-                    let side: Vec<(i32, i32)> =
-                        edges.iter().filter(|(at, _)| !split || (*at < 0) == negative).copied().collect();
-                    self.constant(scale, &side)
-                });
-                if let [Some(positive), Some(negative)] = found {
-                    return Some([scale, positive, negative]);
-                }
+        let scales: Vec<f32> = scales.into_iter().filter(usable).collect();
+        for &scale in &scales {
+            if let Some(constant) = self.constant(scale, &edges) {
+                return Some([scale, constant, constant]);
             }
         }
-        None
+        let (negative, positive): (Vec<_>, Vec<_>) = edges.into_iter().partition(|(at, _)| *at < 0);
+        scales.into_iter().find_map(|scale| {
+            Some([scale, self.constant(scale, &positive)?, self.constant(scale, &negative)?])
+        })
     }
 
     /// A constant that goes with a scale for all given accumulators and outputs.
@@ -191,7 +199,8 @@ impl Channel {
 
 /// Factors of one vector of channels: biases, then by mode
 /// - floats: scales, constants, constants of negative accumulators, two rows of zeros;
-/// - product: multipliers, those of odd lanes in 64 bits, twice the rounding constants of even and of odd lanes in 64 bits, shifts, none of them 0;
+/// - product: multipliers, those of odd lanes in 64 bits, rounding constants of even and of odd lanes in 64 bits, the first odd one not 0, shifts;
+///   with the sign twice the constants, without it a shift less by 1;
 /// - definition: multipliers, those of odd lanes in 64 bits, shifts to the left, to the right.
 pub type Factors = [[u32; LANES]; 6];
 
@@ -205,7 +214,8 @@ pub fn mode(channels: &[Channel]) -> (Mode, Vec<Floats>) {
     let mode = if floats.iter().all(Option::is_some) {
         if signed { Mode::SignedFloat } else { Mode::Float }
     } else if channels.iter().all(Channel::is_product) {
-        if signed { Mode::SignedMixed } else { Mode::Mixed }
+        let rectified = channels.iter().all(|channel| channel.low >= channel.zero);
+        if signed || !rectified { Mode::SignedMixed } else { Mode::Mixed }
     } else {
         Mode::Definition
     };
@@ -234,16 +244,20 @@ pub fn factors(mode: Mode, lanes: [Option<(Channel, Floats)>; LANES]) -> Factors
             factors[3][lane] = channel.shift.max(0) as u32;
             factors[4][lane] = right.max(0) as u32;
         } else if product {
-            let constant = (1i64 << 31) + (1i64 << (31 + right));
+            let signed = i32::from(mode == Mode::SignedMixed);
+            let constant = ((1i64 << 30) + (1i64 << (30 + right))) << signed;
             let row = if lane % 2 == 1 { 4 } else { 3 };
             factors[row][lane & !1] = constant as u32;
             factors[row][lane | 1] = (constant >> 32) as u32;
-            factors[5][lane] = right as u32;
+            factors[5][lane] = (right - 1 + signed) as u32;
         } else {
             let values = floats.unwrap_or_default();
             (0..3).for_each(|row| factors[1 + row][lane] = values[row].to_bits());
         }
         factors[0][lane] = channel.bias as u32;
+    }
+    if product && mode != Mode::Definition && factors[4][0] == 0 {
+        factors[4][0] = 1 << 31;
     }
     factors
 }

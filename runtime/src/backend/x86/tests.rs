@@ -123,7 +123,7 @@ impl Chain {
         let (Some(out_rows), Some(out_columns)) = (extent(0, rows), extent(1, columns)) else { return false };
         let groups = match multiplier {
             Some(_) => inputs,
-            None if inputs % 2 == 0 && outputs % 2 == 0 && random.below(5) == 0 => 2,
+            None if inputs.is_multiple_of(2) && outputs.is_multiple_of(2) && random.below(5) == 0 => 2,
             None => 1,
         };
         let outputs = multiplier.map_or(outputs, |multiplier| inputs * multiplier);

@@ -9,7 +9,7 @@ use core::arch::x86_64::*;
 
 use super::super::geometry::Geometry;
 use super::super::requantize::{self, Channel, Factors, LANES, Mode};
-use super::finish::{self, Bounds, pack, requantize};
+use super::finish::{Bounds, pack, requantize};
 use crate::host::program::form::Image;
 use crate::host::program::{Constants, Frame, Layer};
 use crate::ops::linear::Integer;
@@ -41,10 +41,11 @@ type Kernel = unsafe fn(&Call);
 /// what follows it.
 macro_rules! tile {
     (
-        $name:ident, $vectors:literal vectors, $positions:literal positions,
+        $name:ident, $vector:ident, $biases:ident, $store:ident, $vectors:literal vectors, $positions:literal positions,
         pointers [$($pointer:ident $index:literal),*], bases [$($base:ident $second:literal),*],
         weights [$($weight:tt $at:literal),*], data [$($scratch:tt),*], advance $advance:literal,
-        $({ $from:ident $place:ident $data:tt: $($sum:tt $name_of:ident $bias:literal $factor:tt),* })*
+        $({ $from:ident $place:ident $data:tt: $($sum:tt $name_of:ident $bias:literal $factor:tt),* })*,
+        stores $($first:literal [$($value:ident),*])*
     ) => {
         /// # Safety
         /// The call's pointers are those of a layer that was checked against its frame; the mode is that of its factors.
@@ -56,10 +57,10 @@ macro_rules! tile {
                 // and step, and four bytes at each window and step, all inside the buffers (the caller's). It writes registers alone and equals
                 // `sum[p][v] += dot(input[p + step .. + 4], weights[step][v])` with sums modulo 2^32.
                 unsafe {
-                    let biases = biases::<$vectors>(call.factors);
+                    let biases = $biases::<$vectors>(call.factors);
                     let windows = call.inputs.add(block * POINTERS);
                     $(let $pointer = call.input.add(*windows.add($index) as usize);)*
-                    $($(let $name_of: __m512i;)*)*
+                    $($(let $name_of: $vector;)*)*
                     asm!(
                         "2:",
                         $(concat!("mov {", stringify!($base), "}, qword ptr [{steps} + ", $second, "]"),)*
@@ -82,8 +83,8 @@ macro_rules! tile {
                         $(out($scratch) _,)*
                         options(nostack, readonly),
                     );
-                    let sums: [[__m512i; $vectors]; $positions] = [$([$($name_of),*]),*];
-                    store::<MODE, $vectors, $positions>(call, call.outputs.add(block * $positions), &sums);
+                    let outputs = call.outputs.add(block * $positions);
+                    $($store!(MODE, $vectors, call, outputs.add($first), [$($value),*]);)*
                 }
             }
         }
@@ -105,140 +106,142 @@ unsafe fn biases<const VECTORS: usize>(factors: *const Factors) -> [__m512i; VEC
     biases
 }
 
-/// Requantises, packs and stores the sums of a block.
+/// Biases of half a vector.
 ///
 /// # Safety
-/// As the kernels': `outputs` has `POSITIONS` entries.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+/// There is one vector of factors.
+#[target_feature(enable = "avx512f")]
 #[inline]
-unsafe fn store<const MODE: u8, const VECTORS: usize, const POSITIONS: usize>(
-    call: &Call,
-    outputs: *const u32,
-    sums: &[[__m512i; VECTORS]; POSITIONS],
-) {
-    let bounds = &call.bounds;
-    // Positions whose channels fill four vectors.
-    let joint = if VECTORS > 2 { 1 } else { 4 / VECTORS };
-    let mut position = 0;
-    while position < POSITIONS {
+unsafe fn half_biases<const VECTORS: usize>(factors: *const Factors) -> [__m256i; VECTORS] {
+    // SAFETY: the caller's.
+    [unsafe { _mm256_load_si256(factors.cast()) }; VECTORS]
+}
+
+/// Requantises, packs and stores the sums of as many positions as fill 64 bytes, or of one. A macro, for a function would not always be inlined.
+macro_rules! store {
+    ($mode:ident, $vectors:literal, $call:ident, $outputs:expr, [$($sum:ident),*]) => {{
         let mut values = [_mm512_setzero_si512(); 4];
-        for (k, value) in values.iter_mut().enumerate().take(VECTORS * joint) {
-            let (p, v) = (position + k / VECTORS, k % VECTORS);
-            // SAFETY: the caller's.
-            *value = unsafe { requantize::<MODE>(sums[p][v], call.factors.add(v), bounds) };
+        for (k, (value, sum)) in values.iter_mut().zip([$($sum),*]).enumerate() {
+            let vectors: usize = $vectors;
+            *value = requantize::<$mode>(sum, $call.factors.add(k % vectors), &$call.bounds);
         }
-        let bytes = pack(values, bounds);
-        // SAFETY: entries of the table are first bytes of positions, of which the bytes of the mask lie in the arena; where positions are joined or
-        // the mask is full, as many bytes as are stored.
-        unsafe {
-            let place = |k: usize| call.output.add(*outputs.add(position + k) as usize);
-            match VECTORS {
-                4 if call.mask == !0 => _mm512_storeu_si512(place(0).cast(), bytes),
-                4 => _mm512_mask_storeu_epi8(place(0).cast(), call.mask, bytes),
-                3 => {
-                    let order = _mm512_setr_epi32(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 3, 7, 11, 15);
-                    _mm512_mask_storeu_epi8(
-                        place(0).cast(),
-                        call.mask,
-                        _mm512_permutexvar_epi32(order, bytes),
-                    );
-                }
-                2 => {
-                    let bytes = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), bytes);
-                    let halves = [_mm512_castsi512_si256(bytes), _mm512_extracti64x4_epi64::<1>(bytes)];
-                    if call.joined {
-                        _mm512_storeu_si512(place(0).cast(), bytes);
-                    } else if call.mask == 0xFFFF_FFFF {
-                        halves
-                            .iter()
-                            .enumerate()
-                            .for_each(|(k, half)| _mm256_storeu_si256(place(k).cast(), *half));
-                    } else {
-                        for (k, half) in halves.iter().enumerate() {
-                            _mm256_mask_storeu_epi8(place(k).cast(), call.mask as u32, *half);
-                        }
-                    }
-                }
-                _ => {
-                    let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-                    let bytes = _mm512_permutexvar_epi32(order, bytes);
-                    let quarters = [
-                        _mm512_castsi512_si128(bytes),
-                        _mm512_extracti32x4_epi32::<1>(bytes),
-                        _mm512_extracti32x4_epi32::<2>(bytes),
-                        _mm512_extracti32x4_epi32::<3>(bytes),
-                    ];
-                    if call.joined {
-                        _mm512_storeu_si512(place(0).cast(), bytes);
-                    } else if call.mask == 0xFFFF {
-                        quarters
-                            .iter()
-                            .enumerate()
-                            .for_each(|(k, part)| _mm_storeu_si128(place(k).cast(), *part));
-                    } else if call.mask == 0xFF {
-                        quarters
-                            .iter()
-                            .enumerate()
-                            .for_each(|(k, part)| _mm_storel_epi64(place(k).cast(), *part));
-                    } else {
-                        for (k, part) in quarters.iter().enumerate() {
-                            _mm_mask_storeu_epi8(place(k).cast(), call.mask as u16, *part);
-                        }
-                    }
-                }
+        store_bytes!($vectors, $call, $outputs, pack(values, &$call.bounds));
+    }};
+}
+
+/// As `store`, for eight positions of at most eight channels: two of them fill a vector, whose factors stand there twice.
+macro_rules! store_halves {
+    ($mode:ident, $vectors:literal, $call:ident, $outputs:expr, [$($sum:ident),*]) => {{
+        let mut values = [_mm512_setzero_si512(); 4];
+        for (value, [low, high]) in values.iter_mut().zip([$($sum),*].as_chunks().0) {
+            let both = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(*low), *high);
+            *value = requantize::<$mode>(both, $call.factors, &$call.bounds);
+        }
+        store_bytes!(0, $call, $outputs, pack(values, &$call.bounds));
+    }};
+}
+
+/// Stores packed positions.
+macro_rules! store_bytes {
+    ($vectors:literal, $call:ident, $outputs:expr, $packed:expr) => {{
+        let bytes = match $vectors {
+            4 => $packed,
+            3 => _mm512_permutexvar_epi32(
+                _mm512_setr_epi32(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 3, 7, 11, 15),
+                $packed,
+            ),
+            2 => _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), $packed),
+            _ => _mm512_permutexvar_epi32(
+                _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15),
+                $packed,
+            ),
+        };
+        let first = $call.output.add(*$outputs as usize);
+        if $call.joined {
+            _mm512_storeu_si512(first.cast(), bytes);
+        } else if $vectors > 2 {
+            _mm512_mask_storeu_epi8(first.cast(), $call.mask, bytes);
+        } else {
+            // Each position's bytes come to the front in turn.
+            let (count, shift) = if $vectors == 0 { (8, 1) } else { (4 / $vectors, 2 * $vectors) };
+            let lanes = _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7);
+            for k in 0..count {
+                let front = _mm512_add_epi64(lanes, _mm512_set1_epi64(k * shift));
+                let part = _mm512_castsi512_si256(_mm512_permutexvar_epi64(front, bytes));
+                let place = $call.output.add(*$outputs.add(k as usize) as usize);
+                _mm256_mask_storeu_epi8(place.cast(), $call.mask as u32, part);
             }
         }
-        position += joint;
-    }
+    }};
 }
 
 tile! {
-    tile_4x6, 4 vectors, 6 positions, pointers [p0 0, p1 1, p2 2, p3 3, p4 4, p5 5], bases [k 0],
+    tile_4x6, __m512i, biases, store, 4 vectors, 6 positions, pointers [p0 0, p1 1, p2 2, p3 3, p4 4, p5 5], bases [k 0],
     weights ["zmm24" 0, "zmm25" 64, "zmm26" 128, "zmm27" 192], data ["zmm28", "zmm29", "zmm30", "zmm31"], advance 256,
     { k p0 "zmm28": "zmm0" s0a 0 "zmm24", "zmm1" s0b 1 "zmm25", "zmm2" s0c 2 "zmm26", "zmm3" s0d 3 "zmm27" }
     { k p1 "zmm29": "zmm4" s1a 0 "zmm24", "zmm5" s1b 1 "zmm25", "zmm6" s1c 2 "zmm26", "zmm7" s1d 3 "zmm27" }
     { k p2 "zmm30": "zmm8" s2a 0 "zmm24", "zmm9" s2b 1 "zmm25", "zmm10" s2c 2 "zmm26", "zmm11" s2d 3 "zmm27" }
     { k p3 "zmm31": "zmm12" s3a 0 "zmm24", "zmm13" s3b 1 "zmm25", "zmm14" s3c 2 "zmm26", "zmm15" s3d 3 "zmm27" }
     { k p4 "zmm28": "zmm16" s4a 0 "zmm24", "zmm17" s4b 1 "zmm25", "zmm18" s4c 2 "zmm26", "zmm19" s4d 3 "zmm27" }
-    { k p5 "zmm29": "zmm20" s5a 0 "zmm24", "zmm21" s5b 1 "zmm25", "zmm22" s5c 2 "zmm26", "zmm23" s5d 3 "zmm27" }
+    { k p5 "zmm29": "zmm20" s5a 0 "zmm24", "zmm21" s5b 1 "zmm25", "zmm22" s5c 2 "zmm26", "zmm23" s5d 3 "zmm27" },
+    stores 0 [s0a, s0b, s0c, s0d]
+        1 [s1a, s1b, s1c, s1d]
+        2 [s2a, s2b, s2c, s2d]
+        3 [s3a, s3b, s3c, s3d]
+        4 [s4a, s4b, s4c, s4d]
+        5 [s5a, s5b, s5c, s5d]
 }
 
 tile! {
-    tile_4x5, 4 vectors, 5 positions, pointers [p0 0, p1 1, p2 2, p3 3, p4 4], bases [k 0],
+    tile_4x5, __m512i, biases, store, 4 vectors, 5 positions, pointers [p0 0, p1 1, p2 2, p3 3, p4 4], bases [k 0],
     weights ["zmm20" 0, "zmm21" 64, "zmm22" 128, "zmm23" 192], data ["zmm24", "zmm25", "zmm26", "zmm27"], advance 256,
     { k p0 "zmm24": "zmm0" s0a 0 "zmm20", "zmm1" s0b 1 "zmm21", "zmm2" s0c 2 "zmm22", "zmm3" s0d 3 "zmm23" }
     { k p1 "zmm25": "zmm4" s1a 0 "zmm20", "zmm5" s1b 1 "zmm21", "zmm6" s1c 2 "zmm22", "zmm7" s1d 3 "zmm23" }
     { k p2 "zmm26": "zmm8" s2a 0 "zmm20", "zmm9" s2b 1 "zmm21", "zmm10" s2c 2 "zmm22", "zmm11" s2d 3 "zmm23" }
     { k p3 "zmm27": "zmm12" s3a 0 "zmm20", "zmm13" s3b 1 "zmm21", "zmm14" s3c 2 "zmm22", "zmm15" s3d 3 "zmm23" }
-    { k p4 "zmm24": "zmm16" s4a 0 "zmm20", "zmm17" s4b 1 "zmm21", "zmm18" s4c 2 "zmm22", "zmm19" s4d 3 "zmm23" }
+    { k p4 "zmm24": "zmm16" s4a 0 "zmm20", "zmm17" s4b 1 "zmm21", "zmm18" s4c 2 "zmm22", "zmm19" s4d 3 "zmm23" },
+    stores 0 [s0a, s0b, s0c, s0d]
+        1 [s1a, s1b, s1c, s1d]
+        2 [s2a, s2b, s2c, s2d]
+        3 [s3a, s3b, s3c, s3d]
+        4 [s4a, s4b, s4c, s4d]
 }
 
 tile! {
-    tile_4x4, 4 vectors, 4 positions, pointers [p0 0, p1 1, p2 2, p3 3], bases [k 0],
+    tile_4x4, __m512i, biases, store, 4 vectors, 4 positions, pointers [p0 0, p1 1, p2 2, p3 3], bases [k 0],
     weights ["zmm16" 0, "zmm17" 64, "zmm18" 128, "zmm19" 192], data ["zmm20", "zmm21", "zmm22", "zmm23"], advance 256,
     { k p0 "zmm20": "zmm0" s0a 0 "zmm16", "zmm1" s0b 1 "zmm17", "zmm2" s0c 2 "zmm18", "zmm3" s0d 3 "zmm19" }
     { k p1 "zmm21": "zmm4" s1a 0 "zmm16", "zmm5" s1b 1 "zmm17", "zmm6" s1c 2 "zmm18", "zmm7" s1d 3 "zmm19" }
     { k p2 "zmm22": "zmm8" s2a 0 "zmm16", "zmm9" s2b 1 "zmm17", "zmm10" s2c 2 "zmm18", "zmm11" s2d 3 "zmm19" }
-    { k p3 "zmm23": "zmm12" s3a 0 "zmm16", "zmm13" s3b 1 "zmm17", "zmm14" s3c 2 "zmm18", "zmm15" s3d 3 "zmm19" }
+    { k p3 "zmm23": "zmm12" s3a 0 "zmm16", "zmm13" s3b 1 "zmm17", "zmm14" s3c 2 "zmm18", "zmm15" s3d 3 "zmm19" },
+    stores 0 [s0a, s0b, s0c, s0d]
+        1 [s1a, s1b, s1c, s1d]
+        2 [s2a, s2b, s2c, s2d]
+        3 [s3a, s3b, s3c, s3d]
 }
 
 tile! {
-    tile_4x3, 4 vectors, 3 positions, pointers [p0 0, p1 1, p2 2], bases [k 0],
+    tile_4x3, __m512i, biases, store, 4 vectors, 3 positions, pointers [p0 0, p1 1, p2 2], bases [k 0],
     weights ["zmm12" 0, "zmm13" 64, "zmm14" 128, "zmm15" 192], data ["zmm16", "zmm17", "zmm18"], advance 256,
     { k p0 "zmm16": "zmm0" s0a 0 "zmm12", "zmm1" s0b 1 "zmm13", "zmm2" s0c 2 "zmm14", "zmm3" s0d 3 "zmm15" }
     { k p1 "zmm17": "zmm4" s1a 0 "zmm12", "zmm5" s1b 1 "zmm13", "zmm6" s1c 2 "zmm14", "zmm7" s1d 3 "zmm15" }
-    { k p2 "zmm18": "zmm8" s2a 0 "zmm12", "zmm9" s2b 1 "zmm13", "zmm10" s2c 2 "zmm14", "zmm11" s2d 3 "zmm15" }
+    { k p2 "zmm18": "zmm8" s2a 0 "zmm12", "zmm9" s2b 1 "zmm13", "zmm10" s2c 2 "zmm14", "zmm11" s2d 3 "zmm15" },
+    stores 0 [s0a, s0b, s0c, s0d]
+        1 [s1a, s1b, s1c, s1d]
+        2 [s2a, s2b, s2c, s2d]
 }
 
 tile! {
-    tile_4x2, 4 vectors, 2 positions, pointers [p0 0, p1 1], bases [k 0],
+    tile_4x2, __m512i, biases, store, 4 vectors, 2 positions, pointers [p0 0, p1 1], bases [k 0],
     weights ["zmm8" 0, "zmm9" 64, "zmm10" 128, "zmm11" 192], data ["zmm12", "zmm13"], advance 256,
     { k p0 "zmm12": "zmm0" s0a 0 "zmm8", "zmm1" s0b 1 "zmm9", "zmm2" s0c 2 "zmm10", "zmm3" s0d 3 "zmm11" }
-    { k p1 "zmm13": "zmm4" s1a 0 "zmm8", "zmm5" s1b 1 "zmm9", "zmm6" s1c 2 "zmm10", "zmm7" s1d 3 "zmm11" }
+    { k p1 "zmm13": "zmm4" s1a 0 "zmm8", "zmm5" s1b 1 "zmm9", "zmm6" s1c 2 "zmm10", "zmm7" s1d 3 "zmm11" },
+    stores 0 [s0a, s0b, s0c, s0d]
+        1 [s1a, s1b, s1c, s1d]
 }
 
 tile! {
-    tile_3x8, 3 vectors, 8 positions, pointers [p0 0, p1 1, p2 2, p3 3, p4 4, p5 5, p6 6, p7 7], bases [k 0],
+    tile_3x8, __m512i, biases, store, 3 vectors, 8 positions, pointers [p0 0, p1 1, p2 2, p3 3, p4 4, p5 5, p6 6, p7 7], bases [k 0],
     weights ["zmm24" 0, "zmm25" 64, "zmm26" 128], data ["zmm27", "zmm28", "zmm29", "zmm30"], advance 192,
     { k p0 "zmm27": "zmm0" s0a 0 "zmm24", "zmm1" s0b 1 "zmm25", "zmm2" s0c 2 "zmm26" }
     { k p1 "zmm28": "zmm3" s1a 0 "zmm24", "zmm4" s1b 1 "zmm25", "zmm5" s1c 2 "zmm26" }
@@ -247,20 +250,32 @@ tile! {
     { k p4 "zmm27": "zmm12" s4a 0 "zmm24", "zmm13" s4b 1 "zmm25", "zmm14" s4c 2 "zmm26" }
     { k p5 "zmm28": "zmm15" s5a 0 "zmm24", "zmm16" s5b 1 "zmm25", "zmm17" s5c 2 "zmm26" }
     { k p6 "zmm29": "zmm18" s6a 0 "zmm24", "zmm19" s6b 1 "zmm25", "zmm20" s6c 2 "zmm26" }
-    { k p7 "zmm30": "zmm21" s7a 0 "zmm24", "zmm22" s7b 1 "zmm25", "zmm23" s7c 2 "zmm26" }
+    { k p7 "zmm30": "zmm21" s7a 0 "zmm24", "zmm22" s7b 1 "zmm25", "zmm23" s7c 2 "zmm26" },
+    stores 0 [s0a, s0b, s0c]
+        1 [s1a, s1b, s1c]
+        2 [s2a, s2b, s2c]
+        3 [s3a, s3b, s3c]
+        4 [s4a, s4b, s4c]
+        5 [s5a, s5b, s5c]
+        6 [s6a, s6b, s6c]
+        7 [s7a, s7b, s7c]
 }
 
 tile! {
-    tile_3x4, 3 vectors, 4 positions, pointers [p0 0, p1 1, p2 2, p3 3], bases [k 0],
+    tile_3x4, __m512i, biases, store, 3 vectors, 4 positions, pointers [p0 0, p1 1, p2 2, p3 3], bases [k 0],
     weights ["zmm12" 0, "zmm13" 64, "zmm14" 128], data ["zmm15", "zmm16", "zmm17", "zmm18"], advance 192,
     { k p0 "zmm15": "zmm0" s0a 0 "zmm12", "zmm1" s0b 1 "zmm13", "zmm2" s0c 2 "zmm14" }
     { k p1 "zmm16": "zmm3" s1a 0 "zmm12", "zmm4" s1b 1 "zmm13", "zmm5" s1c 2 "zmm14" }
     { k p2 "zmm17": "zmm6" s2a 0 "zmm12", "zmm7" s2b 1 "zmm13", "zmm8" s2c 2 "zmm14" }
-    { k p3 "zmm18": "zmm9" s3a 0 "zmm12", "zmm10" s3b 1 "zmm13", "zmm11" s3c 2 "zmm14" }
+    { k p3 "zmm18": "zmm9" s3a 0 "zmm12", "zmm10" s3b 1 "zmm13", "zmm11" s3c 2 "zmm14" },
+    stores 0 [s0a, s0b, s0c]
+        1 [s1a, s1b, s1c]
+        2 [s2a, s2b, s2c]
+        3 [s3a, s3b, s3c]
 }
 
 tile! {
-    tile_2x8, 2 vectors, 8 positions, pointers [p0 0, p1 1, p2 2, p3 3, p4 4, p5 5, p6 6, p7 7], bases [k 0],
+    tile_2x8, __m512i, biases, store, 2 vectors, 8 positions, pointers [p0 0, p1 1, p2 2, p3 3, p4 4, p5 5, p6 6, p7 7], bases [k 0],
     weights ["zmm16" 0, "zmm17" 64], data ["zmm18", "zmm19", "zmm20", "zmm21"], advance 128,
     { k p0 "zmm18": "zmm0" s0a 0 "zmm16", "zmm1" s0b 1 "zmm17" }
     { k p1 "zmm19": "zmm2" s1a 0 "zmm16", "zmm3" s1b 1 "zmm17" }
@@ -269,20 +284,26 @@ tile! {
     { k p4 "zmm18": "zmm8" s4a 0 "zmm16", "zmm9" s4b 1 "zmm17" }
     { k p5 "zmm19": "zmm10" s5a 0 "zmm16", "zmm11" s5b 1 "zmm17" }
     { k p6 "zmm20": "zmm12" s6a 0 "zmm16", "zmm13" s6b 1 "zmm17" }
-    { k p7 "zmm21": "zmm14" s7a 0 "zmm16", "zmm15" s7b 1 "zmm17" }
+    { k p7 "zmm21": "zmm14" s7a 0 "zmm16", "zmm15" s7b 1 "zmm17" },
+    stores 0 [s0a, s0b, s1a, s1b]
+        2 [s2a, s2b, s3a, s3b]
+        4 [s4a, s4b, s5a, s5b]
+        6 [s6a, s6b, s7a, s7b]
 }
 
 tile! {
-    tile_2x4, 2 vectors, 4 positions, pointers [p0 0, p1 1, p2 2, p3 3], bases [k 0],
+    tile_2x4, __m512i, biases, store, 2 vectors, 4 positions, pointers [p0 0, p1 1, p2 2, p3 3], bases [k 0],
     weights ["zmm8" 0, "zmm9" 64], data ["zmm10", "zmm11", "zmm12", "zmm13"], advance 128,
     { k p0 "zmm10": "zmm0" s0a 0 "zmm8", "zmm1" s0b 1 "zmm9" }
     { k p1 "zmm11": "zmm2" s1a 0 "zmm8", "zmm3" s1b 1 "zmm9" }
     { k p2 "zmm12": "zmm4" s2a 0 "zmm8", "zmm5" s2b 1 "zmm9" }
-    { k p3 "zmm13": "zmm6" s3a 0 "zmm8", "zmm7" s3b 1 "zmm9" }
+    { k p3 "zmm13": "zmm6" s3a 0 "zmm8", "zmm7" s3b 1 "zmm9" },
+    stores 0 [s0a, s0b, s1a, s1b]
+        2 [s2a, s2b, s3a, s3b]
 }
 
 tile! {
-    tile_1x16, 1 vectors, 16 positions, pointers [p0 0, p1 1, p2 2, p3 3, p4 4, p5 5, p6 6, p7 7], bases [k 0, l 8],
+    tile_1x16, __m512i, biases, store, 1 vectors, 16 positions, pointers [p0 0, p1 1, p2 2, p3 3, p4 4, p5 5, p6 6, p7 7], bases [k 0, l 8],
     weights ["zmm16" 0], data ["zmm17", "zmm18", "zmm19", "zmm20"], advance 64,
     { k p0 "zmm17": "zmm0" s0a 0 "zmm16" }
     { l p0 "zmm18": "zmm1" s1a 0 "zmm16" }
@@ -299,16 +320,44 @@ tile! {
     { k p6 "zmm17": "zmm12" s12a 0 "zmm16" }
     { l p6 "zmm18": "zmm13" s13a 0 "zmm16" }
     { k p7 "zmm19": "zmm14" s14a 0 "zmm16" }
-    { l p7 "zmm20": "zmm15" s15a 0 "zmm16" }
+    { l p7 "zmm20": "zmm15" s15a 0 "zmm16" },
+    stores 0 [s0a, s1a, s2a, s3a]
+        4 [s4a, s5a, s6a, s7a]
+        8 [s8a, s9a, s10a, s11a]
+        12 [s12a, s13a, s14a, s15a]
 }
 
 tile! {
-    tile_1x4, 1 vectors, 4 positions, pointers [p0 0, p1 1, p2 2, p3 3], bases [k 0],
+    tile_1x4, __m512i, biases, store, 1 vectors, 4 positions, pointers [p0 0, p1 1, p2 2, p3 3], bases [k 0],
     weights ["zmm4" 0], data ["zmm5", "zmm6", "zmm7", "zmm8"], advance 64,
     { k p0 "zmm5": "zmm0" s0a 0 "zmm4" }
     { k p1 "zmm6": "zmm1" s1a 0 "zmm4" }
     { k p2 "zmm7": "zmm2" s2a 0 "zmm4" }
-    { k p3 "zmm8": "zmm3" s3a 0 "zmm4" }
+    { k p3 "zmm8": "zmm3" s3a 0 "zmm4" },
+    stores 0 [s0a, s1a, s2a, s3a]
+}
+
+tile! {
+    tile_half, __m256i, half_biases, store_halves, 1 vectors, 16 positions, pointers [p0 0, p1 1, p2 2, p3 3, p4 4, p5 5, p6 6, p7 7], bases [k 0, l 8],
+    weights ["ymm16" 0], data ["ymm17", "ymm18", "ymm19", "ymm20"], advance 32,
+    { k p0 "ymm17": "ymm0" s0a 0 "ymm16" }
+    { l p0 "ymm18": "ymm1" s1a 0 "ymm16" }
+    { k p1 "ymm19": "ymm2" s2a 0 "ymm16" }
+    { l p1 "ymm20": "ymm3" s3a 0 "ymm16" }
+    { k p2 "ymm17": "ymm4" s4a 0 "ymm16" }
+    { l p2 "ymm18": "ymm5" s5a 0 "ymm16" }
+    { k p3 "ymm19": "ymm6" s6a 0 "ymm16" }
+    { l p3 "ymm20": "ymm7" s7a 0 "ymm16" }
+    { k p4 "ymm17": "ymm8" s8a 0 "ymm16" }
+    { l p4 "ymm18": "ymm9" s9a 0 "ymm16" }
+    { k p5 "ymm19": "ymm10" s10a 0 "ymm16" }
+    { l p5 "ymm20": "ymm11" s11a 0 "ymm16" }
+    { k p6 "ymm17": "ymm12" s12a 0 "ymm16" }
+    { l p6 "ymm18": "ymm13" s13a 0 "ymm16" }
+    { k p7 "ymm19": "ymm14" s14a 0 "ymm16" }
+    { l p7 "ymm20": "ymm15" s15a 0 "ymm16" },
+    stores 0 [s0a, s1a, s2a, s3a, s4a, s5a, s6a, s7a]
+        8 [s8a, s9a, s10a, s11a, s12a, s13a, s14a, s15a]
 }
 
 /// The channel of a group that stands in a lane of a vector.
@@ -317,7 +366,11 @@ pub fn channel(vectors: usize, vector: usize, lane: usize) -> usize {
     if vectors > 4 {
         return vector / 4 * 64 + channel(4, vector % 4, lane);
     }
-    quarter * 4 * vectors + 4 * vector + place
+    match vectors {
+        // Half a vector, twice.
+        0 => lane % 8,
+        _ => quarter * 4 * vectors + 4 * vector + place,
+    }
 }
 
 /// The kernel of a tile and a mode.
@@ -326,27 +379,31 @@ fn kernel([vectors, positions]: [usize; 2], mode: Mode) -> Option<Kernel> {
         ($($vectors:literal $positions:literal $tile:ident),*) => {
             match (vectors, positions, mode) {
                 $(
-                    ($vectors, $positions, Mode::Float) => Some($tile::<{ finish::FLOAT }>),
-                    ($vectors, $positions, Mode::SignedFloat) => Some($tile::<{ finish::SIGNED_FLOAT }>),
-                    ($vectors, $positions, Mode::Mixed) => Some($tile::<{ finish::MIXED }>),
-                    ($vectors, $positions, Mode::SignedMixed) => Some($tile::<{ finish::SIGNED_MIXED }>),
-                    ($vectors, $positions, Mode::Definition) => Some($tile::<{ finish::DEFINITION }>),
+                    ($vectors, $positions, Mode::Float) => Some($tile::<{ requantize::FLOAT }>),
+                    ($vectors, $positions, Mode::SignedFloat) => Some($tile::<{ requantize::SIGNED_FLOAT }>),
+                    ($vectors, $positions, Mode::Mixed) => Some($tile::<{ requantize::MIXED }>),
+                    ($vectors, $positions, Mode::SignedMixed) => Some($tile::<{ requantize::SIGNED_MIXED }>),
+                    ($vectors, $positions, Mode::Definition) => Some($tile::<{ requantize::DEFINITION }>),
                 )*
                 _ => None,
             }
         };
     }
     of!(
-        4 6 tile_4x6, 4 5 tile_4x5, 4 4 tile_4x4, 4 3 tile_4x3, 4 2 tile_4x2, 3 8 tile_3x8, 3 4 tile_3x4, 2 8 tile_2x8, 2 4 tile_2x4, 1 16 tile_1x16, 1 4 tile_1x4
+        4 6 tile_4x6, 4 5 tile_4x5, 4 4 tile_4x4, 4 3 tile_4x3, 4 2 tile_4x2, 3 8 tile_3x8, 3 4 tile_3x4, 2 8 tile_2x8, 2 4 tile_2x4, 1 16 tile_1x16, 1 4 tile_1x4, 0 16 tile_half
     )
 }
+
+/// Positions from which tiles of sixteen pay.
+const MANY: usize = 12;
 
 /// How many positions a tile of some vectors takes, for an image of some positions.
 fn tile_positions(vectors: usize, count: usize, pairs: bool) -> usize {
     let sizes: &[usize] = match vectors {
         4 => &[6, 5, 4, 3, 2],
         3 | 2 => &[8, 4],
-        _ if pairs && count >= 12 => &[16],
+        0 => &[16],
+        _ if pairs && count >= MANY => &[16],
         _ => &[4],
     };
     let sizes = if vectors == 3 || vectors == 2 || vectors == 4 { sizes } else { return sizes[0] };
@@ -369,6 +426,11 @@ struct Group {
     factors: usize,
     mask: u64,
     joined: bool,
+}
+
+/// Channels of a position's vectors; of no vector those of half a one.
+fn lanes(vectors: usize) -> usize {
+    if vectors == 0 { LANES / 2 } else { vectors * LANES }
 }
 
 /// Positions in blocks of a size.
@@ -421,7 +483,8 @@ impl Conv {
             let mut first = 0;
             while first < group_outputs {
                 let channels = (group_outputs - first).min(64);
-                let vectors = channels.div_ceil(LANES);
+                let half = channels <= LANES / 2 && pairs && positions.len() >= MANY;
+                let vectors = if half { 0 } else { channels.div_ceil(LANES) };
                 let at = group * group_outputs + first;
                 let (mode, factors, weights) = pack_group(
                     &|o| Channel::new(linear, at + o, (0..depth).map(|k| weight(at + o, k))),
@@ -445,7 +508,7 @@ impl Conv {
                     weights: constants.push(&weights),
                     factors: constants.push(&factors),
                     mask: if channels == 64 { !0 } else { (1 << channels) - 1 },
-                    joined: channels == vectors * LANES && tables[table].is_joined(),
+                    joined: channels == lanes(vectors) && tables[table].is_joined(),
                 });
                 first += channels;
             }
@@ -467,7 +530,7 @@ impl Conv {
 }
 
 /// Mode, factors and weights of a group of channels.
-fn pack_group(
+pub fn pack_group(
     channel_of: &dyn Fn(usize) -> Option<Channel>,
     [channels, vectors]: [usize; 2],
     [runs, length]: [usize; 2],
@@ -476,18 +539,18 @@ fn pack_group(
     let all: Vec<Channel> = (0..channels).map(channel_of).collect::<Option<_>>()?;
     let (mode, floats) = requantize::mode(&all);
     let lane = |vector: usize, lane: usize| Some(channel(vectors, vector, lane)).filter(|&o| o < channels);
-    let factors = (0..vectors)
+    let factors = (0..vectors.max(1))
         .map(|v| {
             let of = |l: usize| lane(v, l).map(|o| (all[o], floats[o]));
             requantize::factors(mode, core::array::from_fn(of))
         })
         .collect();
     let quads = length.div_ceil(4);
-    let mut weights = Vec::with_capacity(runs * quads * vectors * 64);
+    let mut weights = Vec::with_capacity(runs * quads * lanes(vectors) * 4);
     for run in 0..runs {
         for quad in 0..quads {
-            for v in 0..vectors {
-                for l in 0..LANES {
+            for v in 0..vectors.max(1) {
+                for l in 0..lanes(vectors).min(LANES) {
                     for k in 4 * quad..4 * quad + 4 {
                         let found = lane(v, l).filter(|_| k < length);
                         weights.push(found.map_or(0, |o| weight(o, run * length + k)));
@@ -540,7 +603,7 @@ impl Table {
 
     /// Whether positions that fill 64 bytes with all their channels lie side by side.
     fn is_joined(&self) -> bool {
-        let (joint, bytes) = (4 / self.vectors, 16 * self.vectors as u32);
+        let (joint, bytes) = (64 / lanes(self.vectors), lanes(self.vectors) as u32);
         let side_by_side = |places: &[u32]| places.windows(2).all(|pair| pair[0] + bytes == pair[1]);
         self.vectors != 3 && self.outputs.chunks(joint).all(side_by_side)
     }

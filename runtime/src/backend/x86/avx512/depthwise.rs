@@ -1,40 +1,20 @@
 //! Depthwise convolutions: bytes of four kernel rows are interleaved, so that a lane holds one channel's column of a window.
 //!
-//! A *unit* is 64 output bytes that lie side by side: channels of one pixel, or of several where a pixel has less than 64. Two output rows share the
-//! interleaved columns where four input rows hold both windows; in 3x3 windows of stride 1 neighbours along a row share them too.
+//! Two output rows share the interleaved columns where four input rows hold both windows; in 3x3 windows of stride 1 neighbours along a row share
+//! them too.
 
 use core::arch::x86_64::*;
 
 use super::super::geometry::Geometry;
 use super::super::requantize::{self, Channel, Factors, LANES, Mode};
+use super::super::walk::Walk;
 use super::conv::channel;
-use super::finish::{self, Bounds, pack, requantize};
+use super::finish::{Bounds, pack, requantize};
 use crate::host::program::form::Image;
 use crate::host::program::{Constants, Frame, Layer};
 
 /// Bytes of a unit.
 const UNIT: usize = 64;
-/// Most sets of weights for units that hold several pixels.
-const MAX_PHASES: usize = 8;
-
-/// A unit, in bytes from the start of a row of windows or outputs.
-#[derive(Clone, Copy, Debug)]
-struct Unit {
-    input: u32,
-    output: u32,
-    /// Which set of weights and factors.
-    phase: u32,
-    /// Bytes that are outputs, a bit each.
-    mask: u64,
-}
-
-/// One or two rows of outputs, in bytes from the start of the arena.
-#[derive(Clone, Copy, Debug)]
-struct Rows {
-    input: usize,
-    output: usize,
-    two: bool,
-}
 
 /// Everything that a kernel needs.
 struct Call<'a> {
@@ -49,24 +29,12 @@ type Kernel = unsafe fn(&Call<'_>);
 #[derive(Debug)]
 pub struct Depthwise {
     kernel: Kernel,
-    rows: Vec<Rows>,
-    units: Vec<Unit>,
-    /// Pixels of a row, for windows that slide.
-    columns: usize,
-    /// Bytes from a kernel row to the next, from a tap to the next, from an output row to the next.
-    row: usize,
-    tap: usize,
-    output_row: usize,
-    /// Kernel rows and columns.
-    taps: [usize; 2],
-    /// Channels of a unit's pixels, if every other pixel is left out.
-    skipped: Option<usize>,
+    walk: Walk,
     weights: usize,
     /// Bytes of weights of a phase.
     weights_of_phase: usize,
     factors: usize,
     bounds: Bounds,
-    arena_bytes: usize,
     constant_bytes: usize,
 }
 
@@ -80,125 +48,28 @@ impl Depthwise {
         output: &Image,
         constants: &mut Constants,
     ) -> Option<Self> {
-        let window = &geometry.window;
-        let channels = window.outputs;
-        if window.inputs != channels {
-            return None;
-        }
-        let (rows, columns) = (&window.rows, &window.columns);
-        let taps = [rows.kernel, columns.kernel];
-        let two_rows = rows.stride == 1 && rows.dilation == 1 && rows.kernel <= 3;
-        let slides =
-            two_rows && columns.stride == 1 && taps == [3, 3] && columns.dilation == 1 && channels >= UNIT;
-        let flat = columns.output * channels;
-        let several = |skip: usize| (flat.div_ceil(UNIT), skip);
-        // Units of several pixels: how many, and how many input bytes one advances.
-        let packed = match columns.stride {
-            1 if channels < UNIT && phases(channels) <= MAX_PHASES => Some(several(UNIT)),
-            2 if matches!(channels, 4 | 8 | 16 | 32) => Some(several(2 * UNIT)),
-            _ => None,
-        };
-        let chunks = channels.div_ceil(UNIT);
-        let mask = |bytes: usize| if bytes >= UNIT { !0 } else { (1u64 << bytes) - 1 };
-        let (units, phases): (Vec<Unit>, usize) = match packed {
-            Some((count, advance)) => {
-                let phases = phases(channels);
-                let unit = |k: usize| Unit {
-                    input: (k * advance) as u32,
-                    output: (k * UNIT) as u32,
-                    phase: (k % phases) as u32,
-                    mask: mask(flat - k * UNIT),
-                };
-                ((0..count).map(unit).collect(), phases)
-            }
-            None => {
-                let unit = |column: usize, chunk: usize| Unit {
-                    input: (column * columns.stride * input.pixel() + chunk * UNIT) as u32,
-                    output: (column * output.pixel() + chunk * UNIT) as u32,
-                    phase: chunk as u32,
-                    mask: mask(channels - chunk * UNIT),
-                };
-                let width = if slides { 1 } else { columns.output };
-                let all = (0..chunks).flat_map(|chunk| (0..width).map(move |column| unit(column, chunk)));
-                (all.collect(), chunks)
-            }
-        };
-        let mut list = Vec::new();
-        for image in 0..window.batch {
-            let mut row = 0;
-            while row < rows.output {
-                let two = two_rows && row + 1 < rows.output;
-                let first = (row * rows.stride) as isize - rows.pad as isize;
-                list.push(Rows {
-                    input: input.at(image, first, -(columns.pad as isize)),
-                    output: output.at(image, row as isize, 0),
-                    two,
-                });
-                row += if two { 2 } else { 1 };
-            }
-        }
+        let walk = Walk::new(geometry, input, output, UNIT, true)?;
         let (mode, floats) = requantize::mode(all);
-        // The channel of a lane of a phase's units.
-        let lane = |phase: usize, vector: usize, lane: usize| {
-            let at = phase * UNIT + channel(4, vector, lane);
-            if packed.is_some() { Some(at % channels) } else { Some(at).filter(|c| *c < channels) }
-        };
+        let lane = |l: usize| channel(4, l / LANES, l % LANES);
         let mut weights: Vec<i8> = Vec::new();
         let mut factors: Vec<Factors> = Vec::new();
-        let variants = if two_rows { 2 } else { 1 };
-        for phase in 0..phases {
-            for variant in 0..variants {
-                for chunk in 0..taps[0].div_ceil(4) {
-                    for column in 0..taps[1] {
-                        for v in 0..4 {
-                            for l in 0..LANES {
-                                for k in 4 * chunk..4 * chunk + 4 {
-                                    // In the second row's windows, kernel rows stand one lower.
-                                    let row = k.checked_sub(variant).filter(|row| *row < taps[0]);
-                                    let found = row.zip(lane(phase, v, l));
-                                    let at = |(row, c)| weight(row * taps[1] + column, c);
-                                    weights.push(found.map_or(0, at));
-                                }
-                            }
-                        }
-                    }
-                }
-            }
+        for phase in 0..walk.phases {
+            weights.extend(walk.weights(phase, 4, &lane, weight));
             for v in 0..4 {
-                let of = |l: usize| lane(phase, v, l).map(|c| (all[c], floats[c]));
+                let of = |l: usize| walk.channel(phase, lane(v * LANES + l)).map(|c| (all[c], floats[c]));
                 factors.push(requantize::factors(mode, core::array::from_fn(of)));
             }
         }
-        let arena_bytes = list.iter().map(|rows| rows.input.max(rows.output)).max()?;
         Some(Self {
-            kernel: kernel(mode, two_rows, slides),
-            rows: list,
-            units,
-            columns: columns.output,
-            row: rows.dilation * input.row(),
-            tap: columns.dilation * input.pixel(),
-            output_row: output.row(),
-            taps,
-            skipped: packed.filter(|_| columns.stride == 2).map(|_| channels),
-            weights_of_phase: weights.len() / phases,
+            kernel: kernel(mode, walk.two_rows, walk.slides),
+            weights_of_phase: weights.len() / walk.phases,
             weights: constants.push(&weights),
             factors: constants.push(&factors),
             bounds: Bounds::of(all.first()?),
-            // Images lie in the arena wholly, with the slack that units read behind them.
-            arena_bytes: arena_bytes.max(input.start + input.bytes()).max(output.start + output.bytes())
-                + crate::host::program::SLACK,
             constant_bytes: constants.bytes(),
+            walk,
         })
     }
-}
-
-/// How many sets of weights units of several pixels need.
-fn phases(channels: usize) -> usize {
-    let (mut a, mut b) = (channels, UNIT);
-    while b != 0 {
-        (a, b) = (b, a % b);
-    }
-    channels / a
 }
 
 /// The kernel of a mode and of a form of windows.
@@ -213,11 +84,11 @@ fn kernel(mode: Mode, two_rows: bool, slides: bool) -> Kernel {
         };
     }
     match mode {
-        Mode::Float => of!(finish::FLOAT),
-        Mode::SignedFloat => of!(finish::SIGNED_FLOAT),
-        Mode::Mixed => of!(finish::MIXED),
-        Mode::SignedMixed => of!(finish::SIGNED_MIXED),
-        Mode::Definition => of!(finish::DEFINITION),
+        Mode::Float => of!(requantize::FLOAT),
+        Mode::SignedFloat => of!(requantize::SIGNED_FLOAT),
+        Mode::Mixed => of!(requantize::MIXED),
+        Mode::SignedMixed => of!(requantize::SIGNED_MIXED),
+        Mode::Definition => of!(requantize::DEFINITION),
     }
 }
 
@@ -266,11 +137,12 @@ unsafe fn store<const MODE: u8>(
 /// The layer was checked against the arena and the constants.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 unsafe fn windows<const MODE: u8, const OUTPUTS: usize>(call: &Call<'_>) {
-    let layer = call.layer;
-    let [tap_rows, tap_columns] = layer.taps;
-    let order = every_other(layer.skipped.unwrap_or(UNIT));
-    for rows in &layer.rows {
-        for unit in &layer.units {
+    let (layer, walk) = (call.layer, &call.layer.walk);
+    let [tap_rows, tap_columns] = walk.taps;
+    let chunks = walk.chunks(4);
+    let order = every_other(walk.skipped.unwrap_or(UNIT));
+    for rows in &walk.rows {
+        for unit in &walk.units {
             // SAFETY: the caller's: windows of rows and units lie in the layer's image, but for what units read behind it, which is the arena's
             // slack; weights and factors are those of the unit's phase.
             unsafe {
@@ -283,22 +155,25 @@ unsafe fn windows<const MODE: u8, const OUTPUTS: usize>(call: &Call<'_>) {
                 let input = call.arena.cast_const().add(rows.input + unit.input as usize);
                 // Rows of zero weight that would lie outside are the last one again.
                 let last = tap_rows - 1 + usize::from(OUTPUTS == 2 && rows.two);
-                for chunk in 0..tap_rows.div_ceil(4) {
-                    let place = |k: usize| input.add((4 * chunk + k).min(last) * layer.row);
+                for chunk in 0..chunks {
+                    let place = |k: usize| input.add((4 * chunk + k).min(last) * walk.row);
                     let places = [place(0), place(1), place(2), place(3)];
                     for column in 0..tap_columns {
-                        let at = column * layer.tap;
+                        let at = column * walk.tap;
                         let load = |k: usize| {
                             let near = _mm512_loadu_si512(places[k].add(at).cast());
-                            if layer.skipped.is_none() {
+                            if walk.skipped.is_none() {
                                 return near;
                             }
                             let far = _mm512_loadu_si512(places[k].add(at + UNIT).cast());
                             _mm512_permutex2var_epi32(near, order, far)
                         };
-                        let taps = interleave([load(0), load(1), load(2), load(3)]);
+                        let third = load(2);
+                        // Where the fourth row is the third again, its weights are zeros.
+                        let fourth = if places[3] == places[2] { third } else { load(3) };
+                        let taps = interleave([load(0), load(1), third, fourth]);
                         for (variant, sums) in sums.iter_mut().enumerate() {
-                            let first = (variant * tap_rows.div_ceil(4) + chunk) * tap_columns + column;
+                            let first = (variant * chunks + chunk) * tap_columns + column;
                             for (v, sum) in sums.iter_mut().enumerate() {
                                 let weights = _mm512_load_si512(weights.add((first * 4 + v) * UNIT).cast());
                                 *sum = _mm512_dpbusd_epi32(*sum, taps[v], weights);
@@ -313,7 +188,7 @@ unsafe fn windows<const MODE: u8, const OUTPUTS: usize>(call: &Call<'_>) {
                         sums[OUTPUTS - 1],
                         factors,
                         &layer.bounds,
-                        output.add(layer.output_row),
+                        output.add(walk.output_row),
                         unit.mask,
                     );
                 }
@@ -341,8 +216,8 @@ fn every_other(channels: usize) -> __m512i {
 /// As [`windows`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 unsafe fn sliding<const MODE: u8>(call: &Call<'_>) {
-    let layer = call.layer;
-    for unit in &layer.units {
+    let (layer, walk) = (call.layer, &call.layer.walk);
+    for unit in &walk.units {
         // SAFETY: as in `windows`.
         unsafe {
             let weights = call.constants.add(layer.weights + unit.phase as usize * layer.weights_of_phase);
@@ -360,27 +235,27 @@ unsafe fn sliding<const MODE: u8>(call: &Call<'_>) {
                 };
                 [each(0), each(1), each(2), each(3)]
             };
-            for rows in &layer.rows {
+            for rows in &walk.rows {
                 let input = call.arena.cast_const().add(rows.input + unit.input as usize);
                 let mut output = call.arena.add(rows.output + unit.output as usize);
                 // Behind the last row of an odd number the third is read again.
                 let fourth = if rows.two { 3 } else { 2 };
                 let column = |at: usize| {
                     let load =
-                        |row: usize| _mm512_loadu_si512(input.add(row * layer.row + at * layer.tap).cast());
+                        |row: usize| _mm512_loadu_si512(input.add(row * walk.row + at * walk.tap).cast());
                     interleave([load(0), load(1), load(2), load(fourth)])
                 };
                 let (mut left, mut middle) = (column(0), column(1));
-                for at in 0..layer.columns {
+                for at in 0..walk.columns {
                     let right = column(at + 2);
                     let taps = [&left, &middle, &right];
                     store::<MODE>(sum(taps, 0), factors, &layer.bounds, output, unit.mask);
                     if rows.two {
-                        let below = output.add(layer.output_row);
+                        let below = output.add(walk.output_row);
                         store::<MODE>(sum(taps, 1), factors, &layer.bounds, below, unit.mask);
                     }
                     (left, middle) = (middle, right);
-                    output = output.add(layer.tap);
+                    output = output.add(walk.tap);
                 }
             }
         }
@@ -393,7 +268,7 @@ impl Layer for Depthwise {
     }
 
     fn run(&self, frame: &mut Frame<'_>) -> Option<()> {
-        if frame.arena.len() < self.arena_bytes || frame.constants.len() < self.constant_bytes {
+        if frame.arena.len() < self.walk.arena_bytes || frame.constants.len() < self.constant_bytes {
             return None;
         }
         let call = Call { layer: self, arena: frame.arena.as_mut_ptr(), constants: frame.constants.as_ptr() };

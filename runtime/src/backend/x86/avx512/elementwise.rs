@@ -2,10 +2,10 @@
 
 use core::arch::x86_64::*;
 
-use super::super::geometry::Geometry;
+use super::super::geometry::{Geometry, end, runs, same_elements, taps};
 use super::super::sum::Sum;
 use crate::host::program::form::Image;
-use crate::host::program::{Frame, Layer, SLACK};
+use crate::host::program::{Frame, Layer};
 
 /// Bytes of a vector.
 const UNIT: usize = 64;
@@ -13,22 +13,6 @@ const UNIT: usize = 64;
 /// The lowest `bytes` bits.
 fn mask(bytes: usize) -> u64 {
     if bytes >= UNIT { !0 } else { (1 << bytes) - 1 }
-}
-
-/// Runs of bytes that lie side by side in all images: first bytes, and how many.
-fn runs<const N: usize>(images: [&Image; N]) -> Vec<([usize; N], usize)> {
-    if images.iter().all(|image| image.is_dense()) {
-        return vec![(images.map(|image| image.start), images[0].bytes())];
-    }
-    let [batch, rows, columns, _] = images[0].extents;
-    let bytes = columns * images[0].pixel();
-    let row = |image: usize, row: usize| (images.map(|each| each.at(image, row as isize, 0)), bytes);
-    (0..batch).flat_map(|image| (0..rows).map(move |y| row(image, y))).collect()
-}
-
-/// The end of an image, with what may be read behind it.
-fn end(image: &Image) -> usize {
-    image.start + image.bytes() + SLACK
 }
 
 /// Sum of two images.
@@ -43,9 +27,7 @@ impl Add {
     /// The layer. `None`: extents differ.
     pub fn new(sum: Sum, [first, second]: [&Image; 2], output: &Image) -> Option<Self> {
         let images = [first, second, output];
-        let same = images.iter().all(|image| image.extents == output.extents);
-        let dense = images.iter().all(|image| image.is_dense() && image.bytes() == output.bytes());
-        (same || dense).then(|| Self {
+        same_elements(images).then(|| Self {
             sum,
             runs: runs(images),
             arena_bytes: end(first).max(end(second)).max(end(output)),
@@ -53,7 +35,7 @@ impl Add {
     }
 
     /// # Safety
-    /// Every run lies in the arena, followed by [`SLACK`] bytes.
+    /// Every run lies in the arena, followed by the arena's slack.
     #[target_feature(enable = "avx512f,avx512bw")]
     unsafe fn all(&self, arena: *mut u8) {
         let Sum { factors: [a, b], constant, shift, bounds: [low, high] } = self.sum;
@@ -125,20 +107,17 @@ pub struct MaxPool {
 impl MaxPool {
     /// The layer.
     pub fn new(geometry: &Geometry, bounds: [i8; 2], input: &Image, output: &Image) -> Option<Self> {
-        let window = &geometry.window;
-        let (rows, columns) = (window.rows.kernel, window.columns.kernel);
-        let row = |y: usize| (0..columns).map(move |x| y * input.row() + x * input.pixel());
         Some(Self {
             bounds,
             positions: geometry.positions(input, output),
-            taps: (0..rows).flat_map(row).collect(),
-            channels: window.outputs,
+            taps: taps(geometry, input),
+            channels: geometry.window.outputs,
             arena_bytes: end(input).max(end(output)),
         })
     }
 
     /// # Safety
-    /// Windows and outputs lie in the arena, followed by [`SLACK`] bytes.
+    /// Windows and outputs lie in the arena, followed by the arena's slack.
     #[target_feature(enable = "avx512f,avx512bw")]
     unsafe fn all(&self, arena: *mut u8) {
         // With 128 added, bytes are compared without sign.

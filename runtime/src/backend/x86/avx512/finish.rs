@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use super::super::requantize::{Channel, Factors, LANES, Mode};
+use super::super::requantize::{Channel, FLOAT, Factors, LANES, MIXED, SIGNED_FLOAT, SIGNED_MIXED};
 
 /// What the outputs of a layer are bounded by, and their zero point.
 #[derive(Clone, Copy, Debug)]
@@ -26,17 +26,6 @@ impl Bounds {
         Self { zero: channel.zero as i16, low: channel.low as i8, high: channel.high as i8 }
     }
 }
-
-/// Modes as constants, [`Mode`] in order.
-pub const FLOAT: u8 = Mode::Float as u8;
-/// See [`FLOAT`].
-pub const SIGNED_FLOAT: u8 = Mode::SignedFloat as u8;
-/// See [`FLOAT`].
-pub const MIXED: u8 = Mode::Mixed as u8;
-/// See [`FLOAT`].
-pub const SIGNED_MIXED: u8 = Mode::SignedMixed as u8;
-/// See [`FLOAT`].
-pub const DEFINITION: u8 = Mode::Definition as u8;
 
 /// Row `row` of factors.
 ///
@@ -64,7 +53,14 @@ pub unsafe fn requantize<const MODE: u8>(sum: __m512i, factors: *const Factors, 
     let zero = || _mm512_set1_epi32(bounds.zero.into());
     match MODE {
         // SAFETY: the caller's.
-        MIXED | SIGNED_MIXED if unsafe { (*factors)[5][0] } != 0 => {
+        MIXED if unsafe { (*factors)[4][0] } != 0 => {
+            let odd = _mm512_srli_epi64::<32>(sum);
+            let even = _mm512_add_epi64(_mm512_mul_epi32(sum, row(0)), row(2));
+            let odd = _mm512_add_epi64(_mm512_mul_epi32(odd, row(1)), row(3));
+            _mm512_add_epi32(_mm512_srav_epi32(high(even, odd), row(4)), zero())
+        }
+        // SAFETY: the caller's.
+        SIGNED_MIXED if unsafe { (*factors)[4][0] } != 0 => {
             let twice = _mm512_add_epi32(sum, sum);
             let odd = _mm512_srli_epi64::<32>(twice);
             let even = _mm512_add_epi64(_mm512_mul_epi32(twice, row(0)), row(2));

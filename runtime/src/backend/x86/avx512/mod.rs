@@ -4,6 +4,7 @@
 //! that [`super::available`] has found: layers are made behind it.
 
 pub mod conv;
+pub mod dense;
 pub mod depthwise;
 pub mod elementwise;
 mod finish;
