@@ -369,6 +369,40 @@ fn packed_constants_may_be_shared() {
     assert_eq!(runner.model().blob().bytes(), blob);
 }
 
+/// A step of floats gives the same with weights of 16 bits, cut down to such, as with the same numbers in 32.
+fn half_weights(step: &Step) -> Result<(), TestCaseError> {
+    let bits: Vec<u16> = f32::values(&step.weights[0].1)
+        .into_iter()
+        .map(|weight| {
+            let (sign, size) = ((weight.to_bits() >> 16 & 0x8000) as u16, weight.abs());
+            // From the smallest normal number on, the exponent's bias apart.
+            let size = if size < 2f32.powi(-14) { 0 } else { ((size.to_bits() - (112 << 23)) >> 13) as u16 };
+            sign | size
+        })
+        .collect();
+    let op = match step.op {
+        OpCode::Conv2dF32 => OpCode::Conv2dF16,
+        OpCode::DepthwiseConv2dF32 => OpCode::DepthwiseConv2dF16,
+        _ => OpCode::DenseF16,
+    };
+    let (mut whole, mut half) = (step.clone(), Step { op, ..step.clone() });
+    let values: Vec<f32> = bits.iter().map(|&bits| tucano::math::from_half(bits)).collect();
+    whole.weights[0].1 = f32::bytes(&values);
+    half.weights[0] = (DType::F16, bits.iter().flat_map(|bits| bits.to_le_bytes()).collect());
+    let (expected, given) = (f32::values(&whole.run().unwrap()), f32::values(&half.run().unwrap()));
+    for (expected, given) in expected.iter().zip(&given) {
+        prop_assert!((expected - given).abs() < 1e-5, "{} is not {}", given, expected);
+    }
+    // The last weight infinite, and no number.
+    for last in [0xFC00u16, 0x7E01] {
+        let bytes = &mut half.weights[0].1;
+        let at = bytes.len() - 2;
+        bytes[at..].copy_from_slice(&last.to_le_bytes());
+        prop_assert_eq!(half.run().unwrap_err().kind, ErrorKind::Parameter);
+    }
+    Ok(())
+}
+
 fn float_convolution(windows: &Windows, code: OpCode) -> Result<(), TestCaseError> {
     let Some([out_h, out_w]) = windows.output() else { return Ok(()) };
     let mut random = Random(windows.seed);
@@ -403,6 +437,7 @@ fn float_convolution(windows: &Windows, code: OpCode) -> Result<(), TestCaseErro
         let expected = (sum + f64::from(bias[at % outputs])).clamp(low.into(), high.into());
         prop_assert!((f64::from(*given) - expected).abs() < 1e-5, "{} is not {}", given, expected);
     }
+    half_weights(&step)?;
     in_place(&step, windows)
 }
 
@@ -609,6 +644,7 @@ proptest! {
             let expected = (sum + f64::from(bias[o])).max(-2.0);
             prop_assert!((f64::from(given) - expected).abs() < 1e-5 * expected.abs().max(1.0));
         }
+        half_weights(&step)?;
     }
 
     #[test]

@@ -206,6 +206,25 @@ fn dense_layers() {
             (Parameter, |step| step.parameters[1] = (-2f32).to_bits()),
         ],
     );
+    // Weights of 16 bits are finite.
+    refuses(
+        || Step {
+            op: OpCode::DenseF16,
+            inputs: vec![(tensor(DType::F32, &[2, 3], 0), vec![0; 24])],
+            output: tensor(DType::F32, &[2, 4], 0),
+            weights: vec![(DType::F16, vec![0; 24]), (DType::F32, vec![0; 16])],
+            parameters: vec![(-1f32).to_bits(), 1f32.to_bits()],
+            in_place: false,
+        },
+        &[
+            (Parameter, |step| step.weights[0].1[23] = 0x7C),
+            (WeightLength, |step| step.weights[0].1.truncate(22)),
+            (ElementType, |step| step.weights[0].0 = DType::I16),
+            (ElementType, |step| step.weights[1].0 = DType::F16),
+            (ElementType, |step| step.op = OpCode::DenseF32),
+            (OperandCount, |step| step.op = OpCode::DenseI8),
+        ],
+    );
     // Three weights of 4 bits a channel: two bytes.
     refuses(
         || Step {

@@ -375,7 +375,15 @@ fn expected_backends_run() {
     if std::arch::is_x86_feature_detected!("avx512vnni") && std::arch::is_x86_feature_detected!("avx512bw") {
         expected.push("x86-avx512-vnni");
     }
-    if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+    let there = [
+        std::arch::is_x86_feature_detected!("avx2"),
+        std::arch::is_x86_feature_detected!("fma"),
+        std::arch::is_x86_feature_detected!("f16c"),
+    ];
+    if there == [true; 3] && std::arch::is_x86_feature_detected!("avx512f") {
+        expected.push("x86-avx512");
+    }
+    if there == [true; 3] {
         expected.push("x86-avx2");
     }
     expected.push("scalar");

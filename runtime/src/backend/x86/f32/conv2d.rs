@@ -177,11 +177,14 @@ impl Conv2d {
                 let count = of.min(registers - first);
                 let present = (group_outputs - first * lanes).min(count * lanes);
                 let base = channels * steps;
+                let channel = group * group_outputs + first * lanes;
                 for lane in 0..present {
-                    let channel = group * group_outputs + first * lanes + lane;
-                    bias.set(channels + lane, *linear.bias.get(channel)?)?;
-                    let row = linear.weights.get(channel * steps..)?.get(..steps)?;
-                    for (step, &weight) in row.iter().enumerate() {
+                    bias.set(channels + lane, *linear.bias.get(channel + lane)?)?;
+                }
+                // Written in order, read along as many rows as the panel has lanes.
+                for step in 0..steps {
+                    for lane in 0..present {
+                        let weight = *linear.weights.get((channel + lane) * steps + step)?;
                         weights.set(base + step * count * lanes + lane, weight)?;
                     }
                 }

@@ -137,13 +137,17 @@ impl Dense {
         let panel = REGISTERS * lanes;
         for (channel, &bias) in bias.iter().enumerate() {
             padded_bias.set(channel, bias)?;
-            let first = channel / panel * panel;
+        }
+        for first in (0..outputs).step_by(panel) {
             let row = (padded - first).min(panel);
             for input in 0..inputs {
-                let (from, to) = (channel * inputs + input, first * inputs + input * row + channel - first);
-                match weights {
-                    Weights::Single(weights) => packed.set(to, *weights.get(from)?)?,
-                    Weights::Half(weights) => packed.set_half(to, *weights.get(from)?)?,
+                for channel in first..outputs.min(first + panel) {
+                    let from = channel * inputs + input;
+                    let to = first * inputs + input * row + channel - first;
+                    match weights {
+                        Weights::Single(weights) => packed.set(to, *weights.get(from)?)?,
+                        Weights::Half(weights) => packed.set_half(to, *weights.get(from)?)?,
+                    }
                 }
             }
         }

@@ -49,6 +49,22 @@ fn rows(step: &Step<'_>) -> Option<(usize, usize)> {
     Some((inputs, step.input(0)?.elements()?.checked_div(inputs)?))
 }
 
+/// Whether an image with its border, and weights in whole registers, are not much more than a blob's own. Padding and groups that nobody trains could
+/// ask for any amount of memory; portable code needs none for them.
+fn affordable(window: &Window, groups: usize, border: &Border) -> bool {
+    const FREE: u128 = 1 << 24;
+    let product = |factors: &[usize]| factors.iter().map(|&factor| factor as u128).product::<u128>();
+    let Window { batch, rows, columns, inputs, outputs } = *window;
+    let (height, width) =
+        (rows.input + border.top + border.bottom, columns.input + border.left + border.right);
+    let image = product(&[batch, rows.input, columns.input, inputs]);
+    let taps = [rows.kernel, columns.kernel, inputs.div_ceil(groups.max(1))];
+    let lanes = outputs.div_ceil(groups.max(1)).next_multiple_of(16);
+    let packed = product(&taps) * product(&[groups, lanes]);
+    product(&[batch, height, width, inputs]) <= 4 * image + FREE
+        && packed <= 4 * product(&taps) * outputs as u128 + FREE
+}
+
 /// The forms that the kernel of a step takes; `None` if there is no kernel for it.
 pub fn wants(step: &Step<'_>) -> Option<Wants> {
     let form = |border| Want { element: Element::Stored, border, dense: false };
@@ -60,14 +76,18 @@ pub fn wants(step: &Step<'_>) -> Option<Wants> {
                 border.bottom = winograd::behind(&window.rows);
                 border.right = winograd::behind(&window.columns);
             }
+            if !affordable(&window, parameters.groups as usize, &border) {
+                return None;
+            }
             (vec![form(border)], false)
         }
         OpCode::DepthwiseConv2dF32 | OpCode::DepthwiseConv2dF16 => {
             let (_, window) = convolution(step)?;
-            if window.inputs != window.outputs {
+            let border = border(&window);
+            if window.inputs != window.outputs || !affordable(&window, 1, &border) {
                 return None;
             }
-            (vec![form(border(&window))], false)
+            (vec![form(border)], false)
         }
         OpCode::DenseF32 | OpCode::DenseF16 => (vec![Want::STORED], true),
         OpCode::MaxPool2dF32 => (vec![form(Border::NONE)], false),

@@ -3,8 +3,8 @@
 //! A layer is made once, for images at given [`Place`]s in memory, and holds its weights and where each tile of it reads and writes. Its
 //! `run` only checks that the buffers reach as far as these places. Images that a convolution reads have their padding around them, as zeros.
 //!
-//! Sums are in another order than those of [`crate::backend::Scalar`], and products are not rounded: results agree as
-//! sums of floats do.
+//! Windows of three by three take fewer products where that pays ([`Winograd`]). Sums are in another order than those of
+//! [`crate::backend::Scalar`], and products are not rounded: results agree as sums of floats do.
 
 mod conv2d;
 mod dense;

@@ -31,25 +31,26 @@ pub(super) struct Guarded {
     length: usize,
 }
 
-unsafe extern "C" {
-    fn mmap(at: *mut u8, bytes: usize, protection: i32, flags: i32, file: i32, offset: i64) -> *mut u8;
-    fn mprotect(at: *mut u8, bytes: usize, protection: i32) -> i32;
-    fn munmap(at: *mut u8, bytes: usize) -> i32;
-}
-
 impl Guarded {
     const PAGE: usize = 4096;
 
     pub fn new(values: &[f32]) -> Self {
         let inner = (values.len() * 4).next_multiple_of(Self::PAGE);
         let bytes = inner + 2 * Self::PAGE;
-        // SAFETY: a fresh private mapping (2 | 0x20) that may be read and written (1 | 2), of which the first and last page are then closed (0).
+        // SAFETY: new pages, of which the first and the last are then closed.
         let map = unsafe {
-            let map = mmap(std::ptr::null_mut(), bytes, 3, 0x22, -1, 0);
-            assert!(!map.is_null() && map as isize != -1);
-            assert_eq!(mprotect(map, Self::PAGE, 0), 0);
-            assert_eq!(mprotect(map.add(bytes - Self::PAGE), Self::PAGE, 0), 0);
-            map
+            let map = libc::mmap(
+                std::ptr::null_mut(),
+                bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            );
+            assert_ne!(map, libc::MAP_FAILED);
+            assert_eq!(libc::mprotect(map, Self::PAGE, libc::PROT_NONE), 0);
+            assert_eq!(libc::mprotect(map.byte_add(bytes - Self::PAGE), Self::PAGE, libc::PROT_NONE), 0);
+            map.cast::<u8>()
         };
         let start = map.wrapping_add(bytes - Self::PAGE - values.len() * 4).cast();
         let mut guarded = Self { map, bytes, start, length: values.len() };
@@ -71,7 +72,7 @@ impl Guarded {
 impl Drop for Guarded {
     fn drop(&mut self) {
         // SAFETY: the mapping of `new`, which nothing uses any more.
-        unsafe { munmap(self.map, self.bytes) };
+        unsafe { libc::munmap(self.map.cast(), self.bytes) };
     }
 }
 

@@ -42,7 +42,7 @@ pub struct Winograd {
     weights: Aligned,
     bias: Aligned,
     zeros: Aligned,
-    /// Floats from a tile's results to the next's, for each.
+    /// Of each tile of a chunk, how many floats behind the first one's its results are.
     places: Vec<usize>,
     bounds: [f32; 2],
     images: usize,
@@ -72,7 +72,7 @@ pub fn behind(axis: &Axis) -> usize {
     (2 * axis.output.div_ceil(2) + 2).saturating_sub(axis.pad + axis.input)
 }
 
-/// Where a transform reads and writes: `count` tiles, and the floats from a tile's channels to the next's and from an element to the next.
+/// Where a transform reads and writes.
 struct Job<'a> {
     layer: &'a Winograd,
     spots: &'a [Spot],
@@ -243,18 +243,20 @@ impl Winograd {
         let mut bias = Aligned::new(padded);
         for (channel, &value) in linear.bias.iter().enumerate() {
             bias.set(channel, value)?;
-            let register = channel / lanes;
-            let first = register / panel * panel;
+        }
+        for first in (0..registers).step_by(panel) {
             let count = panel.min(registers - first);
-            let lane = channel - first * lanes;
+            let channels = first * lanes..outputs.min((first + count) * lanes);
             for k in 0..inputs {
-                let mut taps = [[0.0; 3]; 3];
-                for (tap, weight) in taps.as_flattened_mut().iter_mut().enumerate() {
-                    *weight = f64::from(*linear.weights.get((channel * 9 + tap) * inputs + k)?);
-                }
-                for (element, &weight) in transform_weights(taps).as_flattened().iter().enumerate() {
-                    let base = (element * padded + first * lanes) * inputs;
-                    weights.set(base + k * count * lanes + lane, weight as f32)?;
+                for (lane, channel) in channels.clone().enumerate() {
+                    let mut taps = [[0.0; 3]; 3];
+                    for (tap, weight) in taps.as_flattened_mut().iter_mut().enumerate() {
+                        *weight = f64::from(*linear.weights.get((channel * 9 + tap) * inputs + k)?);
+                    }
+                    for (element, &weight) in transform_weights(taps).as_flattened().iter().enumerate() {
+                        let base = (element * padded + first * lanes) * inputs;
+                        weights.set(base + k * count * lanes + lane, weight as f32)?;
+                    }
                 }
             }
         }
