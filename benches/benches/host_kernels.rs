@@ -328,7 +328,9 @@ fn report(layers: &[Layer], probes: &[Probe], machine: &Machine) -> Value {
     for column in table.column_iter_mut().skip(4) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    println!("{table}");
+    println!(
+        "{table}\n\nMultiply-adds are those of the layer; Winograd's filtering does fewer, and may pass the peak."
+    );
     let peaks: Vec<Value> = probes
         .iter()
         .map(|probe| {
@@ -348,8 +350,9 @@ fn test(backend: &str, machine: &Machine) -> Result<()> {
     }
     for layer in &layers {
         ensure!(layer.times.iter().all(|time| *time > 0.0), "{}: no time", layer.name);
-        // A probe that a kernel beats by far measures something else.
-        ensure!(share(layer, &probes).is_none_or(|share| share < 1.5), "{}: above the peak", layer.name);
+        // Winograd's filtering does a part of the multiply-adds; any other kernel above the peak means that the probe is wrong.
+        let most = if layer.kernel.contains("winograd") { 4.0 } else { 1.2 };
+        ensure!(share(layer, &probes).is_none_or(|share| share < most), "{}: above the peak", layer.name);
     }
     Ok(())
 }

@@ -167,7 +167,8 @@ impl Peers {
         let mut peers = Self { python: Vec::new(), rust: Vec::new(), processor };
         for name in PYTHON.into_iter().filter(|name| wanted.contains(name)) {
             let mut command = Command::new(&python);
-            command.arg(environment::sources().join("worker.py")).arg(name);
+            // Nothing is written beside the sources.
+            command.arg("-B").arg(environment::sources().join("worker.py")).arg(name);
             let mut worker = Worker::start(&command, processor).map_err(said)?;
             worker.load(json!({"form": "nothing", "folder": folder})).map_err(said)?;
             let times = (0..turns).map(|_| worker.time(500)).collect::<Result<Vec<_>, _>>().map_err(said)?;

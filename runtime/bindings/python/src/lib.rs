@@ -66,14 +66,20 @@ impl Runner {
         }
         let (mut all, mut samples) = (Vec::new(), None);
         for (terminal, input) in wanted.iter().zip(inputs.iter()) {
-            let array: PyReadonlyArrayDyn<'_, f32> = input.extract().map_err(|_| refused("arrays must be float32"))?;
+            let array: PyReadonlyArrayDyn<'_, f32> =
+                input.extract().map_err(|_| refused("arrays must be float32"))?;
             let array = array.as_array();
             let shape = terminal.shape();
             // The source model's own batch axis, which is 1, is the samples' one.
             let item = shape.strip_prefix(&[1]).unwrap_or(&shape);
             let count = match array.shape().split_first() {
                 Some((count, rest)) if rest == item => *count,
-                _ => return Err(refused(format!("an array of shape {:?} holds no samples of {item:?}", array.shape()))),
+                _ => {
+                    return Err(refused(format!(
+                        "an array of shape {:?} holds no samples of {item:?}",
+                        array.shape()
+                    )));
+                }
             };
             if *samples.get_or_insert(count) != count {
                 return Err(refused("the arrays differ in their number of samples"));
