@@ -48,9 +48,9 @@ impl Room {
 /// never more than the dense network's.
 const WITHIN: [f64; 4] = [1.2, 1.4, 1.7, f64::INFINITY];
 /// Fewer instructions are worth up to this many times the loss that is predicted with more of them.
-const WORTH_LOSS: f64 = 6.0;
+const WORTH_LOSS: f64 = 1.5;
 /// No [`Cost::Waste`] is worth up to this many times the loss that is predicted with it.
-const FAIR_LOSS: f64 = 2.0;
+const FAIR_LOSS: f64 = 1.5;
 
 impl Prices {
     /// Costs of `graph` as `options` will store and run it.
