@@ -38,17 +38,30 @@ fn floats(archive: &Archive, name: &str) -> (usize, Vec<f32>) {
 
 fn float_blob(graph: &Graph) -> (Plan, Vec<u8>) {
     let plan = plan_for(graph, None, Isa::Scalar).expect("layout");
-    let blob =
-        emit(&Program { graph, plan: &plan, quantized: None, labels: &[], isa: Isa::Scalar }).expect("blob");
+    let blob = emit(&Program {
+        graph,
+        plan: &plan,
+        quantized: None,
+        half_weights: false,
+        labels: &[],
+        isa: Isa::Scalar,
+    })
+    .expect("blob");
     (plan, blob)
 }
 
 fn integer_blob(quantized: &Quantized) -> (Plan, Vec<u8>) {
     let graph = &quantized.graph;
     let plan = plan_for(graph, Some(quantized), Isa::Scalar).expect("layout");
-    let blob =
-        emit(&Program { graph, plan: &plan, quantized: Some(quantized), labels: &[], isa: Isa::Scalar })
-            .expect("blob");
+    let blob = emit(&Program {
+        graph,
+        plan: &plan,
+        quantized: Some(quantized),
+        half_weights: false,
+        labels: &[],
+        isa: Isa::Scalar,
+    })
+    .expect("blob");
     (plan, blob)
 }
 

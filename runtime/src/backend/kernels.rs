@@ -27,7 +27,13 @@ impl Kernels for AllKernels {
 }
 
 /// Whether the kernel of this name is linked. For constants: at run time there are no names.
-#[cfg(any(test, tucano_profile = "v7em", tucano_profile = "v8m"))]
+#[cfg(any(
+    test,
+    tucano_profile = "v6m",
+    tucano_profile = "v7m",
+    tucano_profile = "v7em",
+    tucano_profile = "v8m"
+))]
 pub(crate) const fn links<K: Kernels>(name: &str) -> bool {
     contains(K::NAMES, name)
 }

@@ -2,6 +2,7 @@
 
 use super::core;
 use super::frame::{Extent, Frame, constants, wide_constants};
+use crate::backend::kernels::{Kernels, links};
 use crate::backend::scalar::compact::{self, Order};
 use crate::backend::scalar::in_place::rows_in_place;
 use crate::backend::spec::select::{Constants, Linear, Request};
@@ -50,7 +51,7 @@ struct Group {
 }
 
 #[inline(never)]
-pub fn conv2d_i8(
+pub fn conv2d_i8<K: Kernels>(
     window: &Window,
     groups: usize,
     linear: &Integer<'_>,
@@ -67,13 +68,13 @@ pub fn conv2d_i8(
         constants: Constants::USUAL,
     };
     match swar::convolution(&request, &core::CORE) {
-        Some(layout) if layout.bytes() <= scratch.len() => match linear.packing {
-            Packing::Rows => {
-                let input = input.map(Integers::I8);
-                wide(window, linear, input, IntegersMut::I8(output), scratch, &layout)
-            }
-            _ => packed(window, groups, linear, input, output, scratch, &layout),
-        },
+        Some(layout) if layout.bytes() <= scratch.len() && linear.packing != Packing::Rows => {
+            packed(window, groups, linear, input, output, scratch, &layout)
+        }
+        Some(layout) if const { links::<K>("wide-columns") } && layout.bytes() <= scratch.len() => {
+            let input = input.map(Integers::I8);
+            wide(window, linear, input, IntegersMut::I8(output), scratch, &layout)
+        }
         _ => compact::bytes(window, groups, Order::Outputs, linear, input, output, scratch),
     }
 }

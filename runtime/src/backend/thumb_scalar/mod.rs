@@ -54,7 +54,7 @@ impl<K: Kernels> Backend for ThumbScalar<K> {
         output: &mut [i8],
         scratch: &mut [u8],
     ) -> Option<()> {
-        conv2d::conv2d_i8(window, groups, linear, input, output, scratch)
+        conv2d::conv2d_i8::<K>(window, groups, linear, input, output, scratch)
     }
 
     fn conv2d_i16(
