@@ -26,8 +26,16 @@ fn batches_are_runs_one_after_the_other() {
         for threads in [1, 2, 3] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| {
-                assert_eq!(runner.run_batch(&inputs, data.samples).unwrap(), std::slice::from_ref(&single), "{threads}");
-                assert_eq!(runner.run_batch_raw(&inputs, data.samples).unwrap(), std::slice::from_ref(&raw), "{threads}");
+                assert_eq!(
+                    runner.run_batch(&inputs, data.samples).unwrap(),
+                    std::slice::from_ref(&single),
+                    "{threads}"
+                );
+                assert_eq!(
+                    runner.run_batch_raw(&inputs, data.samples).unwrap(),
+                    std::slice::from_ref(&raw),
+                    "{threads}"
+                );
                 // An error is that of the first sample that has one.
                 let mut broken = data.inputs[0].clone();
                 let last = broken.len() - 1;

@@ -259,6 +259,7 @@ mod tests {
             output: DType::I8,
             packing: Packing::Rows,
             in_place: false,
+            constants: Constants::USUAL,
         }
     }
 
