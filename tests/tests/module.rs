@@ -80,7 +80,7 @@ fn the_written_module_builds_without_std_and_runs() {
         let blob = source.join(name).with_extension("tuc");
         fs::write(&blob, &converted.blob).unwrap();
         fs::write(source.join(name).with_extension("rs"), converted.module(&blob).unwrap()).unwrap();
-        let mut runner = Runner::new(&converted.blob).unwrap();
+        let mut runner = Runner::with_backend(&converted.blob, "scalar").unwrap();
         let raw = runner.quantise(&data.sample(200)).unwrap().concat();
         expected.extend(runner.run_raw(&[&raw]).unwrap().concat());
         inputs.extend(raw);

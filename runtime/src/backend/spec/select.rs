@@ -270,8 +270,13 @@ mod tests {
                 let packed =
                     |request: Request| Request { packing: packing(isa, &request, narrow), ..request };
                 let (one, four) = (packed(request(16, 16, 1)), packed(request(64, 64, 4)));
-                assert_eq!((one.packing, select(isa, &one).name), (four.packing, select(isa, &four).name));
-                assert_ne!(four.packing, Packing::Rows);
+                assert_eq!(one.packing, four.packing);
+                if four.packing == Packing::Rows {
+                    // A weight of -128 where two products would share a word.
+                    assert!(!narrow && matches!(isa, Isa::ThumbV6M | Isa::ThumbV7M), "{isa:?}");
+                    continue;
+                }
+                assert_eq!(select(isa, &one).name, select(isa, &four).name);
                 let matrix = four.linear.matrix().unwrap();
                 assert_eq!((matrix.groups, matrix.outputs, matrix.depth), (4, 16, 144));
                 let bytes = one.linear.matrix().and_then(|matrix| matrix.bytes(one.packing));
