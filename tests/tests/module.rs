@@ -112,7 +112,8 @@ fn the_written_module_builds_without_std_and_runs() {
         .unwrap();
     let said = String::from_utf8_lossy(&wrong.stderr);
     assert!(
-        !wrong.status.success() && said.contains("this target has no backend `tucano::backend::ThumbDsp`"),
+        !wrong.status.success()
+            && said.contains("this target has no backend `tucano::backend::ThumbDsp<user::floats::Kernels>`"),
         "{said}"
     );
 }
