@@ -202,7 +202,11 @@ impl Strategy for Formats<'_> {
     }
 
     fn expected(&self, plan: &[usize]) -> Row {
-        let sum = total(&self.rows, plan);
+        let rows = match self.prices.memory {
+            Some((_, Room::Dense(_))) => &self.all_rows,
+            _ => &self.rows,
+        };
+        let sum = total(rows, plan);
         Row { costs: std::array::from_fn(|k| sum.costs[k] + self.prices.fixed[k]), loss: sum.loss }
     }
 

@@ -47,10 +47,9 @@ impl Room {
 /// How many times the asked share of multiply-adds modelled instructions may be, from the best on: what is asked of multiply-adds is asked for speed. But
 /// never more than the dense network's.
 const WITHIN: [f64; 4] = [1.2, 1.4, 1.7, f64::INFINITY];
-/// Fewer instructions are worth up to this many times the loss that is predicted with more of them.
-const WORTH_LOSS: f64 = 1.5;
-/// No [`Cost::Waste`] is worth up to this many times the loss that is predicted with it.
-const FAIR_LOSS: f64 = 1.5;
+/// What nobody asked for by name, fewer instructions for each multiply-add and no more memory than the dense network's, is worth up to this many times the
+/// loss that is predicted without it.
+pub const WORTH_LOSS: f64 = 1.2;
 
 impl Prices {
     /// Costs of `graph` as `options` will store and run it.
@@ -148,7 +147,7 @@ impl Prices {
         let strict: Vec<_> = strict
             .map(|within| (limits.with(Cost::Instructions, (macs * within).min(1.0)), WORTH_LOSS))
             .collect();
-        let fair = strict.first().map(|(limits, _)| (limits.with(Cost::Waste, 0.0), FAIR_LOSS));
+        let fair = strict.first().map(|(limits, worth)| (limits.with(Cost::Waste, 0.0), *worth));
         fair.into_iter().chain(strict).chain([(limits, 1.0)]).collect()
     }
 

@@ -9,7 +9,7 @@ use crate::graph::Graph;
 
 use super::allocate::{Cost, Costs, Limits, Row};
 use super::judgement::{Fold, Judge, Judgement};
-use super::prices::{Prices, Room};
+use super::prices::{Prices, Room, WORTH_LOSS};
 use super::tradeoff::Point;
 use super::{Error, LayerReport, Progress};
 
@@ -99,13 +99,19 @@ pub fn sized(
             strictest = Some((limits, loss, patience));
         }
     }
-    let strictest = strictest.map(|(limits, ..)| limits);
+    let beyond = strategies.iter().filter_map(|offers| {
+        let plan = offers.least_loss_beyond(limits)?;
+        Some(offers.expected(&plan).loss)
+    });
+    let beyond = beyond.min_by(f64::total_cmp).unwrap_or(f64::INFINITY);
+    let strictest =
+        strictest.filter(|(_, least, _)| *least <= WORTH_LOSS * beyond).map(|(limits, ..)| limits);
     let limits = strictest.unwrap_or(limits);
     let mut finalists: Vec<Finalist> = Vec::new();
     for (strategy, offers) in strategies.iter().enumerate() {
         let plan = match strictest {
             Some(limits) => offers.least_loss(limits),
-            None => offers.least_loss_beyond(limits),
+            None => offers.least_loss_beyond(limits).or_else(|| offers.least_loss(limits)),
         };
         let Some(plan) = plan else { continue };
         let rivals = offers.rivals(limits, &plan);

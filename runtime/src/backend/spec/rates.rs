@@ -480,5 +480,5 @@ pub static ARMV8_1_M: &[Kernel] = &[
     kernel(OpCode::PermuteI8, 1, [93097, 3253, 774, 0, 0, 0]),
     kernel(OpCode::PermuteF32, 1, [103992, 2998, 821, 0, 0, 0]),
     kernel(OpCode::Mean2dI8, 1, [435850, 26099, 0, 146, 0, 0]),
-    kernel(OpCode::WinogradConv2dI8, 1, [0, 0, 0, 0, 6100, 0]),
+    kernel(OpCode::WinogradConv2dI8, 1, [0, 0, 0, 0, 10876, 0]),
 ];
