@@ -5,6 +5,7 @@
 //! instructions, requantisation of every intermediate value included; `None` where the core or one of its kernels has not been measured.
 
 use tucano::backend::spec::dsp::winograd::TILE;
+use tucano::backend::spec::float;
 use tucano::backend::spec::select::{Isa, Linear, SCALAR, select};
 use tucano::backend::spec::{Core, Kernel, Loops, Work};
 use tucano::blob::winograd::INPUTS;
@@ -68,13 +69,15 @@ pub fn candidate_instructions(core: Core, int8: Option<Widths>, stages: &[Geomet
 
 /// The kernel of a stage apart from its input, were all its outputs narrow.
 fn name(core: Core, stage: &Geometry, numbers: Numbers, types: [DType; 2]) -> &'static str {
-    if matches!(numbers, Numbers::Floats | Numbers::Nibbles) {
-        return SCALAR;
-    }
     let linear = match is_dense(stage) {
         true => Linear::Dense { inputs: stage.input[0], outputs: stage.output[0] },
         false => needs::convolution(stage),
     };
+    match numbers {
+        Numbers::Floats => return float::select(core.isa(), &linear).unwrap_or(SCALAR),
+        Numbers::Nibbles => return SCALAR,
+        Numbers::Bytes | Numbers::Words => {}
+    }
     select(core.isa(), &needs::request(core.isa(), linear, types, true, false)).name
 }
 
