@@ -33,7 +33,7 @@ pub trait Strategy {
     /// The plan of least predicted loss within limits on the whole network's costs and the budget on its arena; `None` if it finds none.
     fn least_loss(&self, limits: Limits) -> Option<Vec<usize>>;
 
-    /// As [`Strategy::least_loss`] without the memory that nobody asked for ([`Room::Dense`]).
+    /// As [`Strategy::least_loss`] without the memory that nobody asked for (`Room::Dense`).
     fn least_loss_beyond(&self, _limits: Limits) -> Option<Vec<usize>> {
         None
     }
