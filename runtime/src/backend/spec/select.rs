@@ -79,8 +79,6 @@ pub struct Request {
 /// What decides about a kernel among the constants of a depthwise convolution; that of other layers does not depend on theirs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Constants {
-    /// Whether no output is below the zero point.
-    pub from_zero: bool,
     /// Whether the closed form of requantisation that depthwise kernels of the DSP extension use takes all channels.
     pub closed: bool,
     /// Whether no weight is -128.
@@ -89,15 +87,11 @@ pub struct Constants {
 
 impl Constants {
     /// Those of most layers, for plans; kernels of layers with others take no more scratch.
-    pub const USUAL: Self = Self { from_zero: true, closed: true, symmetric: true };
+    pub const USUAL: Self = Self { closed: true, symmetric: true };
 
     /// Of a layer.
     pub fn of(linear: &Integer<'_>) -> Self {
-        Self {
-            from_zero: linear.low >= linear.output_zero,
-            closed: dsp::depthwise::is_closed(linear),
-            symmetric: swar::is_symmetric(linear.weights),
-        }
+        Self { closed: dsp::depthwise::is_closed(linear), symmetric: swar::is_symmetric(linear.weights) }
     }
 }
 

@@ -31,11 +31,7 @@ pub fn depthwise_conv2d_i8<K: Kernels>(
         output: DType::I8,
         packing: linear.packing,
         in_place: input.is_none(),
-        constants: Constants {
-            from_zero: linear.low >= linear.output_zero,
-            closed: plans::is_closed(linear),
-            ..Constants::USUAL
-        },
+        constants: Constants { closed: plans::is_closed(linear), ..Constants::USUAL },
     };
     check(window, linear, input.map(<[i8]>::len), output.len())?;
     match plans::strips(&request) {

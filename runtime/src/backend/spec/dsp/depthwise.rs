@@ -78,13 +78,7 @@ pub fn strips(request: &Request) -> Option<Strips> {
     let stride = rows.stride;
     let square =
         [rows, columns].iter().all(|axis| (axis.kernel, axis.stride, axis.dilation) == (3, stride, 1));
-    if !request.constants.from_zero
-        || !square
-        || stride > 2
-        || columns.output < 2
-        || inputs % QUAD != 0
-        || inputs != outputs
-    {
+    if !square || stride > 2 || columns.output < 2 || inputs % QUAD != 0 || inputs != outputs {
         return None;
     }
     let padded = columns.output.checked_sub(1)?.checked_mul(stride)?.checked_add(3)?;
