@@ -12,7 +12,7 @@ use super::candidates::Candidate;
 use super::explain::report;
 use super::fisher::{self, Metric};
 use super::loss::Loss;
-use super::prices::{Prices, Room, stages_of};
+use super::prices::{Prices, Room, Wish, stages_of};
 use super::refit::{self, Form, Trusted};
 use super::sensitivity::{self, Sensitivity};
 use super::strategy::{Shrunk, Strategy};
@@ -144,6 +144,23 @@ impl<'a> Formats<'a> {
         self.rows.iter().map(cheapest).collect()
     }
 
+    /// The candidates that may keep a wish.
+    fn candidates(&self, wish: Wish) -> &[Vec<Row>] {
+        match self.prices.memory {
+            Some((_, Room::Dense(_))) if !wish.dense_arena => &self.all_rows,
+            _ => &self.rows,
+        }
+    }
+
+    /// The plan of least predicted loss out of `rows` that keeps a wish.
+    fn among(&self, rows: &[Vec<Row>], wish: Wish) -> Option<Vec<usize>> {
+        let plan = least_loss(rows, wish.limits.less(&self.prices.fixed))?;
+        match self.prices.memory {
+            Some((_, Room::Dense(_))) if !wish.dense_arena => Some(plan),
+            _ => self.in_memory(plan, wish.limits),
+        }
+    }
+
     /// The plan with other candidates where blocks with gaps between them would pass the limit on the arena; `None` if there are none within the
     /// other limits.
     fn in_memory(&self, mut plan: Vec<usize>, limits: Limits) -> Option<Vec<usize>> {
@@ -229,21 +246,13 @@ impl Strategy for Formats<'_> {
         })
     }
 
-    fn least_loss(&self, limits: Limits) -> Option<Vec<usize>> {
-        let plan = least_loss(&self.rows, limits.less(&self.prices.fixed))?;
-        self.in_memory(plan, limits)
-    }
-
-    fn least_loss_beyond(&self, limits: Limits) -> Option<Vec<usize>> {
-        match &self.prices.memory {
-            Some((_, Room::Dense(_))) => least_loss(&self.all_rows, limits.less(&self.prices.fixed)),
-            _ => None,
-        }
+    fn least_loss(&self, wish: Wish) -> Option<Vec<usize>> {
+        self.among(self.candidates(wish), wish)
     }
 
     /// Under [`Method::Auto`] the plans of single methods, where the prediction gives them a chance: sums of losses are not so exact that what is
     /// chosen among all forms would always be better.
-    fn rivals(&self, limits: Limits, plan: &[usize]) -> Vec<Vec<usize>> {
+    fn rivals(&self, wish: Wish, plan: &[usize]) -> Vec<Vec<usize>> {
         if self.method != Method::Auto {
             return Vec::new();
         }
@@ -258,9 +267,8 @@ impl Strategy for Formats<'_> {
                 };
                 candidates.map(row).collect()
             };
-            let rows: Vec<Vec<Row>> = self.rows.iter().zip(&self.found).map(of_method).collect();
-            let found = least_loss(&rows, limits.less(&self.prices.fixed));
-            let Some(rival) = found.and_then(|rival| self.in_memory(rival, limits)) else { continue };
+            let rows: Vec<Vec<Row>> = self.candidates(wish).iter().zip(&self.found).map(of_method).collect();
+            let Some(rival) = self.among(&rows, wish) else { continue };
             let loss = self.expected(&rival).loss;
             if loss <= CHANCE * least && rival != plan && rivals.iter().all(|(_, other)| *other != rival) {
                 rivals.push((loss, rival));

@@ -46,7 +46,7 @@ pub use judgement::split;
 use judgement::{FEWEST_JUDGED, Fold, Judge, Judgement};
 use loss::Loss;
 pub use options::{Method, Options, Progress, Silent};
-pub use prices::Prices;
+pub use prices::{Prices, Wish};
 use prune::Pruner;
 use strategy::{Chosen, Strategy};
 use tradeoff::{Measure, Point, Tradeoff};
@@ -287,9 +287,9 @@ fn without_data(
     let mut formats = Formats::by_weight(graph, options.method, &prices, progress)?;
     let tradeoff = Tradeoff { measure: Measure::Weights, points: formats.predicted() };
     let plan = match options.is_sized() {
-        true => formats
-            .least_loss(limits(&prices))
-            .or_else(|| formats.least_loss_beyond(limits(&prices)))
+        true => [true, false]
+            .into_iter()
+            .find_map(|dense_arena| formats.least_loss(Wish { limits: limits(&prices), dense_arena }))
             .ok_or_else(|| strategy::unreachable(graph, &[&formats], &prices))?,
         false => formats.each_within(WORTH, SAFE_WEIGHT_ERROR.powi(2)),
     };

@@ -47,9 +47,15 @@ impl Room {
 /// How many times the asked share of multiply-adds modelled instructions may be, from the best on: what is asked of multiply-adds is asked for speed. But
 /// never more than the dense network's.
 const WITHIN: [f64; 4] = [1.2, 1.4, 1.7, f64::INFINITY];
-/// What nobody asked for by name, fewer instructions for each multiply-add and no more memory than the dense network's, is worth up to this many times the
-/// loss that is predicted without it.
-pub const WORTH_LOSS: f64 = 1.2;
+
+/// What a plan has to keep: all that was asked, and some of what nobody asks for by name but everyone likes to have.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Wish {
+    /// Of the whole network's costs.
+    pub limits: Limits,
+    /// Whether the arena is no larger than the dense network's. A budget on it holds in any case.
+    pub dense_arena: bool,
+}
 
 impl Prices {
     /// Costs of `graph` as `options` will store and run it.
@@ -138,17 +144,18 @@ impl Prices {
         self.options.macs_ratio.is_some() || self.options.budget.macs.is_some()
     }
 
-    /// Limits with which instructions on the target fall along with multiply-adds where these are limited, less and less strict, and last what they came
-    /// from; each with how many times the loss of a less strict one it is worth.
-    pub fn along(&self, limits: Limits) -> Vec<(Limits, f64)> {
+    /// Wishes from the most modest on, which is what `limits` say alone, to networks whose instructions fall along with their multiply-adds, where these
+    /// are limited, and whose arena is not above the dense network's.
+    pub fn wishes(&self, limits: Limits) -> Vec<Wish> {
         let macs = limits.costs[Cost::Macs as usize];
-        let worth = self.has_model() && self.wants_macs() && self.options.budget.instructions.is_none();
-        let strict = WITHIN.iter().filter(|_| worth && macs < 1.0);
-        let strict: Vec<_> = strict
-            .map(|within| (limits.with(Cost::Instructions, (macs * within).min(1.0)), WORTH_LOSS))
-            .collect();
-        let fair = strict.first().map(|(limits, worth)| (limits.with(Cost::Waste, 0.0), *worth));
-        fair.into_iter().chain(strict).chain([(limits, 1.0)]).collect()
+        let along = self.has_model() && self.wants_macs() && self.options.budget.instructions.is_none();
+        let within = WITHIN.iter().rev().filter(|_| along && macs < 1.0);
+        let strict: Vec<Limits> =
+            within.map(|within| limits.with(Cost::Instructions, (macs * within).min(1.0))).collect();
+        let fair = strict.last().map(|limits| limits.with(Cost::Waste, 0.0));
+        let in_arena = std::iter::once(limits).chain(strict).chain(fair);
+        let in_arena = in_arena.map(|limits| Wish { limits, dense_arena: true });
+        std::iter::once(Wish { limits, dense_arena: false }).chain(in_arena).collect()
     }
 
     /// The size options: each cost with how many times less of it there must be.

@@ -9,7 +9,7 @@ use crate::graph::Graph;
 
 use super::allocate::{Cost, Costs, Limits, Row};
 use super::judgement::{Fold, Judge, Judgement};
-use super::prices::{Prices, Room, WORTH_LOSS};
+use super::prices::{Prices, Room, Wish};
 use super::tradeoff::Point;
 use super::{Error, LayerReport, Progress};
 
@@ -30,16 +30,11 @@ pub trait Strategy {
     /// The smallest arena, and the node that stands in the way of a smaller one, if it is a layer.
     fn least_arena(&self) -> Result<(usize, Option<usize>), Error>;
 
-    /// The plan of least predicted loss within limits on the whole network's costs and the budget on its arena; `None` if it finds none.
-    fn least_loss(&self, limits: Limits) -> Option<Vec<usize>>;
+    /// The plan of least predicted loss that keeps a wish; `None` if it finds none.
+    fn least_loss(&self, wish: Wish) -> Option<Vec<usize>>;
 
-    /// As [`Strategy::least_loss`] without the memory that nobody asked for (`Room::Dense`).
-    fn least_loss_beyond(&self, _limits: Limits) -> Option<Vec<usize>> {
-        None
-    }
-
-    /// Other plans within the limits that may turn out better than `plan`, the one of least predicted loss.
-    fn rivals(&self, _limits: Limits, _plan: &[usize]) -> Vec<Vec<usize>> {
+    /// Other plans that keep a wish and may turn out better than `plan`, the one of least predicted loss.
+    fn rivals(&self, _wish: Wish, _plan: &[usize]) -> Vec<Vec<usize>> {
         Vec::new()
     }
 
@@ -70,8 +65,11 @@ pub struct Chosen {
 /// Trials of a limit on the loss.
 const TRIALS: usize = 5;
 
-/// What prediction puts behind must be judged this much better on the few held-out samples.
+/// What comes behind must lose this much less, as judged on the few held-out samples: behind a plan that keeps a greater wish, or that is predicted to be
+/// better.
 const SURE: f64 = 0.9;
+/// A plan of a greater wish is tried if it is predicted to lose up to this many times as much.
+const TRIED: f64 = 1.5;
 /// Plans whose predicted loss is this many times the least one are not built to be compared.
 const HOPELESS: f64 = 6.0;
 
@@ -86,48 +84,40 @@ pub fn sized(
     all: &Dataset,
     progress: &dyn Progress,
 ) -> Result<(Chosen, Vec<Point>), Error> {
-    // The strictest that anyone reaches, or less strict ones that lose much less.
-    let loss_within = |limits: &Limits| {
-        let plans = strategies.iter().map(|offers| (offers, offers.least_loss(*limits)));
-        let losses = plans.filter_map(|(offers, plan)| Some(offers.expected(&plan?).loss));
-        losses.min_by(f64::total_cmp)
-    };
-    let mut strictest: Option<(Limits, f64, f64)> = None;
-    for (limits, patience) in prices.along(limits) {
-        let Some(loss) = loss_within(&limits) else { continue };
-        if strictest.is_none_or(|(_, least, patience)| patience * loss < least) {
-            strictest = Some((limits, loss, patience));
-        }
-    }
-    let beyond = strategies.iter().filter_map(|offers| {
-        let plan = offers.least_loss_beyond(limits)?;
-        Some(offers.expected(&plan).loss)
-    });
-    let beyond = beyond.min_by(f64::total_cmp).unwrap_or(f64::INFINITY);
-    let strictest =
-        strictest.filter(|(_, least, _)| *least <= WORTH_LOSS * beyond).map(|(limits, ..)| limits);
-    let limits = strictest.unwrap_or(limits);
+    let wishes = prices.wishes(limits);
     let mut finalists: Vec<Finalist> = Vec::new();
     for (strategy, offers) in strategies.iter().enumerate() {
-        let plan = match strictest {
-            Some(limits) => offers.least_loss(limits),
-            None => offers.least_loss_beyond(limits).or_else(|| offers.least_loss(limits)),
+        let finalist = |wish: usize, plan: Vec<usize>| {
+            let loss = offers.expected(&plan).loss;
+            Finalist { strategy, wish, plan, loss }
         };
-        let Some(plan) = plan else { continue };
-        let rivals = offers.rivals(limits, &plan);
-        let loss = |plan: &Vec<usize>| offers.expected(plan).loss;
-        let plans = std::iter::once(plan).chain(rivals);
-        finalists.extend(plans.map(|plan| Finalist { strategy, loss: loss(&plan), plan }));
+        let plans =
+            wishes.iter().enumerate().filter_map(|(k, wish)| Some(finalist(k, offers.least_loss(*wish)?)));
+        let mut plans: Vec<Finalist> = plans.collect();
+        let Some(modest) = plans.first().cloned() else { continue };
+        // The same plan may keep more than was wished.
+        plans.retain(|finalist| finalist.loss <= TRIED * modest.loss);
+        finalists.extend(plans.pop());
+        let rivals = offers.rivals(wishes[modest.wish], &modest.plan);
+        finalists.extend(rivals.into_iter().map(|plan| finalist(modest.wish, plan)));
+        finalists.push(modest);
     }
-    finalists.sort_by(|a, b| a.loss.total_cmp(&b.loss));
-    let Some(least) = finalists.first().map(|finalist| finalist.loss) else {
+    finalists.sort_by(|a, b| b.wish.cmp(&a.wish).then(a.loss.total_cmp(&b.loss)));
+    let mut seen: Vec<(usize, Vec<usize>)> = Vec::new();
+    finalists.retain(|Finalist { strategy, plan, .. }| {
+        let new = !seen.iter().any(|(other, known)| other == strategy && known == plan);
+        seen.push((*strategy, plan.clone()));
+        new
+    });
+    let Some(least) = finalists.iter().map(|finalist| finalist.loss).min_by(f64::total_cmp) else {
         let all: Vec<&dyn Strategy> = strategies.iter().map(AsRef::as_ref).collect();
         return Err(unreachable(graph, &all, prices));
     };
     finalists.retain(|finalist| finalist.loss <= HOPELESS * least);
     let mut judged = Vec::new();
     // Where nobody judges, predictions decide.
-    let mut best: (usize, Option<Judgement>) = (0, None);
+    let sure = finalists.iter().position(|finalist| SURE * finalist.loss <= least);
+    let mut best: (usize, Option<Judgement>) = (sure.unwrap_or(0), None);
     if finalists.len() > 1 {
         for (index, finalist) in finalists.iter().enumerate() {
             let mut judgements = Vec::with_capacity(folds.len());
@@ -156,8 +146,11 @@ pub fn sized(
 }
 
 /// A plan that is built to be compared.
+#[derive(Clone, Debug)]
 struct Finalist {
     strategy: usize,
+    /// Which wish it keeps, of those that are greater and greater.
+    wish: usize,
     plan: Vec<usize>,
     /// As predicted.
     loss: f64,

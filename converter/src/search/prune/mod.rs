@@ -26,10 +26,10 @@ use crate::evaluate::{Values, evaluate, evaluate_from};
 use crate::graph::{Graph, ValueId, Weight};
 use crate::linalg::{Matrix, product};
 
-use super::allocate::{Cost, Costs, Limits, Row};
+use super::allocate::{Cost, Costs, Row};
 
 use super::loss::Loss;
-use super::prices::Room;
+use super::prices::{Room, Wish};
 use super::refit::{bias, set};
 use super::strategy::{Shrunk, Strategy};
 use super::tradeoff::Point;
@@ -204,7 +204,8 @@ impl Strategy for Pruner<'_> {
         Ok((self.arena(&narrowest)?.max(counted), None))
     }
 
-    fn least_loss(&self, limits: Limits) -> Option<Plan> {
+    fn least_loss(&self, wish: Wish) -> Option<Plan> {
+        let limits = wish.limits;
         let Some((_, Room::Asked(limit))) = self.network.memory else {
             return self.widths().least_loss(limits);
         };
