@@ -24,9 +24,11 @@ pub fn run<K: Kernels>(
     output: &mut [i8],
     scratch: &mut [u8],
 ) -> Option<()> {
-    let Window { batch, rows, columns, inputs: channels, .. } = *window;
+    let Window { batch, rows, columns, inputs: channels, outputs } = *window;
+    let factor = plan.factor;
     let words: &mut [u32] = bytemuck::try_cast_slice_mut(scratch.get_mut(..plan.scratch_bytes)?).ok()?;
-    let (constants, rest) = words.split_at_mut_checked(plan.channels.wrapping_mul(STRIP_WORDS))?;
+    let block_outputs = plan.channels.wrapping_mul(factor);
+    let (constants, rest) = words.split_at_mut_checked(block_outputs.wrapping_mul(STRIP_WORDS))?;
     let (padding, slots) = rest.split_at_mut_checked(plan.channels >> 2)?;
     let zero = u32::from(linear.input_zero as u16);
     fill(padding, (zero & 0xFF).wrapping_mul(0x0101_0101));
@@ -36,18 +38,24 @@ pub fn run<K: Kernels>(
     let exact = usize::from(linear.low < linear.output_zero);
     // Rows of outputs in a strip.
     let height = 3usize.wrapping_sub(stride);
-    let width = columns.output.wrapping_mul(channels);
+    let width = columns.output.wrapping_mul(outputs);
     let output_image = rows.output.wrapping_mul(width);
     let place = output.as_mut_ptr();
     // In place the rows are read through the pointer that writes them.
     let source = input.map_or(place.cast_const(), <[i8]>::as_ptr);
-    let mut first = 0usize;
+    let (mut first, mut first_output) = (0usize, 0usize);
     while first < channels {
         let taken = channels.wrapping_sub(first).min(plan.channels);
-        prepare(linear, channels, first, taken, constants)?;
+        let outputs_taken = outputs.wrapping_sub(first_output).min(block_outputs);
+        prepare(linear, outputs, first_output, outputs_taken, constants)?;
+        // A call takes channels that lie behind each other, or all outputs of one.
+        let (calls, per_call, advance) = match factor {
+            1 => (1, taken, 16),
+            _ => (taken, factor, 16usize.wrapping_sub(plan.plane)),
+        };
         for image in 0..batch {
             let read = source.wrapping_add(image.wrapping_mul(window.image()).wrapping_add(first));
-            let written = place.wrapping_add(image.wrapping_mul(output_image).wrapping_add(first));
+            let written = place.wrapping_add(image.wrapping_mul(output_image).wrapping_add(first_output));
             let source =
                 Source { plan, window, read, padding: padding.as_ptr().cast(), slots, quads: taken >> 2 };
             let widen_pair = |y: usize, slot: usize| {
@@ -59,15 +67,16 @@ pub fn run<K: Kernels>(
             let mut row = 0usize;
             while row < rows.output {
                 widen_pair(row.wrapping_mul(stride).wrapping_add(2), usize::from(!odd));
-                let frame = Frame {
-                    step: channels,
+                let mut frame = Frame {
+                    step: outputs,
                     below: width,
                     constants: constants.as_ptr(),
                     output: written.wrapping_add(row.wrapping_mul(width)),
-                    channels: taken,
+                    channels: per_call,
                     pair_bytes: (columns.output >> 1).wrapping_mul(stride).wrapping_mul(16),
                     single: columns.output & 1,
                     exact,
+                    advance,
                 };
                 let strided =
                     const { links::<K>(STRIDE_2) } && (stride == 2 || const { !links::<K>(STRIDE_1) });
@@ -79,14 +88,21 @@ pub fn run<K: Kernels>(
                     &ONE
                 };
                 let strip = if odd { odd_one } else { even_one };
-                // SAFETY: `slots` has the columns under `columns.output` windows for each channel, `constants` was filled by `prepare` for each; the output has `columns.output`
-                // pixels in row `row`, and in the next one where the kernel writes two, by the caller's check.
-                unsafe { strip(slots, &frame) };
+                let mut slots = slots.cast_const();
+                for _ in 0..calls {
+                    // SAFETY: `slots` has the columns under `columns.output` windows for each channel, `constants` was filled by `prepare` for each of their
+                    // outputs; the output has `columns.output` pixels in row `row`, and in the next one where the kernel writes two, by the caller's check.
+                    unsafe { strip(slots, &frame) };
+                    slots = slots.wrapping_add(plan.plane >> 2);
+                    frame.constants = frame.constants.wrapping_add(per_call.wrapping_mul(STRIP_WORDS));
+                    frame.output = frame.output.wrapping_add(per_call);
+                }
                 odd = !odd;
                 row = row.wrapping_add(height);
             }
         }
         first = first.wrapping_add(plan.channels);
+        first_output = first_output.wrapping_add(block_outputs);
     }
     Some(())
 }
@@ -313,6 +329,7 @@ struct Frame {
     below: usize,
     constants: *const u32,
     output: *mut i8,
+    /// Outputs of a pixel.
     channels: usize,
     /// Bytes of all pairs of columns, not 0.
     pair_bytes: usize,
@@ -320,6 +337,8 @@ struct Frame {
     single: usize,
     /// Whether outputs below the zero point are not clamped to it.
     exact: usize,
+    /// Bytes from the last columns of one output to the first ones of the next.
+    advance: usize,
 }
 
 /// One pixel of 4 channels of both rows to the channels' places: r1, r2: rows, r8-r11: places, which go on to the next pair of columns of an odd one.
@@ -473,8 +492,9 @@ macro_rules! strip {
                 dsp_on!(),
                 "
                 push    {{r4-r11, lr}}
-                sub     sp, #52
-                ldm     r1, {{r2-r9}}
+                sub     sp, #60
+                ldm     r1, {{r2-r10}}
+                str     r10, [sp, #52]
                 add     r1, sp, #20
                 stm     r1, {{r2-r8}}
                 ",
@@ -584,12 +604,13 @@ macro_rules! strip {
                 strb    r9, [lr]
             3:
                 ldrd    r1, r2, [sp, #32]
-                adds    r0, #16
+                ldr     r3, [sp, #52]
+                add     r0, r3
                 adds    r1, #1
                 subs    r2, #1
                 strd    r1, r2, [sp, #32]
                 bne     1b
-                add     sp, #52
+                add     sp, #60
                 pop     {{r4-r11, pc}}
             5:
                 ",
@@ -673,7 +694,8 @@ macro_rules! row {
                 "
                 push    {{r4-r11, lr}}
                 sub     sp, #52
-                ldm     r1, {{r2-r9}}
+                ldm     r1, {{r2-r10}}
+                str     r10, [sp, #48]
                 str     r2, [sp, #12]
                 add     r1, sp, #24
                 stm     r1, {{r4-r8}}
@@ -733,7 +755,8 @@ macro_rules! row {
                 strb    r11, [lr]
             3:
                 ldrd    r1, r2, [sp, #28]
-                adds    r0, #16
+                ldr     r3, [sp, #48]
+                add     r0, r3
                 adds    r1, #1
                 subs    r2, #1
                 strd    r1, r2, [sp, #28]
