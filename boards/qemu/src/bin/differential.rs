@@ -189,13 +189,19 @@ fn random_shape(noise: &mut Noise, kind: Kind) -> Shape {
                 let least = 3 - (pads[0] + pads[1]).min(2);
                 *axis_of = axis(noise.count(least, 18), 3, stride, 1, pads);
             }
+            if noise.one_of(4) {
+                // One row of outputs, as a region asks for.
+                let pads = [noise.below(3), noise.below(2)];
+                let stride = shape.rows.stride;
+                shape.rows = axis(3 - (pads[0] + pads[1]).min(2), 3, stride, 1, pads);
+            }
             // Most often whole quads of channels.
             if !noise.one_of(4) {
                 shape.inputs = 4 * noise.count(1, 11);
             }
         }
         shape.groups = shape.inputs;
-        shape.outputs = if noise.one_of(5) { 2 * shape.inputs } else { shape.inputs };
+        shape.outputs = if noise.one_of(3) { noise.count(2, 8) * shape.inputs } else { shape.inputs };
     } else if noise.one_of(3) {
         shape.groups = noise.count(2, 5);
         shape.inputs = shape.groups * noise.extent(16);
