@@ -62,7 +62,7 @@ pub fn run<K: Kernels>(
             let written = place.wrapping_add(image.wrapping_mul(output_image).wrapping_add(first_output));
             if !is_clean {
                 fill(slots, zeros);
-                is_clean = height == 1 || rows.output & 1 == 0;
+                is_clean = height == 1 || rows.output & 1 == 0 || rows.output == 1;
             }
             let padding = padding.as_ptr().cast();
             let source =
