@@ -7,9 +7,10 @@
 
 use core::arch::naked_asm;
 
+#[cfg(doc)]
 use super::Channel;
 use crate::backend::kernels::{Kernels, links};
-use crate::backend::spec::dsp::depthwise::{STRIDE_1, STRIDE_2, STRIP_WORDS, Strips};
+use crate::backend::spec::dsp::depthwise::{MOST_SHIFT, STRIDE_1, STRIDE_2, STRIP_WORDS, Strips};
 use crate::backend::thumb_dsp::isa::{dsp_off, dsp_on};
 use crate::ops::linear::Integer;
 use crate::ops::window::Window;
@@ -234,34 +235,47 @@ impl Source<'_> {
     }
 }
 
-/// Fills the constants of channels `first..first + taken`: three pairs (upper, middle) of doubled weights, three (middle, lower), multiplier, constant,
-/// shift, bias.
+/// Fills the constants of outputs `first..first + taken`, of a multiple of 4: three pairs (upper, middle) of doubled weights, three (middle, lower),
+/// multiplier, constant, shift, bias.
 #[inline(never)]
 fn prepare(
     linear: &Integer<'_>,
-    channels: usize,
+    outputs: usize,
     first: usize,
     taken: usize,
     constants: &mut [u32],
 ) -> Option<()> {
+    let bias = linear.bias.get(first..)?.as_chunks().0.iter();
+    let multiplier = linear.multiplier.get(first..)?.as_chunks().0.iter();
+    let shift = linear.shift.get(first..)?.as_chunks().0.iter();
+    let places = constants.as_chunks_mut().0.iter_mut().take(taken >> 2);
     let mut channel = first;
-    for place in constants.as_chunks_mut::<{ 4 * STRIP_WORDS }>().0.iter_mut().take(taken >> 2) {
-        let last = channels.wrapping_mul(8).wrapping_add(channel).wrapping_add(4);
+    for (((place, bias), multiplier), shift) in places.zip(bias).zip(multiplier).zip(shift) {
+        let last = outputs.wrapping_mul(8).wrapping_add(channel).wrapping_add(4);
         let weights = linear.weights.get(channel..last)?;
         channel = channel.wrapping_add(4);
-        // SAFETY: the slice holds 4 weights at each of 9 multiples of `channels`; the place has 40 words.
-        unsafe { pair_weights(place, weights.as_ptr(), channels) };
-    }
-    let of_channels = linear.bias.get(first..)?.iter().zip(linear.multiplier.get(first..)?);
-    let of_channels = of_channels.zip(linear.shift.get(first..)?);
-    let places = constants.as_chunks_mut::<STRIP_WORDS>().0.iter_mut().take(taken);
-    for (words, ((&bias, &multiplier), &shift)) in places.zip(of_channels) {
-        let [.., to_multiplier, to_constant, to_shift, to_bias] = words;
-        let of = Channel::new(linear, bias, multiplier, shift, to_bias.cast_signed());
-        (*to_multiplier, *to_constant) = (of.multiplier as u32, of.constant as u32);
-        (*to_shift, *to_bias) = (of.shift as u32, of.bias as u32);
+        let quad = Quad {
+            bias,
+            multiplier,
+            shift,
+            input_zero: linear.input_zero.into(),
+            odd_zero: linear.output_zero.wrapping_mul(2).wrapping_add(1),
+        };
+        // SAFETY: the slice holds 4 weights at each of 9 multiples of `outputs`.
+        unsafe { prepare_quad(place, weights.as_ptr(), outputs, &quad) };
     }
     Some(())
+}
+
+/// What [`prepare_quad`] makes constants of.
+#[repr(C)]
+struct Quad<'a> {
+    bias: &'a [i32; 4],
+    multiplier: &'a [i32; 4],
+    shift: &'a [i32; 4],
+    input_zero: i32,
+    /// Twice the output's zero point, and one.
+    odd_zero: i32,
 }
 
 /// Stores r6 and r7, two rows of 4 weights as halfwords of neighbours, doubled, for the 4 channels.
@@ -294,19 +308,25 @@ macro_rules! weight_pairs {
     };
 }
 
-/// The weights of 4 channels: for each, three words (upper, middle) and three (middle, lower) of doubled weights, and in the last of its words their
-/// plain sum.
+/// The constants of 4 outputs, as [`prepare`] says: [`Channel::new`] of each.
 ///
-/// r0: place, r1: weights, r2: from tap to tap, r12: from row to row, lr: two rows, r8: sums of channels 0 and 2, r9: of 1 and 3, r10: columns left.
+/// r0: place, r1: weights, r2: from tap to tap, r12: from row to row, lr: two rows, r8: sums of outputs 0 and 2, r9: of 1 and 3, r10: columns left. Then r0:
+/// place of multiplier, constant, shift, bias, which are r1, r2, r3, r12; r4-r6: biases, multipliers, shifts, r7: input's zero point, lr: odd zero, r10: outputs
+/// left.
 ///
 /// # Safety
 /// 4 bytes are readable at each of 9 multiples of `step` from `weights` on, at any address.
 #[unsafe(naked)]
-unsafe extern "C" fn pair_weights(place: &mut [u32; 4 * STRIP_WORDS], weights: *const i8, step: usize) {
+unsafe extern "C" fn prepare_quad(
+    place: &mut [u32; 4 * STRIP_WORDS],
+    weights: *const i8,
+    step: usize,
+    quad: &Quad<'_>,
+) {
     naked_asm!(
         dsp_on!(),
         "
-        push    {{r4-r10, lr}}
+        push    {{r3-r11, lr}}
         add     r12, r2, r2, lsl #1
         lsl     lr, r12, #1
         movs    r3, #0
@@ -337,17 +357,35 @@ unsafe extern "C" fn pair_weights(place: &mut [u32; 4 * STRIP_WORDS], weights: *
         adds    r0, #4
         subs    r10, #1
         bne     1b
+        ldr     r3, [sp]
+        ldm     r3, {{r4-r7, lr}}
+        adds    r0, #12
+        mov     r10, #4
+    2:
         sxth    r3, r8
-        str     r3, [r0, #24]
-        sxth    r3, r9
-        str     r3, [r0, #64]
-        asr     r3, r8, #16
-        str     r3, [r0, #104]
-        asr     r3, r9, #16
-        str     r3, [r0, #144]
-        pop     {{r4-r10, pc}}
+        ldr     r12, [r4], #4
+        mls     r12, r3, r7, r12
+        ldr     r1, [r5], #4
+        ldr     r3, [r6], #4
+        asr     r11, r8, #16
+        mov     r8, r9
+        mov     r9, r11
+        rsbs    r3, r3, #0
+        cmp     r3, #{most}
+        itt     gt
+        movgt   r3, #{most}
+        movgt   r1, #0
+        lsl     r2, lr, r3
+        asrs    r2, r2, #1
+        lsl     r12, r12, #1
+        stm     r0, {{r1, r2, r3, r12}}
+        adds    r0, #40
+        subs    r10, #1
+        bne     2b
+        pop     {{r3-r11, pc}}
         ",
         dsp_off!(),
+        most = const MOST_SHIFT,
     )
 }
 
