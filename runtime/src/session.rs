@@ -235,7 +235,9 @@ impl<'m, O: OpSet, B: Backend> Session<'m, O, B> {
         let axes = (0..count).map_while(|k| O::rows(&step(k)?));
         let mut tiles = Tiles::new(axes, usize::from(region.rows))?;
         while let Some((k, rows)) = tiles.advance() {
-            O::run_rows(self.backend, &step(k)?, memory, &rows)?;
+            // Borrowed where it was made: it is not moved.
+            let found = step(k);
+            O::run_rows(self.backend, found.as_ref()?, memory, &rows)?;
         }
         step(count.checked_sub(1)?)
     }

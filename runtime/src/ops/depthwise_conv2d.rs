@@ -40,11 +40,9 @@ impl Operator for DepthwiseConv2dI8 {
     }
 
     fn run_rows<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>, rows: &Rows) -> Option<()> {
-        let p = Parameters::parse(step.parameters())?;
-        let window = p.window(&step.input(0)?, &step.output(0)?).ok()?;
-        let linear = Integer::of(step, p.act_min, p.act_max)?;
-        let (part, input, output, scratch) = tile(&window, rows, step.views(memory)?)?;
-        backend.depthwise_conv2d_i8(&part, &linear, Some(input), output, scratch)
+        let Layer { window, linear, .. } = &Layer::of(step)?;
+        let (part, input, output, scratch) = tile(window, rows, step.views(memory)?)?;
+        backend.depthwise_conv2d_i8(&part, linear, Some(input), output, scratch)
     }
 }
 

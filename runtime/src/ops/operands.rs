@@ -119,15 +119,27 @@ pub fn integers_mut(dtype: DType, bytes: &mut [u8]) -> Option<IntegersMut<'_>> {
 }
 
 /// Lets rows leave a window at its start; those that stay move there.
-pub fn drop_rows<T: Copy>(window: &mut [T], row: usize, rows: &Rows) -> Option<()> {
+pub fn drop_rows<T: AnyBitPattern + NoUninit>(window: &mut [T], row: usize, rows: &Rows) -> Option<()> {
     if rows.dropped == 0 {
         return Some(());
     }
     let dropped = rows.dropped.checked_mul(row)?;
     let end = rows.kept().checked_mul(row)?.checked_add(dropped)?;
-    // `copy_within` could panic.
-    let kept = Cell::from_mut(window.get_mut(..end)?).as_slice_of_cells();
-    for (slot, from) in kept.iter().zip(kept.get(dropped..)?) {
+    let window = window.get_mut(..end)?;
+    // Whole words where rows are.
+    match try_cast_slice_mut::<T, [u32; 4]>(window) {
+        Ok(words) if (dropped.wrapping_mul(size_of::<T>())).is_multiple_of(16) => {
+            move_down(words, dropped.wrapping_mul(size_of::<T>()) / 16)
+        }
+        _ => move_down(window, dropped),
+    }
+}
+
+/// Moves what lies behind the first `dropped` elements to the start. `copy_within` could panic.
+#[inline(never)]
+fn move_down<T: Copy>(window: &mut [T], dropped: usize) -> Option<()> {
+    let cells = Cell::from_mut(window).as_slice_of_cells();
+    for (slot, from) in cells.iter().zip(cells.get(dropped..)?) {
         slot.set(from.get());
     }
     Some(())

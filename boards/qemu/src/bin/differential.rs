@@ -189,13 +189,19 @@ fn random_shape(noise: &mut Noise, kind: Kind) -> Shape {
                 let least = 3 - (pads[0] + pads[1]).min(2);
                 *axis_of = axis(noise.count(least, 18), 3, stride, 1, pads);
             }
+            if noise.one_of(4) {
+                // One row of outputs, as a region asks for.
+                let pads = [noise.below(3), noise.below(2)];
+                let stride = shape.rows.stride;
+                shape.rows = axis(3 - (pads[0] + pads[1]).min(2), 3, stride, 1, pads);
+            }
             // Most often whole quads of channels.
             if !noise.one_of(4) {
                 shape.inputs = 4 * noise.count(1, 11);
             }
         }
         shape.groups = shape.inputs;
-        shape.outputs = if noise.one_of(5) { 2 * shape.inputs } else { shape.inputs };
+        shape.outputs = if noise.one_of(3) { noise.count(2, 8) * shape.inputs } else { shape.inputs };
     } else if noise.one_of(3) {
         shape.groups = noise.count(2, 5);
         shape.inputs = shape.groups * noise.extent(16);
@@ -483,7 +489,7 @@ fn describe(case: &Case<'_>, number: usize, seed: u32) {
 }
 
 /// Layers of known networks: name, extents.
-fn known() -> [(&'static str, Shape); 35] {
+fn known() -> [(&'static str, Shape); 44] {
     let base = Shape {
         kind: Kind::Conv,
         batch: 1,
@@ -519,6 +525,15 @@ fn known() -> [(&'static str, Shape); 35] {
             groups: channels,
             ..base
         }
+    };
+    let multiplied = |h: usize, channels: usize, factor: usize, stride: usize| Shape {
+        outputs: factor * channels,
+        ..depthwise(h, h, channels, stride)
+    };
+    // One row of outputs within an image, as a region asks for.
+    let row = |shape: Shape| {
+        let rows = Axis { input: shape.rows.kernel, output: 1, pad: 0, ..shape.rows };
+        Shape { rows, ..shape }
     };
     let dense = |inputs: usize, outputs: usize| Shape { kind: Kind::Dense, inputs, outputs, ..base };
     let wide = |shape: Shape, types: [DType; 2]| Shape { types, ..shape };
@@ -559,6 +574,15 @@ fn known() -> [(&'static str, Shape); 35] {
         ("depthwise 3x3 48x48 8", depthwise(48, 48, 8, 1)),
         ("depthwise 3x3 3x3 256", depthwise(3, 3, 256, 1)),
         ("depthwise 3x3 stride 2 24x24 32", depthwise(24, 24, 32, 2)),
+        ("depthwise 3x3 stride 2 32x32 16>80", multiplied(32, 16, 5, 2)),
+        ("depthwise 3x3 stride 2 16x16 32>160", multiplied(16, 32, 5, 2)),
+        ("depthwise 3x3 16x16 16>32", multiplied(16, 16, 2, 1)),
+        ("depthwise 3x3 32x32 24", depthwise(32, 32, 24, 1)),
+        ("depthwise 3x3 row of 32 24", row(depthwise(32, 32, 24, 1))),
+        ("pointwise 32x32 16>24", pointwise(32, 32, 16, 24)),
+        ("pointwise row of 32 16>24", row(pointwise(32, 32, 16, 24))),
+        ("pointwise 32x32 24>16", pointwise(32, 32, 24, 16)),
+        ("pointwise row of 32 24>16", row(pointwise(32, 32, 24, 16))),
         ("dense 640>128", dense(640, 128)),
         ("dense 128>128", dense(128, 128)),
         ("dense 64>12", dense(64, 12)),

@@ -196,6 +196,7 @@ pub fn conv2d<'a, K: Linked>(
             filled: 0,
             scale: form.scale,
             store: form.store,
+            store_shifted: form.store_shifted,
             next: 0,
             zero: form.zero,
             constants: constants.as_ptr(),

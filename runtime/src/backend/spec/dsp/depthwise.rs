@@ -42,12 +42,14 @@ pub fn select(request: &Request) -> Option<Selection> {
     Some(Selection { name, scratch_bytes: scratch_bytes.max(least_scratch(request)) })
 }
 
-/// Windows of 3x3 with stride 1 (two rows of outputs at a time) or 2. Scratch holds a block of channels' constants, a pixel of padding, and for each
-/// channel and padded column two pairs of values of neighbouring rows.
+/// Windows of 3x3 with stride 1 (two rows of outputs at a time) or 2. Scratch holds the constants of a block's outputs, a pixel of padding, and for each
+/// input channel of the block and padded column two pairs of values of neighbouring rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Strips {
-    /// Channels of a block, a multiple of 4.
+    /// Input channels of a block, a multiple of 4.
     pub channels: usize,
+    /// Outputs of each.
+    pub factor: usize,
     /// Padded columns that windows reach.
     pub columns: usize,
     /// Bytes of a channel's columns.
@@ -63,7 +65,7 @@ fn block(quads: usize, quad_bytes: usize) -> usize {
     quads.div_ceil(blocks).max(1)
 }
 
-/// Words of a channel's constants in [`Strips`].
+/// Words of an output's constants in [`Strips`].
 pub const STRIP_WORDS: usize = 10;
 
 /// The code for [`Strips`] of stride 1, as [`crate::backend::Kernels`] names it.
@@ -78,16 +80,18 @@ pub fn strips(request: &Request) -> Option<Strips> {
     let stride = rows.stride;
     let square =
         [rows, columns].iter().all(|axis| (axis.kernel, axis.stride, axis.dilation) == (3, stride, 1));
-    if !square || stride > 2 || columns.output < 2 || inputs % QUAD != 0 || inputs != outputs {
+    if !square || stride > 2 || columns.output < 2 || inputs % QUAD != 0 {
         return None;
     }
+    let factor = outputs.checked_div(*inputs)?;
     let padded = columns.output.checked_sub(1)?.checked_mul(stride)?.checked_add(3)?;
     let plane = padded.div_ceil(2).checked_mul(16)?;
-    let quad_bytes = plane.checked_add(4 * STRIP_WORDS + 1)?.checked_mul(QUAD)?;
+    let constants = factor.checked_mul(4 * STRIP_WORDS)?;
+    let quad_bytes = plane.checked_add(constants)?.checked_add(1)?.checked_mul(QUAD)?;
     let quads = block(inputs / QUAD, quad_bytes);
     let scratch_bytes = quads.checked_mul(quad_bytes)?;
     let channels = QUAD * quads;
-    (scratch_bytes <= LIMIT).then_some(Strips { channels, columns: padded, plane, scratch_bytes })
+    (scratch_bytes <= LIMIT).then_some(Strips { channels, factor, columns: padded, plane, scratch_bytes })
 }
 
 /// Four channels at once, two taps at once, any window. Scratch holds a list of constants for each quad of a block of channels, then the rows

@@ -2,17 +2,19 @@
 //!
 //! Scratch holds two slots with the values of two neighbouring rows each, as pairs of 16 bits: for each channel of a block and each two padded columns
 //! the four words slot 0 of both, slot 1 of both. A strip of outputs (two rows of stride 1, or one of stride 2) reads both slots; the next strip's
-//! upper slot is this one's lower, so each row is widened once.
+//! upper slot is this one's lower, so each row is widened once. A single row of stride 1 reads slot 0 and, in place of slot 1, its third row, as pairs of
+//! neighbours in the row.
 
 use core::arch::naked_asm;
 
+#[cfg(doc)]
 use super::Channel;
 use crate::backend::kernels::{Kernels, links};
-use crate::backend::spec::dsp::depthwise::{STRIDE_1, STRIDE_2, STRIP_WORDS, Strips};
+use crate::backend::spec::dsp::depthwise::{MOST_SHIFT, STRIDE_1, STRIDE_2, STRIP_WORDS, Strips};
 use crate::backend::thumb_dsp::isa::{dsp_off, dsp_on};
 use crate::ops::linear::Integer;
 use crate::ops::window::Window;
-use crate::rolled::{rolled, unknown};
+use crate::rolled::rolled;
 
 /// The convolution without its clamp. `None` only before anything is written, if the scratch is too short; lengths are checked by the caller.
 #[inline(never)]
@@ -24,32 +26,48 @@ pub fn run<K: Kernels>(
     output: &mut [i8],
     scratch: &mut [u8],
 ) -> Option<()> {
-    let Window { batch, rows, columns, inputs: channels, .. } = *window;
+    let Window { batch, rows, columns, inputs: channels, outputs } = *window;
+    let factor = plan.factor;
     let words: &mut [u32] = bytemuck::try_cast_slice_mut(scratch.get_mut(..plan.scratch_bytes)?).ok()?;
-    let (constants, rest) = words.split_at_mut_checked(plan.channels.wrapping_mul(STRIP_WORDS))?;
-    let (padding, slots) = rest.split_at_mut_checked(plan.channels >> 2)?;
+    let block_outputs = plan.channels.wrapping_mul(factor);
+    // Slots come first: [`row1`] reads a pair of columns more.
+    let (slots, rest) = words.split_at_mut_checked(plan.channels.wrapping_mul(plan.plane >> 2))?;
+    let (constants, padding) = rest.split_at_mut_checked(block_outputs.wrapping_mul(STRIP_WORDS))?;
     let zero = u32::from(linear.input_zero as u16);
     fill(padding, (zero & 0xFF).wrapping_mul(0x0101_0101));
-    fill(slots, zero.wrapping_mul(0x1_0001));
-    let slots = slots.as_mut_ptr();
+    let zeros = zero.wrapping_mul(0x1_0001);
     let stride = rows.stride;
     let exact = usize::from(linear.low < linear.output_zero);
     // Rows of outputs in a strip.
     let height = 3usize.wrapping_sub(stride);
-    let width = columns.output.wrapping_mul(channels);
+    let width = columns.output.wrapping_mul(outputs);
     let output_image = rows.output.wrapping_mul(width);
     let place = output.as_mut_ptr();
     // In place the rows are read through the pointer that writes them.
     let source = input.map_or(place.cast_const(), <[i8]>::as_ptr);
-    let mut first = 0usize;
+    let is_single = |row: usize| height == 2 && row.wrapping_add(1) == rows.output;
+    // Whether columns of padding hold the zero point: a single row's third one is in other pairs.
+    let mut is_clean = false;
+    let (mut first, mut first_output) = (0usize, 0usize);
     while first < channels {
         let taken = channels.wrapping_sub(first).min(plan.channels);
-        prepare(linear, channels, first, taken, constants)?;
+        let outputs_taken = outputs.wrapping_sub(first_output).min(block_outputs);
+        prepare(linear, outputs, first_output, outputs_taken, constants)?;
+        // A call takes channels that lie behind each other, or all outputs of one.
+        let (calls, per_call, advance) = match factor {
+            1 => (1, taken, 16),
+            _ => (taken, factor, 16usize.wrapping_sub(plan.plane)),
+        };
         for image in 0..batch {
             let read = source.wrapping_add(image.wrapping_mul(window.image()).wrapping_add(first));
-            let written = place.wrapping_add(image.wrapping_mul(output_image).wrapping_add(first));
+            let written = place.wrapping_add(image.wrapping_mul(output_image).wrapping_add(first_output));
+            if !is_clean {
+                fill(slots, zeros);
+                is_clean = height == 1 || rows.output & 1 == 0 || rows.output == 1;
+            }
+            let padding = padding.as_ptr().cast();
             let source =
-                Source { plan, window, read, padding: padding.as_ptr().cast(), slots, quads: taken >> 2 };
+                Source { plan, window, read, padding, slots: slots.as_mut_ptr(), quads: taken >> 2 };
             let widen_pair = |y: usize, slot: usize| {
                 // SAFETY: the input has the window's image from `read` on, by the caller's check; `padding` and `slots` have what the plan says.
                 unsafe { source.widen_pair(y, slot) };
@@ -58,35 +76,47 @@ pub fn run<K: Kernels>(
             let mut odd = false;
             let mut row = 0usize;
             while row < rows.output {
-                widen_pair(row.wrapping_mul(stride).wrapping_add(2), usize::from(!odd));
-                let frame = Frame {
-                    step: channels,
+                let mut frame = Frame {
+                    step: outputs,
                     below: width,
                     constants: constants.as_ptr(),
                     output: written.wrapping_add(row.wrapping_mul(width)),
-                    channels: taken,
+                    channels: per_call,
                     pair_bytes: (columns.output >> 1).wrapping_mul(stride).wrapping_mul(16),
-                    single: columns.output & 1,
+                    left: columns.output & 1,
                     exact,
+                    advance,
                 };
-                let strided =
-                    const { links::<K>(STRIDE_2) } && (stride == 2 || const { !links::<K>(STRIDE_1) });
-                let &[even_one, odd_one] = if strided {
-                    &STRIDED
-                } else if row.wrapping_add(1) < rows.output {
-                    &TWO
+                let strip = if const { links::<K>(STRIDE_1) } && is_single(row) {
+                    if odd {
+                        lift(slots);
+                    }
+                    // SAFETY: as of `widen_pair`.
+                    unsafe { source.widen_row(row.wrapping_add(2)) };
+                    (frame.pair_bytes, frame.left) = ((columns.output >> 2).wrapping_mul(32), columns.output & 3);
+                    frame.advance = if factor == 1 { plan.plane } else { 0 };
+                    row1
                 } else {
-                    &ONE
+                    widen_pair(row.wrapping_mul(stride).wrapping_add(2), usize::from(!odd));
+                    let two = const { links::<K>(STRIDE_1) } && (height == 2 || const { !links::<K>(STRIDE_2) });
+                    let [even, other] = if two { TWO } else { STRIDED };
+                    if odd { other } else { even }
                 };
-                let strip = if odd { odd_one } else { even_one };
-                // SAFETY: `slots` has the columns under `columns.output` windows for each channel, `constants` was filled by `prepare` for each; the output has `columns.output`
-                // pixels in row `row`, and in the next one where the kernel writes two, by the caller's check.
-                unsafe { strip(slots, &frame) };
+                let mut slots = slots.as_ptr();
+                for _ in 0..calls {
+                    // SAFETY: `slots` has the columns under `columns.output` windows for each channel, `constants` was filled by `prepare` for each of their
+                    // outputs; the output has `columns.output` pixels in row `row`, and in the next one where the kernel writes two, by the caller's check.
+                    unsafe { strip(slots, &frame) };
+                    slots = slots.wrapping_add(plan.plane >> 2);
+                    frame.constants = frame.constants.wrapping_add(per_call.wrapping_mul(STRIP_WORDS));
+                    frame.output = frame.output.wrapping_add(per_call);
+                }
                 odd = !odd;
                 row = row.wrapping_add(height);
             }
         }
         first = first.wrapping_add(plan.channels);
+        first_output = first_output.wrapping_add(block_outputs);
     }
     Some(())
 }
@@ -94,11 +124,9 @@ pub fn run<K: Kernels>(
 /// Code for a strip, where slot 0 is the upper one and where slot 1 is.
 type Strip = [unsafe extern "C" fn(*const u32, &Frame); 2];
 /// Two rows of outputs.
-static TWO: Strip = [strip_even, strip_odd];
-/// One row.
-static ONE: Strip = [row1_even, row1_odd];
+const TWO: Strip = [strip_even, strip_odd];
 /// One row, of stride 2.
-static STRIDED: Strip = [row2_even, row2_odd];
+const STRIDED: Strip = [row2_even, row2_odd];
 
 /// Whether the code for a stride is linked: a firmware names it beside the kernel.
 pub fn takes<K: Kernels>(stride: usize) -> bool {
@@ -111,9 +139,23 @@ pub fn takes<K: Kernels>(stride: usize) -> bool {
 /// As `fill` of a slice, in little code.
 #[inline(never)]
 fn fill(words: &mut [u32], value: u32) {
-    for word in words {
+    let (fours, rest) = words.as_chunks_mut::<4>();
+    for four in fours {
+        rolled();
+        *four = [value; 4];
+    }
+    for word in rest {
         rolled();
         *word = value;
+    }
+}
+
+/// Copies slot 1 to slot 0.
+#[inline(never)]
+fn lift(slots: &mut [u32]) {
+    for [even, odd, from_even, from_odd] in slots.as_chunks_mut::<4>().0 {
+        rolled();
+        (*even, *odd) = (*from_even, *from_odd);
     }
 }
 
@@ -131,29 +173,28 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// Fills slot `slot` with rows `y` and `y + 1`, counted from the top of the padding.
-    ///
-    /// # Safety
-    /// The image is readable from `read` on, but for the channels before the block; `padding` has `4 * quads` bytes and `slots` as many planes.
-    #[inline(never)]
-    unsafe fn widen_pair(&self, y: usize, slot: usize) {
-        let Window { rows, columns, inputs: channels, .. } = *self.window;
+    /// Row `y`, counted from the top of the padding, and what to add for each pixel of it.
+    #[inline(always)]
+    fn row(&self, y: usize) -> (*const i8, usize) {
+        let Window { rows, inputs, .. } = self.window;
+        let at = y.wrapping_sub(rows.pad);
+        if at < rows.input {
+            (self.read.wrapping_add(self.window.at(at, 0)), *inputs)
+        } else {
+            (self.padding, 0)
+        }
+    }
+
+    /// Operands for rows with these steps, and the first word of slot 0 that they fill; `None`: windows end before the input begins.
+    #[inline(always)]
+    fn rows(&self, [upper_step, lower_step]: [usize; 2]) -> Option<(Rows, *mut u32)> {
+        let columns = &self.window.columns;
         let pixels = self.plan.columns.saturating_sub(columns.pad).min(columns.input);
         if pixels == 0 {
-            return;
+            return None;
         }
         let lead = columns.pad & 1;
         let behind = pixels.wrapping_sub(lead);
-        // Pointers and steps of the rows.
-        let (mut from, mut steps) = ([self.padding; 2], [0; 2]);
-        let mut at = y.wrapping_sub(rows.pad);
-        for (from, step) in from.iter_mut().zip(&mut steps).take(unknown(2)) {
-            if at < rows.input {
-                (*from, *step) = (self.read.wrapping_add(self.window.at(at, 0)), channels);
-            }
-            at = at.wrapping_add(1);
-        }
-        let ([upper, lower], [upper_step, lower_step]) = (from, steps);
         let rows = Rows {
             upper_step,
             lower_step,
@@ -163,42 +204,78 @@ impl Source<'_> {
             pair_bytes: (behind >> 1).wrapping_mul(16),
             trail: behind & 1,
         };
-        let start = (columns.pad >> 1).wrapping_mul(4).wrapping_add(lead);
-        let place = self.slots.wrapping_add(start).wrapping_add(slot.wrapping_mul(2));
+        Some((rows, self.slots.wrapping_add((columns.pad >> 1).wrapping_mul(4))))
+    }
+
+    /// Fills slot `slot` with rows `y` and `y + 1`, counted from the top of the padding.
+    ///
+    /// # Safety
+    /// The image is readable from `read` on, but for the channels before the block; `padding` has `4 * quads` bytes and `slots` as many planes.
+    #[inline(never)]
+    unsafe fn widen_pair(&self, y: usize, slot: usize) {
+        let (upper, upper_step) = self.row(y);
+        let (lower, lower_step) = self.row(y.wrapping_add(1));
+        let Some((rows, place)) = self.rows([upper_step, lower_step]) else { return };
+        let place = place.wrapping_add(rows.lead).wrapping_add(slot.wrapping_mul(2));
         // SAFETY: each row is one of the input or the padding; both have `4 * quads` bytes at each of the `columns.input` steps, as the caller
         // says. `slots` has `plane` bytes for each channel, at least `columns.pad + pixels` columns in each.
         unsafe { widen(place, upper, lower, &rows) };
     }
+
+    /// Fills slot 1 of even columns with row `y`, in pairs of columns.
+    ///
+    /// # Safety
+    /// As [`Source::widen_pair`].
+    #[inline(never)]
+    unsafe fn widen_row(&self, y: usize) {
+        let (row, step) = self.row(y);
+        let Some((rows, place)) = self.rows([step; 2]) else { return };
+        // SAFETY: as in `widen_pair`.
+        unsafe { neighbours(place.wrapping_add(2), row, self.padding, &rows) };
+    }
 }
 
-/// Fills the constants of channels `first..first + taken`: three pairs (upper, middle) of doubled weights, three (middle, lower), multiplier, constant,
-/// shift, bias.
+/// Fills the constants of outputs `first..first + taken`, of a multiple of 4: three pairs (upper, middle) of doubled weights, three (middle, lower),
+/// multiplier, constant, shift, bias.
 #[inline(never)]
 fn prepare(
     linear: &Integer<'_>,
-    channels: usize,
+    outputs: usize,
     first: usize,
     taken: usize,
     constants: &mut [u32],
 ) -> Option<()> {
+    let bias = linear.bias.get(first..)?.as_chunks().0.iter();
+    let multiplier = linear.multiplier.get(first..)?.as_chunks().0.iter();
+    let shift = linear.shift.get(first..)?.as_chunks().0.iter();
+    let places = constants.as_chunks_mut().0.iter_mut().take(taken >> 2);
     let mut channel = first;
-    for place in constants.as_chunks_mut::<{ 4 * STRIP_WORDS }>().0.iter_mut().take(taken >> 2) {
-        let last = channels.wrapping_mul(8).wrapping_add(channel).wrapping_add(4);
+    for (((place, bias), multiplier), shift) in places.zip(bias).zip(multiplier).zip(shift) {
+        let last = outputs.wrapping_mul(8).wrapping_add(channel).wrapping_add(4);
         let weights = linear.weights.get(channel..last)?;
         channel = channel.wrapping_add(4);
-        // SAFETY: the slice holds 4 weights at each of 9 multiples of `channels`; the place has 40 words.
-        unsafe { pair_weights(place, weights.as_ptr(), channels) };
-    }
-    let of_channels = linear.bias.get(first..)?.iter().zip(linear.multiplier.get(first..)?);
-    let of_channels = of_channels.zip(linear.shift.get(first..)?);
-    let places = constants.as_chunks_mut::<STRIP_WORDS>().0.iter_mut().take(taken);
-    for (words, ((&bias, &multiplier), &shift)) in places.zip(of_channels) {
-        let [.., to_multiplier, to_constant, to_shift, to_bias] = words;
-        let of = Channel::new(linear, bias, multiplier, shift, to_bias.cast_signed());
-        (*to_multiplier, *to_constant) = (of.multiplier as u32, of.constant as u32);
-        (*to_shift, *to_bias) = (of.shift as u32, of.bias as u32);
+        let quad = Quad {
+            bias,
+            multiplier,
+            shift,
+            input_zero: linear.input_zero.into(),
+            odd_zero: linear.output_zero.wrapping_mul(2).wrapping_add(1),
+        };
+        // SAFETY: the slice holds 4 weights at each of 9 multiples of `outputs`.
+        unsafe { prepare_quad(place, weights.as_ptr(), outputs, &quad) };
     }
     Some(())
+}
+
+/// What [`prepare_quad`] makes constants of.
+#[repr(C)]
+struct Quad<'a> {
+    bias: &'a [i32; 4],
+    multiplier: &'a [i32; 4],
+    shift: &'a [i32; 4],
+    input_zero: i32,
+    /// Twice the output's zero point, and one.
+    odd_zero: i32,
 }
 
 /// Stores r6 and r7, two rows of 4 weights as halfwords of neighbours, doubled, for the 4 channels.
@@ -231,19 +308,25 @@ macro_rules! weight_pairs {
     };
 }
 
-/// The weights of 4 channels: for each, three words (upper, middle) and three (middle, lower) of doubled weights, and in the last of its words their
-/// plain sum.
+/// The constants of 4 outputs, as [`prepare`] says: [`Channel::new`] of each.
 ///
-/// r0: place, r1: weights, r2: from tap to tap, r12: from row to row, lr: two rows, r8: sums of channels 0 and 2, r9: of 1 and 3, r10: columns left.
+/// r0: place, r1: weights, r2: from tap to tap, r12: from row to row, lr: two rows, r8: sums of outputs 0 and 2, r9: of 1 and 3, r10: columns left. Then r0:
+/// place of multiplier, constant, shift, bias, which are r1, r2, r3, r12; r4-r6: biases, multipliers, shifts, r7: input's zero point, lr: odd zero, r10: outputs
+/// left.
 ///
 /// # Safety
 /// 4 bytes are readable at each of 9 multiples of `step` from `weights` on, at any address.
 #[unsafe(naked)]
-unsafe extern "C" fn pair_weights(place: &mut [u32; 4 * STRIP_WORDS], weights: *const i8, step: usize) {
+unsafe extern "C" fn prepare_quad(
+    place: &mut [u32; 4 * STRIP_WORDS],
+    weights: *const i8,
+    step: usize,
+    quad: &Quad<'_>,
+) {
     naked_asm!(
         dsp_on!(),
         "
-        push    {{r4-r10, lr}}
+        push    {{r3-r11, lr}}
         add     r12, r2, r2, lsl #1
         lsl     lr, r12, #1
         movs    r3, #0
@@ -274,21 +357,39 @@ unsafe extern "C" fn pair_weights(place: &mut [u32; 4 * STRIP_WORDS], weights: *
         adds    r0, #4
         subs    r10, #1
         bne     1b
+        ldr     r3, [sp]
+        ldm     r3, {{r4-r7, lr}}
+        adds    r0, #12
+        mov     r10, #4
+    2:
         sxth    r3, r8
-        str     r3, [r0, #24]
-        sxth    r3, r9
-        str     r3, [r0, #64]
-        asr     r3, r8, #16
-        str     r3, [r0, #104]
-        asr     r3, r9, #16
-        str     r3, [r0, #144]
-        pop     {{r4-r10, pc}}
+        ldr     r12, [r4], #4
+        mls     r12, r3, r7, r12
+        ldr     r1, [r5], #4
+        ldr     r3, [r6], #4
+        asr     r11, r8, #16
+        mov     r8, r9
+        mov     r9, r11
+        rsbs    r3, r3, #0
+        cmp     r3, #{most}
+        itt     gt
+        movgt   r3, #{most}
+        movgt   r1, #0
+        lsl     r2, lr, r3
+        asrs    r2, r2, #1
+        lsl     r12, r12, #1
+        stm     r0, {{r1, r2, r3, r12}}
+        adds    r0, #40
+        subs    r10, #1
+        bne     2b
+        pop     {{r3-r11, pc}}
         ",
         dsp_off!(),
+        most = const MOST_SHIFT,
     )
 }
 
-/// Operands of [`widen`].
+/// Operands of [`widen`] and [`neighbours`].
 #[repr(C)]
 struct Rows {
     upper_step: usize,
@@ -313,13 +414,16 @@ struct Frame {
     below: usize,
     constants: *const u32,
     output: *mut i8,
+    /// Outputs of a pixel.
     channels: usize,
-    /// Bytes of all pairs of columns, not 0.
+    /// Bytes of all pairs of columns, or of whole quads of outputs.
     pair_bytes: usize,
-    /// Whether one column is left over.
-    single: usize,
+    /// Columns that are left over.
+    left: usize,
     /// Whether outputs below the zero point are not clamped to it.
     exact: usize,
+    /// Bytes from the last columns of one output to the first ones of the next; for [`row1`] from the first ones.
+    advance: usize,
 }
 
 /// One pixel of 4 channels of both rows to the channels' places: r1, r2: rows, r8-r11: places, which go on to the next pair of columns of an odd one.
@@ -431,6 +535,94 @@ unsafe extern "C" fn widen(place: *mut u32, upper: *const i8, lower: *const i8, 
     )
 }
 
+/// Two pixels of 4 channels, r6 and r7, to the channels' places r8-r11, as pairs of neighbours; r4 is used.
+macro_rules! neighbours {
+    () => {
+        "
+        pkhbt   r4, r6, r7, lsl #16
+        pkhtb   r6, r7, r6, asr #16
+        sxtb16  r7, r4
+        sxtb16  r4, r4, ror #8
+        str     r7, [r8], #16
+        str     r4, [r9], #16
+        sxtb16  r7, r6
+        sxtb16  r6, r6, ror #8
+        str     r7, [r10], #16
+        str     r6, [r11], #16
+        "
+    };
+}
+
+/// A row of `4 * quads` channels as pairs (even column, odd column) of 16 bits, from `place` on, 16 bytes apart, channels `plane`. Where a pair has one
+/// column of the row, the other is that of the pixel `padding`.
+///
+/// r1: row, r2: its step, r5: row of the quad, r8-r11: places of 4 channels, r12: pairs left, lr: padding; r3, r4, r6, r7: values. Stack: place of the next
+/// quad, then plane, quads left, lead, pairs, trail.
+///
+/// # Safety
+/// As [`widen`], for one row with the upper step; 4 bytes are readable from `padding` on.
+#[unsafe(naked)]
+unsafe extern "C" fn neighbours(place: *mut u32, row: *const i8, padding: *const i8, rows: &Rows) {
+    naked_asm!(
+        dsp_on!(),
+        "
+        push    {{r4-r11, lr}}
+        sub     sp, #28
+        ldr     lr, [r2]
+        ldm     r3, {{r2, r4-r9}}
+        lsr     r8, r8, #4
+        add     r3, sp, #4
+        stm     r3, {{r5-r9}}
+    1:
+        ldr     r6, [sp, #4]
+        mov     r8, r0
+        add     r9, r8, r6
+        add     r10, r9, r6
+        add     r11, r10, r6
+        add     r0, r11, r6
+        str     r0, [sp]
+        mov     r5, r1
+        ldrd    r3, r12, [sp, #12]
+        cmp     r12, #0
+        cbz     r3, 3f
+        mov     r6, lr
+        ldr     r7, [r5]
+        add     r5, r2
+        b       4f
+    3:
+        beq     5f
+    2:
+        ldr     r6, [r5]
+        ldr     r7, [r5, r2]
+        add     r5, r5, r2, lsl #1
+        subs    r12, #1
+    4:
+        ",
+        neighbours!(),
+        "
+        bne     2b
+    5:
+        ldr     r3, [sp, #20]
+        cbz     r3, 6f
+        ldr     r6, [r5]
+        mov     r7, lr
+        ",
+        neighbours!(),
+        "
+    6:
+        ldr     r0, [sp]
+        ldr     r3, [sp, #8]
+        adds    r1, #4
+        subs    r3, #1
+        str     r3, [sp, #8]
+        bne     1b
+        add     sp, #28
+        pop     {{r4-r11, pc}}
+        ",
+        dsp_off!(),
+    )
+}
+
 /// Lines of assembly.
 macro_rules! lines {
     ($($line:expr),* $(,)?) => { concat!($($line, "\n"),*) };
@@ -473,8 +665,9 @@ macro_rules! strip {
                 dsp_on!(),
                 "
                 push    {{r4-r11, lr}}
-                sub     sp, #52
-                ldm     r1, {{r2-r9}}
+                sub     sp, #60
+                ldm     r1, {{r2-r10}}
+                str     r10, [sp, #52]
                 add     r1, sp, #20
                 stm     r1, {{r2-r8}}
                 ",
@@ -584,12 +777,13 @@ macro_rules! strip {
                 strb    r9, [lr]
             3:
                 ldrd    r1, r2, [sp, #32]
-                adds    r0, #16
+                ldr     r3, [sp, #52]
+                add     r0, r3
                 adds    r1, #1
                 subs    r2, #1
                 strd    r1, r2, [sp, #32]
                 bne     1b
-                add     sp, #52
+                add     sp, #60
                 pop     {{r4-r11, pc}}
             5:
                 ",
@@ -623,48 +817,9 @@ strip!(
     strip_odd, "[r0, #8]", "[r0], #16", "[r0, #8]", "[r0]"
 );
 
-/// Two outputs of one row with stride `$stride`, of columns from r0 on: sums r11 and r12, which has the bias.
-macro_rules! two_outputs {
-    (1, $upper0:literal, $upper1:literal, $lower0:literal, $lower1:literal) => {
-        lines!(
-            concat!("smlad  r11, ", $upper0, ", r2, r12"),
-            concat!("smlad  r12, ", $upper1, ", r2, r12"),
-            concat!("smlabt r11, ", $lower0, ", r5, r11"),
-            concat!("smlabt r12, ", $lower1, ", r5, r12"),
-            concat!("smlad  r11, ", $upper1, ", r3, r11"),
-            concat!("smlabt r11, ", $lower1, ", r6, r11"),
-            "ldm r0, {{r1, r8-r10}}",
-            concat!("smlad  r11, ", $upper0, ", r4, r11"),
-            concat!("smlabt r11, ", $lower0, ", r7, r11"),
-            concat!("smlad  r12, ", $upper0, ", r3, r12"),
-            concat!("smlabt r12, ", $lower0, ", r6, r12"),
-            concat!("smlad  r12, ", $upper1, ", r4, r12"),
-            concat!("smlabt r12, ", $lower1, ", r7, r12"),
-        )
-    };
-    (2, $upper0:literal, $upper1:literal, $lower0:literal, $lower1:literal) => {
-        lines!(
-            concat!("smlad  r11, ", $upper0, ", r2, r12"),
-            concat!("smlabt r11, ", $lower0, ", r5, r11"),
-            concat!("smlad  r11, ", $upper1, ", r3, r11"),
-            concat!("smlabt r11, ", $lower1, ", r6, r11"),
-            "ldm r0!, {{r1, r8-r10}}",
-            concat!("smlad  r11, ", $upper0, ", r4, r11"),
-            concat!("smlabt r11, ", $lower0, ", r7, r11"),
-            concat!("smlad  r12, ", $upper0, ", r2, r12"),
-            concat!("smlabt r12, ", $lower0, ", r5, r12"),
-            concat!("smlad  r12, ", $upper1, ", r3, r12"),
-            concat!("smlabt r12, ", $lower1, ", r6, r12"),
-            "ldm r0, {{r1, r8-r10}}",
-            concat!("smlad  r12, ", $upper0, ", r4, r12"),
-            concat!("smlabt r12, ", $lower0, ", r7, r12"),
-        )
-    };
-}
-
-/// The kernel of a strip of one row. Stride of columns; registers with the upper slot of two columns, and with the lower one.
+/// The kernel of a strip of one row with stride 2. Registers with the upper slot of two columns, and with the lower one.
 macro_rules! row {
-    ($(#[$doc:meta])* $name:ident, $stride:tt, $upper0:literal, $upper1:literal, $lower0:literal, $lower1:literal) => {
+    ($(#[$doc:meta])* $name:ident, $upper0:literal, $upper1:literal, $lower0:literal, $lower1:literal) => {
         $(#[$doc])*
         #[unsafe(naked)]
         unsafe extern "C" fn $name(slots: *const u32, frame: &Frame) {
@@ -673,7 +828,8 @@ macro_rules! row {
                 "
                 push    {{r4-r11, lr}}
                 sub     sp, #52
-                ldm     r1, {{r2-r9}}
+                ldm     r1, {{r2-r10}}
+                str     r10, [sp, #48]
                 str     r2, [sp, #12]
                 add     r1, sp, #24
                 stm     r1, {{r4-r8}}
@@ -692,7 +848,22 @@ macro_rules! row {
             2:
                 ldm     r0!, {{r1, r8-r10}}
                 ",
-                two_outputs!($stride, $upper0, $upper1, $lower0, $lower1),
+                lines!(
+                    concat!("smlad  r11, ", $upper0, ", r2, r12"),
+                    concat!("smlabt r11, ", $lower0, ", r5, r11"),
+                    concat!("smlad  r11, ", $upper1, ", r3, r11"),
+                    concat!("smlabt r11, ", $lower1, ", r6, r11"),
+                    "ldm r0!, {{r1, r8-r10}}",
+                    concat!("smlad  r11, ", $upper0, ", r4, r11"),
+                    concat!("smlabt r11, ", $lower0, ", r7, r11"),
+                    concat!("smlad  r12, ", $upper0, ", r2, r12"),
+                    concat!("smlabt r12, ", $lower0, ", r5, r12"),
+                    concat!("smlad  r12, ", $upper1, ", r3, r12"),
+                    concat!("smlabt r12, ", $lower1, ", r6, r12"),
+                    "ldm r0, {{r1, r8-r10}}",
+                    concat!("smlad  r12, ", $upper0, ", r4, r12"),
+                    concat!("smlabt r12, ", $lower0, ", r7, r12"),
+                ),
                 "
                 ldm     sp, {{r1, r8-r10}}
                 ldr     pc, [sp, #44]
@@ -733,7 +904,8 @@ macro_rules! row {
                 strb    r11, [lr]
             3:
                 ldrd    r1, r2, [sp, #28]
-                adds    r0, #16
+                ldr     r3, [sp, #48]
+                add     r0, r3
                 adds    r1, #1
                 subs    r2, #1
                 strd    r1, r2, [sp, #28]
@@ -761,26 +933,137 @@ row!(
     ///
     /// # Safety
     /// As [`strip_even`], without the outputs below; `pair_bytes` is 16 for each output of a pair.
-    row2_even, 2, "r1", "r8", "r9", "r10"
+    row2_even, "r1", "r8", "r9", "r10"
 );
 row!(
     /// Like [`row2_even`], with the slots swapped.
     ///
     /// # Safety
     /// As [`row2_even`].
-    row2_odd, 2, "r9", "r10", "r1", "r8"
+    row2_odd, "r9", "r10", "r1", "r8"
 );
-row!(
-    /// Like [`row2_even`] with stride 1: a last single row.
-    ///
-    /// # Safety
-    /// As [`strip_even`], without the outputs below.
-    row1_even, 1, "r1", "r8", "r9", "r10"
-);
-row!(
-    /// Like [`row1_even`], with the slots swapped.
-    ///
-    /// # Safety
-    /// As [`strip_even`], without the outputs below.
-    row1_odd, 1, "r9", "r10", "r1", "r8"
-);
+
+/// One row of outputs of all channels with stride 1, requantised, to [-128, 127]. Slot 0 has the first two rows under the windows, slot 1 of even columns
+/// the third one, as pairs of columns. For each output the bias and 9 products: three SMLAD of (upper, middle), one of two neighbours and one of a halfword
+/// below.
+///
+/// r0: columns, r2-r4: weights (upper, middle), r5, r6: those of the third row (left, middle) and (middle, right), r9-r12: sums of four outputs, lr: output.
+/// Stack: multiplier, constant, shift, step, bias, end of the quads of outputs, then constants, output, channels left, bytes of the quads, the code that
+/// stores a quad, outputs left over, first columns, advance, the code that stores.
+///
+/// # Safety
+/// As [`strip_even`], without the outputs below; `pair_bytes` is 32 for each quad of outputs, and a pair of columns more is readable behind the last channel.
+#[unsafe(naked)]
+unsafe extern "C" fn row1(slots: *const u32, frame: &Frame) {
+    naked_asm!(
+        dsp_on!(),
+        "
+        push    {{r4-r11, lr}}
+        sub     sp, #60
+        ldm     r1, {{r2-r10}}
+        str     r2, [sp, #12]
+        adr.w   r9, 6f
+        adds    r9, #1
+        add     r1, sp, #24
+        stm     r1!, {{r4-r7, r9}}
+        str     r8, [r1]
+        str     r10, [sp, #52]
+    1:
+        str     r0, [sp, #48]
+        ldrd    r1, lr, [sp, #24]
+        ldm     r1!, {{r2-r7, r9-r12}}
+        str     r1, [sp, #24]
+        stm     sp, {{r9-r11}}
+        str     r12, [sp, #16]
+        pkhtb   r5, r6, r5, asr #16
+        pkhtb   r6, r7, r6, asr #16
+        ldrd    r1, r7, [sp, #36]
+        str     r7, [sp, #56]
+        adds    r1, r0, r1
+        str     r1, [sp, #20]
+        cmp     r0, r1
+        beq     7f
+    2:
+        ldm     r0!, {{r1, r7, r8, r11}}
+        smlad   r9, r1, r2, r12
+        smlad   r10, r7, r2, r12
+        smlad   r9, r7, r3, r9
+        smlad   r9, r8, r5, r9
+        smlatb  r10, r8, r5, r10
+        ldm     r0!, {{r1, r7, r8, r11}}
+        smlad   r9, r1, r4, r9
+        smlabt  r9, r8, r6, r9
+        smlad   r10, r1, r3, r10
+        smlad   r10, r7, r4, r10
+        smlad   r10, r8, r6, r10
+        smlad   r11, r1, r2, r12
+        smlad   r12, r7, r2, r12
+        smlad   r11, r7, r3, r11
+        smlad   r11, r8, r5, r11
+        smlatb  r12, r8, r5, r12
+        ldm     r0, {{r1, r7, r8}}
+        smlad   r11, r1, r4, r11
+        smlabt  r11, r8, r6, r11
+        smlad   r12, r1, r3, r12
+        smlad   r12, r7, r4, r12
+        smlad   r12, r8, r6, r12
+        ldrd    r1, r7, [sp]
+        smmlar  r8, r9, r1, r7
+        add     r9, r8, r9, asr #31
+        smmlar  r8, r10, r1, r7
+        add     r10, r8, r10, asr #31
+        smmlar  r8, r11, r1, r7
+        add     r11, r8, r11, asr #31
+        smmlar  r8, r12, r1, r7
+        add     r12, r8, r12, asr #31
+        ldrd    r1, r7, [sp, #8]
+        asr     r9, r9, r1
+        asr     r10, r10, r1
+        asr     r11, r11, r1
+        asr     r12, r12, r1
+        ssat    r9, #8, r9
+        ssat    r10, #8, r10
+        ssat    r11, #8, r11
+        ssat    r12, #8, r12
+        ldr     pc, [sp, #56]
+        .balign 4
+    6:
+        strb    r10, [lr, r7]
+        strb    r9, [lr]
+        add     lr, lr, r7, lsl #1
+        strb    r12, [lr, r7]
+        strb    r11, [lr]
+        add     lr, lr, r7, lsl #1
+        ldrd    r12, r1, [sp, #16]
+        cmp     r0, r1
+        bne     2b
+    7:
+        ldr     r1, [sp, #44]
+        cbz     r1, 3f
+        adr.w   r1, 5f
+        adds    r1, #1
+        str     r1, [sp, #56]
+        b       2b
+        .balign 4
+    5:
+        ldr     r1, [sp, #44]
+        cmp     r1, #2
+        strb    r9, [lr]
+        blo     3f
+        strb    r10, [lr, r7]
+        beq     3f
+        strb    r11, [lr, r7, lsl #1]
+    3:
+        ldrd    r1, r2, [sp, #28]
+        ldrd    r0, r3, [sp, #48]
+        adds    r1, #1
+        add     r0, r3
+        subs    r2, #1
+        strd    r1, r2, [sp, #28]
+        bne     1b
+        add     sp, #60
+        pop     {{r4-r11, pc}}
+        ",
+        dsp_off!(),
+    )
+}

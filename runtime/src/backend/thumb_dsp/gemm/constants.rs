@@ -10,7 +10,7 @@
 //! Sums of [`tile::narrow`] are below 2^23 and come times 256, so that there are 7 bits to spare behind the unit of an output's rounding: enough
 //! for the first rounding's half, and for shifts to the left by up to 6. Those of [`tile::wide`] come doubled; SMMLAR brings the first rounding.
 //!
-//! The zero point, less the lower bound, enters the addend too, or is added last, so that the lower bound is 0 and an unsigned saturation clamps to it.
+//! The zero point, less the lower bound, enters the addend too, or is added last if a shift is too great for that, so that the lower bound is 0 and an unsigned saturation clamps to it.
 
 use super::Linked;
 use super::tile::{self, PAIR_WORDS, Part};
@@ -21,14 +21,18 @@ use crate::ops::linear::Integer;
 pub struct Form {
     /// The code that scales sums.
     pub scale: Option<Part>,
-    /// The code that stores outputs.
+    /// See [`tile::Run::store`].
     pub store: Part,
+    /// The code that stores outputs.
+    pub store_shifted: Part,
     /// See [`tile::Run::top`].
     pub top: u32,
     /// See [`tile::Run::back`].
     pub back: u32,
     /// See [`tile::Run::zero`].
     pub zero: i32,
+    /// The zero point, less the lower bound, in the addend.
+    zero_in_addend: i32,
     /// Pairs of outputs of a group of channels.
     pairs: usize,
     narrow: bool,
@@ -41,9 +45,11 @@ impl Form {
     pub const SUMS: Self = Self {
         scale: Some(tile::keep_sums),
         store: tile::store_i8,
+        store_shifted: tile::store_i8,
         top: 0,
         back: 0,
         zero: 0,
+        zero_in_addend: 0,
         pairs: 0,
         narrow: false,
         signed: false,
@@ -75,9 +81,11 @@ impl Form {
         let mut form = Self {
             scale: if narrow { None } else { Some(tile::wide_unsigned) },
             store,
+            store_shifted: store,
             top: (top as u32).wrapping_mul(lanes),
             back: (back as u32).wrapping_mul(lanes),
-            zero: output_zero.wrapping_sub(low),
+            zero: 0,
+            zero_in_addend: output_zero.wrapping_sub(low),
             pairs: tile.outputs / 2,
             narrow,
             signed: false,
@@ -85,7 +93,7 @@ impl Form {
         let full = !wide_y && low == i8::MIN.into() && high == i8::MAX.into();
         if full {
             form.store = tile::store_full_i8;
-            form.zero = output_zero;
+            form.zero_in_addend = output_zero;
         }
         if narrow && (wide_y || full) {
             form.scale = Some(tile::narrow_unsigned);
@@ -95,6 +103,11 @@ impl Form {
         }
         form.signed = true;
         form.scale = Some(if narrow { tile::narrow_signed } else { tile::wide_signed });
+        if form.write::<K>(linear, constants).is_some() {
+            return Some(form);
+        }
+        (form.store_shifted, form.store) = (form.store, tile::shift_to_zero);
+        form.zero = core::mem::take(&mut form.zero_in_addend);
         form.write::<K>(linear, constants)?;
         Some(form)
     }
@@ -105,7 +118,7 @@ impl Form {
         let narrow = K::NARROW && (!K::WIDE || self.narrow);
         // Sums come times 2^(1 + spare); a channel's unit is 2^(e + spare).
         let spare = if narrow { 7 } else { 0 };
-        let zero = if self.signed { 0 } else { self.zero };
+        let zero = self.zero_in_addend;
         // The product is below 2^30, and so is the zero point; together they fit.
         let most = 30u32.wrapping_sub(32u32.wrapping_sub(zero.unsigned_abs().leading_zeros()));
         let negative = if self.signed && narrow { -(1 << 7 << tile::SIGN) } else { 0 };

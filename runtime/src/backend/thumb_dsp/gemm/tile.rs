@@ -50,11 +50,13 @@ pub struct Run {
     pub filled: usize,
     /// The code that takes the sums. `None`: that of [`narrow`] itself, for unsigned sums and bounded bytes.
     pub scale: Option<Part>,
-    /// The code that stores values.
+    /// What the scaling code jumps to: code that stores values, or [`shift_to_zero`].
     pub store: Part,
+    /// The code that stores values, for [`shift_to_zero`].
+    pub store_shifted: Part,
     /// Filled by the functions: where that code jumps to.
     pub next: usize,
-    /// What some scaling code adds to values.
+    /// What [`shift_to_zero`] adds to values.
     pub zero: i32,
     /// Constants of the first pair. [`LAST`] in its last word ends a block.
     pub constants: *const i32,
@@ -105,7 +107,7 @@ pub const SIGN: u32 = 9;
 /// Bytes of the words before the copy of [`Run`] in the frame.
 const LIVE: usize = 16;
 const FRAME: usize = LIVE + size_of::<Run>();
-const _: () = assert!(size_of::<Run>() == 31 * 4);
+const _: () = assert!(size_of::<Run>() == 32 * 4);
 
 /// Where the first pass enters the unrolled loop, and how many passes there are, for `groups` groups.
 pub fn passes(groups: usize, narrow: bool) -> (usize, usize) {
@@ -182,8 +184,8 @@ macro_rules! enter {
         stm     r12!, {{r1-r8}}
         ldm     r0!, {{r1-r8}}
         stm     r12!, {{r1-r8}}
-        ldm     r0!, {{r1-r7}}
-        stm     r12!, {{r1-r7}}
+        ldm     r0!, {{r1-r8}}
+        stm     r12!, {{r1-r8}}
         ldr     r0, [sp, #{entry}]
         adr.w   r1, 5f
         add     r0, r1
@@ -691,7 +693,7 @@ pub unsafe extern "C" fn narrow_unsigned() {
     )
 }
 
-/// Scales six sums of [`narrow`]. The shift's upper bytes are what is added for a negative sum; then the zero point is added.
+/// Scales six sums of [`narrow`]. The shift's upper bytes are what is added for a negative sum.
 #[unsafe(naked)]
 pub unsafe extern "C" fn narrow_signed() {
     naked_asm!(
@@ -729,11 +731,13 @@ pub unsafe extern "C" fn narrow_signed() {
         asr     r5, r12
         asr     r6, r12
         asr     r7, r12
-        b.w     {shift}
+        ldrd    r9, r10, [sp, #4]
+        ldr     r14, [sp, #12]
+        ldr     pc, [sp, #{store}]
         ",
         dsp_off!(),
         sign = const SIGN,
-        shift = sym shift_to_zero,
+        store = const at!(store),
     )
 }
 
@@ -753,14 +757,12 @@ pub unsafe extern "C" fn keep_sums() {
     )
 }
 
-/// Adds the zero point to six values, and gets the places of outputs.
+/// Adds the zero point to six values, then stores them: for shifts so great that an addend cannot hold it.
 #[unsafe(naked)]
-unsafe extern "C" fn shift_to_zero() {
+pub unsafe extern "C" fn shift_to_zero() {
     naked_asm!(
         "
         ldr     r0, [sp, #{zero}]
-        ldrd    r9, r10, [sp, #4]
-        ldr     r14, [sp, #12]
         add     r2, r0
         add     r3, r0
         add     r4, r0
@@ -770,7 +772,7 @@ unsafe extern "C" fn shift_to_zero() {
         ldr     pc, [sp, #{store}]
         ",
         zero = const at!(zero),
-        store = const at!(store),
+        store = const at!(store_shifted),
     )
 }
 
@@ -809,8 +811,7 @@ pub unsafe extern "C" fn wide_unsigned() {
     )
 }
 
-/// Scales six sums of [`wide`]: the product's high word, rounded, plus addend, less one for a negative sum, shifted; then the zero
-/// point is added.
+/// Scales six sums of [`wide`]: the product's high word, rounded, plus addend, less one for a negative sum, shifted.
 #[unsafe(naked)]
 pub unsafe extern "C" fn wide_signed() {
     naked_asm!(
@@ -843,10 +844,12 @@ pub unsafe extern "C" fn wide_signed() {
         asr     r5, r12
         asr     r6, r12
         asr     r7, r12
-        b.w     {shift}
+        ldrd    r9, r10, [sp, #4]
+        ldr     r14, [sp, #12]
+        ldr     pc, [sp, #{store}]
         ",
         dsp_off!(),
-        shift = sym shift_to_zero,
+        store = const at!(store),
     )
 }
 
