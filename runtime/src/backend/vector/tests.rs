@@ -1,6 +1,10 @@
 //! One body over all backends of this machine: chains of random layers, whose bits are those of portable code, in arenas that end at an unreadable page.
+#![allow(unsafe_code)]
 
-use super::available;
+#[cfg(target_arch = "aarch64")]
+use crate::backend::aarch64::available;
+#[cfg(target_arch = "x86_64")]
+use crate::backend::x86::available;
 use crate::blob::{BlobBuilder, DType, Packing, Space, TensorRecord};
 use crate::host::program::Program;
 use crate::host::{Runner, backends};
@@ -368,9 +372,9 @@ fn chain(seed: u64, channels: [u32; 2]) -> (Vec<u8>, String) {
     (chain.finish(), what)
 }
 
-#[test]
-fn expected_backends_run() {
-    println!("backends: {}", backends().join(", "));
+/// What the processor says, by other words than those of the code.
+#[cfg(target_arch = "x86_64")]
+fn expected() -> Vec<&'static str> {
     let mut expected = Vec::new();
     if std::arch::is_x86_feature_detected!("avx512vnni") && std::arch::is_x86_feature_detected!("avx512bw") {
         expected.push("x86-avx512-vnni");
@@ -386,6 +390,21 @@ fn expected_backends_run() {
     if there == [true; 3] {
         expected.push("x86-avx2");
     }
+    expected
+}
+
+/// See above.
+#[cfg(target_arch = "aarch64")]
+fn expected() -> Vec<&'static str> {
+    let dot = std::arch::is_aarch64_feature_detected!("dotprod");
+    let first = if dot { Some("aarch64-neon-dotprod") } else { None };
+    first.into_iter().chain(["aarch64-neon"]).collect()
+}
+
+#[test]
+fn expected_backends_run() {
+    println!("backends: {}", backends().join(", "));
+    let mut expected = expected();
     expected.push("scalar");
     assert_eq!(backends(), expected);
 }
