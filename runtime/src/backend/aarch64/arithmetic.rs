@@ -101,6 +101,8 @@ macro_rules! tiles {
     };
 }
 
+pub(super) use tiles;
+
 /// # Safety
 /// As [`conv::tile`]; the feature.
 #[target_feature(enable = "dotprod")]

@@ -6,7 +6,8 @@ mod arithmetic;
 mod conv;
 mod depthwise;
 mod elementwise;
-mod layer;
+mod float;
+mod integers;
 mod requantize;
 
 use std::arch::is_aarch64_feature_detected;
@@ -15,7 +16,8 @@ use super::vector::int8::Int8;
 use crate::Step;
 use crate::host::program::form::{Element, Image};
 use crate::host::program::{Constants, Kernels, Layer, Wants};
-use arithmetic::{Dot, Long};
+use arithmetic::{Bytes, Dot, Long};
+use float::Float;
 
 /// NEON with products of four bytes at a time (`SDOT`).
 #[derive(Debug)]
@@ -34,47 +36,49 @@ pub fn available() -> impl Iterator<Item = &'static dyn Kernels> {
     [dot, neon].into_iter().flatten()
 }
 
-/// What both sets want: integers and floats as the blob has them.
+/// What a set with any arithmetic of bytes wants: integers and floats as the blob has them.
 fn wants(step: &Step<'_>) -> Option<Wants> {
-    Some(Int8::of(step)?.wants(Element::Stored))
+    let integers = || Some(Int8::of(step)?.wants(Element::Stored));
+    integers().or_else(|| Some(Float::of(step)?.wants()))
 }
 
-impl Kernels for NeonDot {
-    fn name(&self) -> &'static str {
-        "aarch64-neon-dotprod"
-    }
-
-    fn wants(&self, step: &Step<'_>) -> Option<Wants> {
-        wants(step)
-    }
-
-    fn layer(
-        &self,
-        step: &Step<'_>,
-        inputs: &[Image],
-        output: &Image,
-        constants: &mut Constants,
-    ) -> Option<Box<dyn Layer>> {
-        layer::int8::<Dot>(&Int8::of(step)?, inputs, output, constants)
+/// The layer of a step for which there are wants.
+fn layer<A: Bytes>(
+    step: &Step<'_>,
+    inputs: &[Image],
+    output: &Image,
+    constants: &mut Constants,
+) -> Option<Box<dyn Layer>> {
+    match Int8::of(step) {
+        Some(int8) => integers::layer::<A>(&int8, inputs, output, constants),
+        None => Float::of(step)?.layer(step, inputs, output, constants),
     }
 }
 
-impl Kernels for Neon {
-    fn name(&self) -> &'static str {
-        "aarch64-neon"
-    }
+/// A set of kernels.
+macro_rules! set {
+    ($set:ident $name:literal $arithmetic:ident) => {
+        impl Kernels for $set {
+            fn name(&self) -> &'static str {
+                $name
+            }
 
-    fn wants(&self, step: &Step<'_>) -> Option<Wants> {
-        wants(step)
-    }
+            fn wants(&self, step: &Step<'_>) -> Option<Wants> {
+                wants(step)
+            }
 
-    fn layer(
-        &self,
-        step: &Step<'_>,
-        inputs: &[Image],
-        output: &Image,
-        constants: &mut Constants,
-    ) -> Option<Box<dyn Layer>> {
-        layer::int8::<Long>(&Int8::of(step)?, inputs, output, constants)
-    }
+            fn layer(
+                &self,
+                step: &Step<'_>,
+                inputs: &[Image],
+                output: &Image,
+                constants: &mut Constants,
+            ) -> Option<Box<dyn Layer>> {
+                layer::<$arithmetic>(step, inputs, output, constants)
+            }
+        }
+    };
 }
+
+set!(NeonDot "aarch64-neon-dotprod" Dot);
+set!(Neon "aarch64-neon" Long);

@@ -150,3 +150,78 @@ unsafe fn store_some(bytes: int8x16_t, place: *mut u8, count: usize) {
         core::ptr::copy_nonoverlapping(all.as_ptr(), place, count.min(16));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::vector::tests::Random;
+    use crate::quant::requantize;
+
+    /// Sums near both ends, near halves of every shift, and any.
+    fn sums(random: &mut Random, shift: i32) -> Vec<i32> {
+        let half = 1i32 << (-shift - 1).clamp(0, 30);
+        let near = |at: i32| (-3..=3).map(move |distance| at.wrapping_add(distance));
+        let mut sums: Vec<i32> =
+            [0, i32::MIN, i32::MAX, half, -half, 3i32.wrapping_mul(half), (-3i32).wrapping_mul(half)]
+                .into_iter()
+                .flat_map(|at| near(at).chain(near(at.wrapping_mul(2))))
+                .collect();
+        sums.extend((0..60).map(|_| random.next() as i32 >> random.below(31)));
+        sums
+    }
+
+    #[test]
+    fn outputs_are_those_of_the_definition() {
+        let mut random = Random(1);
+        let multipliers =
+            [0, 1, (1 << 30) - 1, 1 << 30, (1 << 30) + 1, 1_518_500_250, i32::MAX - 1, i32::MAX];
+        for shift in -31..=30 {
+            for (zero, low, high) in [(0, -128, 127), (-128, -128, 127), (127, -128, 127), (3, -20, 90)] {
+                // Lanes with other shifts in half of the groups, so that some shift to the left.
+                for mixed in [false, true] {
+                    let shifts: Vec<i32> = (0..16)
+                        .map(|lane| if mixed && lane % 3 == 0 { -shift.min(30) } else { shift })
+                        .collect();
+                    let shifts: Vec<i32> = shifts.into_iter().map(|shift| shift.clamp(-31, 30)).collect();
+                    let channels: Vec<Channel> = (0..16)
+                        .map(|lane| Channel {
+                            bias: 0,
+                            multiplier: multipliers[lane % 8],
+                            shift: shifts[lane],
+                        })
+                        .collect();
+                    let finish = Requantize::new(&channels, zero, [low, high]).unwrap();
+                    let factors = Requantize::factors(4, |lane| channels.get(lane).copied());
+                    for sum in sums(&mut random, shift) {
+                        let mut bytes = [0u8; 16];
+                        // SAFETY: factors of four vectors; 16 bytes are writable.
+                        unsafe {
+                            let sums = [vdupq_n_s32(sum); 4];
+                            finish.store::<4>(sums, factors.as_ptr().cast(), bytes.as_mut_ptr(), 16);
+                        }
+                        for (lane, channel) in channels.iter().enumerate() {
+                            let scaled =
+                                requantize(sum, channel.multiplier, channel.shift).wrapping_add(zero);
+                            let expected = scaled.max(low).min(high);
+                            let found = i32::from(bytes[lane].cast_signed());
+                            assert_eq!(found, expected, "{sum} by {channel:?}, {finish:?}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_byte_behind_the_last_is_written() {
+        for count in 1..=16 {
+            let mut bytes = [77u8; 32];
+            // SAFETY: 16 bytes are writable.
+            unsafe { store(vdupq_n_s8(-1), bytes.as_mut_ptr(), count) };
+            assert!(
+                bytes[..count].iter().all(|&byte| byte == 255)
+                    && bytes[count..].iter().all(|&byte| byte == 77)
+            );
+        }
+    }
+}

@@ -4,5 +4,5 @@ pub mod geometry;
 pub mod int8;
 pub mod sum;
 #[cfg(test)]
-mod tests;
+pub mod tests;
 pub mod walk;

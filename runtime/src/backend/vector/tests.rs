@@ -12,19 +12,19 @@ use crate::ops::{OpCode, add, conv2d, dense, mean, pool2d};
 use crate::quant::quantize_multiplier;
 
 /// Reproducible numbers.
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
-    fn next(&mut self) -> u32 {
+    pub fn next(&mut self) -> u32 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 32) as u32
     }
 
-    fn below(&mut self, limit: u32) -> u32 {
+    pub fn below(&mut self, limit: u32) -> u32 {
         self.next() % limit
     }
 
-    fn one_of<T: Copy>(&mut self, values: &[T]) -> T {
+    pub fn one_of<T: Copy>(&mut self, values: &[T]) -> T {
         values[self.below(values.len() as u32) as usize]
     }
 
@@ -263,7 +263,7 @@ fn bounded(random: &mut Random, shape: [u32; 4]) -> (TensorRecord, [i32; 2]) {
 }
 
 /// Memory that ends where no more is readable.
-struct Guarded {
+pub struct Guarded {
     pages: *mut libc::c_void,
     length: usize,
     bytes: usize,
@@ -273,7 +273,7 @@ impl Guarded {
     const PAGE: usize = 4096;
 
     /// `bytes` a multiple of 64.
-    fn new(bytes: usize) -> Self {
+    pub fn new(bytes: usize) -> Self {
         let length = bytes.next_multiple_of(Self::PAGE) + Self::PAGE;
         // SAFETY: new pages, of which the last is then closed.
         let pages = unsafe {
@@ -292,7 +292,7 @@ impl Guarded {
         Self { pages, length, bytes }
     }
 
-    fn get_mut(&mut self) -> &mut [u8] {
+    pub fn get_mut(&mut self) -> &mut [u8] {
         // SAFETY: the bytes before the closed page, which nothing else refers to.
         unsafe {
             let end = self.pages.byte_add(self.length - Self::PAGE).cast::<u8>();

@@ -12,7 +12,7 @@ use crate::host::program::{Constants, Layer};
 use crate::ops::linear::Integer;
 
 /// The layer of a step of integers.
-pub fn int8<A: Bytes>(
+pub fn layer<A: Bytes>(
     step: &Int8<'_>,
     inputs: &[Image],
     output: &Image,
