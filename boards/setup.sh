@@ -4,6 +4,8 @@
 set -eu
 
 targets="thumbv6m-none-eabi thumbv7m-none-eabi thumbv7em-none-eabihf thumbv8m.main-none-eabihf"
+# Of the tests of the host runtime on another processor. Its library is only to be had precompiled.
+host_target=aarch64-unknown-linux-musl
 root=
 [ "$(id -u)" = 0 ] || root=sudo
 updated=
@@ -46,3 +48,10 @@ else
 fi
 command -v qemu-system-arm >/dev/null || debian qemu-system-arm
 echo "setup.sh: emulator: $(qemu-system-arm --version | head -n 1)"
+command -v qemu-aarch64 >/dev/null || debian qemu-user
+echo "setup.sh: emulator: $(qemu-aarch64 --version | head -n 1)"
+if [ -d "$(rustc --print sysroot)/lib/rustlib/$host_target/lib" ] || timeout 120 rustup target add "$host_target"; then
+    echo "setup.sh: library of $host_target: there"
+else
+    echo "setup.sh: library of $host_target: ABSENT, rustup cannot add it; the tests of aarch64 will say so and run nothing"
+fi

@@ -166,7 +166,9 @@ impl Stored {
 fn kernels() -> impl Iterator<Item = &'static dyn Kernels> {
     #[cfg(target_arch = "x86_64")]
     let found = crate::backend::x86::available();
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    let found = crate::backend::aarch64::available();
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let found = core::iter::empty();
     found
 }

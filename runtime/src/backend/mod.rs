@@ -6,6 +6,8 @@
 //! Kernels take operands that an operator's `check` has accepted ([`crate::ops`]). They give `None`, and never panic, when a buffer is
 //! shorter than its shape says. Where an operator may work in place its kernel takes the one buffer that is input and output.
 
+#[cfg(all(feature = "host", target_arch = "aarch64"))]
+pub(crate) mod aarch64;
 mod absent;
 #[cfg(all(any(tucano_profile = "v7em", tucano_profile = "v8m"), target_abi = "eabihf"))]
 mod float;
@@ -18,6 +20,8 @@ pub mod spec;
 mod thumb_dsp;
 #[cfg(any(tucano_profile = "v6m", tucano_profile = "v7m"))]
 mod thumb_scalar;
+#[cfg(all(feature = "host", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod vector;
 #[cfg(any(tucano_profile = "v6m", tucano_profile = "v7m", tucano_profile = "v7em", tucano_profile = "v8m"))]
 mod wide_channels;
 #[cfg(all(feature = "host", target_arch = "x86_64"))]

@@ -4,18 +4,15 @@
 mod avx2;
 mod avx512;
 mod f32;
-mod geometry;
 mod layer;
 pub mod peak;
 pub mod probe;
 mod requantize;
-mod sum;
-#[cfg(test)]
-mod tests;
-mod walk;
 
 use std::arch::is_x86_feature_detected;
 
+use super::vector::int8::Int8;
+use super::vector::{geometry, sum, walk};
 use crate::Step;
 use crate::host::program::form::{Element, Image};
 use crate::host::program::{Constants, Kernels, Layer, Wants};
@@ -54,7 +51,7 @@ impl Kernels for Avx512Vnni {
     }
 
     fn wants(&self, step: &Step<'_>) -> Option<Wants> {
-        match layer::Int8::of(step) {
+        match Int8::of(step) {
             Some(int8) => Some(int8.wants(Element::Offset8)),
             None => f32::wants(step),
         }
@@ -67,7 +64,7 @@ impl Kernels for Avx512Vnni {
         output: &Image,
         constants: &mut Constants,
     ) -> Option<Box<dyn Layer>> {
-        match layer::Int8::of(step) {
+        match Int8::of(step) {
             Some(int8) => int8.avx512(inputs, output, constants),
             None => f32::layer(f32::Width::avx512()?, step, inputs, output),
         }
@@ -103,7 +100,7 @@ impl Kernels for Avx2 {
     }
 
     fn wants(&self, step: &Step<'_>) -> Option<Wants> {
-        match layer::Int8::of(step) {
+        match Int8::of(step) {
             Some(int8) => Some(int8.wants(Element::Offset16)),
             None => f32::wants(step),
         }
@@ -116,7 +113,7 @@ impl Kernels for Avx2 {
         output: &Image,
         constants: &mut Constants,
     ) -> Option<Box<dyn Layer>> {
-        match layer::Int8::of(step) {
+        match Int8::of(step) {
             Some(int8) => int8.avx2(inputs, output, constants),
             None => f32::layer(f32::Width::avx2()?, step, inputs, output),
         }

@@ -11,8 +11,10 @@ pub enum Element {
     /// As the blob says.
     Stored,
     /// An `i8`, plus 128, as `u8`.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for kernels of x86"))]
     Offset8,
     /// An `i8`, plus 128, as `i16`.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for kernels of x86"))]
     Offset16,
 }
 

@@ -27,6 +27,7 @@ pub struct Frame<'a> {
     /// Working memory: all values.
     pub arena: &'a mut [u8],
     /// Memory that a layer may use while it runs, as much as the largest [`Layer::scratch`].
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for kernels of x86"))]
     pub scratch: &'a mut [u8],
     /// What survives between runs.
     pub state: &'a mut [u8],

@@ -1,6 +1,10 @@
 //! One body over all backends of this machine: chains of random layers, whose bits are those of portable code, in arenas that end at an unreadable page.
+#![allow(unsafe_code)]
 
-use super::available;
+#[cfg(target_arch = "aarch64")]
+use crate::backend::aarch64::available;
+#[cfg(target_arch = "x86_64")]
+use crate::backend::x86::available;
 use crate::blob::{BlobBuilder, DType, Packing, Space, TensorRecord};
 use crate::host::program::Program;
 use crate::host::{Runner, backends};
@@ -8,19 +12,19 @@ use crate::ops::{OpCode, add, conv2d, dense, mean, pool2d};
 use crate::quant::quantize_multiplier;
 
 /// Reproducible numbers.
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
-    fn next(&mut self) -> u32 {
+    pub fn next(&mut self) -> u32 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 32) as u32
     }
 
-    fn below(&mut self, limit: u32) -> u32 {
+    pub fn below(&mut self, limit: u32) -> u32 {
         self.next() % limit
     }
 
-    fn one_of<T: Copy>(&mut self, values: &[T]) -> T {
+    pub fn one_of<T: Copy>(&mut self, values: &[T]) -> T {
         values[self.below(values.len() as u32) as usize]
     }
 
@@ -259,7 +263,7 @@ fn bounded(random: &mut Random, shape: [u32; 4]) -> (TensorRecord, [i32; 2]) {
 }
 
 /// Memory that ends where no more is readable.
-struct Guarded {
+pub struct Guarded {
     pages: *mut libc::c_void,
     length: usize,
     bytes: usize,
@@ -269,7 +273,7 @@ impl Guarded {
     const PAGE: usize = 4096;
 
     /// `bytes` a multiple of 64.
-    fn new(bytes: usize) -> Self {
+    pub fn new(bytes: usize) -> Self {
         let length = bytes.next_multiple_of(Self::PAGE) + Self::PAGE;
         // SAFETY: new pages, of which the last is then closed.
         let pages = unsafe {
@@ -288,7 +292,7 @@ impl Guarded {
         Self { pages, length, bytes }
     }
 
-    fn get_mut(&mut self) -> &mut [u8] {
+    pub fn get_mut(&mut self) -> &mut [u8] {
         // SAFETY: the bytes before the closed page, which nothing else refers to.
         unsafe {
             let end = self.pages.byte_add(self.length - Self::PAGE).cast::<u8>();
@@ -368,9 +372,9 @@ fn chain(seed: u64, channels: [u32; 2]) -> (Vec<u8>, String) {
     (chain.finish(), what)
 }
 
-#[test]
-fn expected_backends_run() {
-    println!("backends: {}", backends().join(", "));
+/// What the processor says, by other words than those of the code.
+#[cfg(target_arch = "x86_64")]
+fn expected() -> Vec<&'static str> {
     let mut expected = Vec::new();
     if std::arch::is_x86_feature_detected!("avx512vnni") && std::arch::is_x86_feature_detected!("avx512bw") {
         expected.push("x86-avx512-vnni");
@@ -386,6 +390,21 @@ fn expected_backends_run() {
     if there == [true; 3] {
         expected.push("x86-avx2");
     }
+    expected
+}
+
+/// See above.
+#[cfg(target_arch = "aarch64")]
+fn expected() -> Vec<&'static str> {
+    let dot = std::arch::is_aarch64_feature_detected!("dotprod");
+    let first = if dot { Some("aarch64-neon-dotprod") } else { None };
+    first.into_iter().chain(["aarch64-neon"]).collect()
+}
+
+#[test]
+fn expected_backends_run() {
+    println!("backends: {}", backends().join(", "));
+    let mut expected = expected();
     expected.push("scalar");
     assert_eq!(backends(), expected);
 }

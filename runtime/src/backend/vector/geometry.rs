@@ -33,6 +33,7 @@ impl Geometry {
     }
 
     /// Whether it is a product of one row with a matrix.
+    #[cfg(target_arch = "x86_64")]
     pub fn is_one_row(&self) -> bool {
         let Window { batch, rows, columns, .. } = self.window;
         let one = |axis: &Axis| axis.input == 1 && axis.output == 1 && axis.kernel == 1;

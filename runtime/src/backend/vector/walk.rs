@@ -48,6 +48,7 @@ pub struct Walk {
     /// Whether windows slide along a row.
     pub slides: bool,
     /// Channels, if units of several pixels leave out every other pixel.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for kernels of x86"))]
     pub skipped: Option<usize>,
     /// Pixels of an output row.
     pub columns: usize,
