@@ -204,7 +204,7 @@ impl Arguments {
             return Err(UsageError::BudgetWithoutFormat);
         }
         let counted = self.budget.is_some_and(|budget| budget.instructions.is_some());
-        if counted && self.target.kernels().is_empty() {
+        if counted && self.target.is_host() {
             return Err(UsageError::NoModel(self.target.name()));
         }
         let selection = &self.selection;

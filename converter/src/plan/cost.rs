@@ -2,7 +2,7 @@
 //!
 //! Takes the steps of a blob ([`instructions`]), or the shapes of the stages that a candidate of the search would become
 //! ([`candidate_instructions`]): the same units of work are counted for both, padding left out as the kernels leave it out. Gives counts of executed
-//! instructions, requantisation of every intermediate value included; `None` where the core or one of its kernels has not been measured.
+//! instructions (of picoseconds for a host), requantisation of every intermediate value included; `None` where the core or one of its kernels has not been measured.
 
 use tucano::backend::spec::dsp::winograd::TILE;
 use tucano::backend::spec::float;
@@ -23,12 +23,15 @@ use crate::graph::{Graph, Op};
 use crate::passes::{layout, legalize};
 use crate::quantize::Widths;
 
-/// Modelled instructions of each step of a blob.
+/// Modelled instructions of each step of a blob; `None` also for a host, which is priced in picoseconds.
 pub fn instructions<O: OpSet>(model: &Model<'_, O>, core: Core) -> Option<Vec<u64>> {
     let price = |step: Step<'_>| {
         let kernel = core.kernel(OpCode::parse(step.op())?, step.selection(core.isa()).name)?;
         Some(kernel.rates.instructions(&work(&step, kernel)?))
     };
+    if core.is_host() {
+        return None;
+    }
     model.steps().map(price).collect()
 }
 

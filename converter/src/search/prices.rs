@@ -67,7 +67,7 @@ impl Prices {
             fixed: [0.0; Cost::ALL.len()],
             memory: None,
         };
-        if options.budget.ram.is_some() || prices.has_model() {
+        if options.budget.ram.is_some() || !options.core.is_host() {
             let memory = Memory::of(graph, options.int8, options.core.isa())?;
             let dense = || Room::Dense(memory.arena(&[]).bytes);
             let room = options.budget.ram.map_or_else(dense, Room::Asked);
@@ -105,7 +105,7 @@ impl Prices {
     fn absolute(&self, name: &str, stages: &[Geometry], candidate: &Candidate) -> Costs {
         let Options { core, int8, .. } = self.options;
         let bytes = flash::layer_bytes(int8, core.isa(), stages, name);
-        // Cores without a model are priced by MACs.
+        // What has no price counts as its MACs.
         let instructions = candidate_instructions(core, int8, stages).unwrap_or(candidate.macs);
         [candidate.macs as f64, candidate.weights as f64, bytes as f64, instructions as f64, 0.0]
     }
@@ -134,11 +134,6 @@ impl Prices {
         }
     }
 
-    /// Whether instructions and memory are those of a core that has a model.
-    fn has_model(&self) -> bool {
-        !self.options.core.kernels().is_empty()
-    }
-
     /// Whether fewer multiply-adds are asked for.
     fn wants_macs(&self) -> bool {
         self.options.macs_ratio.is_some() || self.options.budget.macs.is_some()
@@ -148,7 +143,7 @@ impl Prices {
     /// are limited, and whose arena is not above the dense network's.
     pub fn wishes(&self, limits: Limits) -> Vec<Wish> {
         let macs = limits.costs[Cost::Macs as usize];
-        let along = self.has_model() && self.wants_macs() && self.options.budget.instructions.is_none();
+        let along = self.wants_macs() && self.options.budget.instructions.is_none();
         let within = WITHIN.iter().rev().filter(|_| along && macs < 1.0);
         let strict: Vec<Limits> =
             within.map(|within| limits.with(Cost::Instructions, (macs * within).min(1.0))).collect();

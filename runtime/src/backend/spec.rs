@@ -3,10 +3,10 @@
 //! A kernel's instructions are modelled as a sum over the units that its loops count ([`Work`]), each at a fixed rate ([`Rates`]). The rates
 //! are least-squares fits to instruction counts of the emulated boards (code at opt-level 3); the test `cost` of the workspace measures
 //! anew and prints other rates where a kernel has changed. They are counts of executed instructions, not cycles: wait states and
-//! the double beats of a multiplication or division are not in them.
+//! the double beats of a multiplication or division are not in them. A host's rates are picoseconds, fitted to layers that one core ran alone.
 //!
 //! Which kernel runs, in what order it wants its weights and how much scratch it takes is in [`select`]. A kernel is priced by its name; one
-//! without rates of its own counts as portable code. No kernel reads past its operands.
+//! without rates of its own counts as portable code. No board's kernel reads past its operands.
 
 pub mod dsp;
 pub mod elementwise;
@@ -18,6 +18,7 @@ pub mod swar;
 pub mod v6m;
 pub mod v7m;
 pub mod wide_channels;
+pub mod x86;
 
 use crate::ops::OpCode;
 
@@ -65,6 +66,11 @@ impl Core {
         }
     }
 
+    /// Whether it runs prepared programs ([`crate::host`]): its prices are picoseconds, not instructions, and its memory is not short.
+    pub const fn is_host(self) -> bool {
+        matches!(self, Self::X86_64)
+    }
+
     /// The backend for it.
     pub const fn isa(self) -> select::Isa {
         match self {
@@ -72,7 +78,7 @@ impl Core {
             Self::CortexM3 => select::Isa::ThumbV7M,
             Self::CortexM4 | Self::CortexM7 | Self::CortexM33 => select::Isa::ThumbDsp,
             Self::CortexM55 => select::Isa::Helium,
-            Self::X86_64 => select::Isa::Scalar,
+            Self::X86_64 => select::Isa::X86,
         }
     }
 
@@ -82,7 +88,7 @@ impl Core {
         find(name).or_else(|| find(select::SCALAR))
     }
 
-    /// All that was measured: portable code for every operation and some of the core's own kernels, or none.
+    /// All that was measured: portable code for every operation and some of the core's own kernels.
     pub fn kernels(self) -> &'static [Kernel] {
         match self {
             Self::CortexM0 => rates::ARMV6_M,
@@ -91,7 +97,7 @@ impl Core {
             Self::CortexM4 | Self::CortexM7 => rates::ARMV7E_M,
             Self::CortexM33 => rates::ARMV8_M,
             Self::CortexM55 => rates::ARMV8_1_M,
-            Self::X86_64 => &[],
+            Self::X86_64 => rates::X86_64,
         }
     }
 }
@@ -141,7 +147,7 @@ pub struct Work {
     pub tail: u64,
 }
 
-/// Prices in hundredths of an instruction.
+/// Prices in hundredths of an instruction; of a picosecond for [hosts](Core::is_host).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rates {
     /// Of a step: dispatch and set-up.
@@ -164,7 +170,7 @@ impl Rates {
         Self { step, position, output, run, product, tail }
     }
 
-    /// Instructions of a step.
+    /// Instructions or picoseconds of a step.
     pub fn instructions(&self, work: &Work) -> u64 {
         let terms = [
             (1, self.step),
@@ -186,10 +192,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_core_has_all_prices_or_none() {
+    fn a_core_has_all_prices() {
         for core in Core::ALL {
             let priced = OpCode::ALL.iter().filter(|op| core.kernel(**op, select::SCALAR).is_some()).count();
-            assert_eq!(priced, if core == Core::X86_64 { 0 } else { OpCode::ALL.len() });
+            assert_eq!(priced, OpCode::ALL.len());
             let portable = core.kernels().iter().filter(|kernel| kernel.name == select::SCALAR).count();
             assert_eq!(priced, portable);
             for kernel in core.kernels() {

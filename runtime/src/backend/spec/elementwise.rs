@@ -9,7 +9,7 @@ pub const LEAST_TABLED: usize = 320;
 pub const fn add_scratch(isa: Isa, elements: usize) -> usize {
     let entry = match isa {
         // Vectors scale faster than tables are read; a host has other things to do than to save instructions.
-        Isa::Helium | Isa::Scalar => 0,
+        Isa::Helium | Isa::Scalar | Isa::X86 => 0,
         Isa::ThumbV6M => size_of::<i64>(),
         Isa::ThumbV7M | Isa::ThumbDsp => size_of::<i32>(),
     };

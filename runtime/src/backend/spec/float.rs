@@ -1,9 +1,11 @@
-//! What the kernels for layers of single-precision floats take: cores with a floating-point unit or with the vector extension.
+//! What the kernels for layers of single-precision floats take: cores with a floating-point unit or with the vector extension, and
+//! hosts.
 //!
 //! They sum up in another order than portable code, with products that are not rounded: an output differs by less than 2^-16 of the sum of its terms'
 //! magnitudes. With the vector extension what is smaller than the least normal number counts as zero.
 
 use super::select::{Isa, Linear};
+use super::x86;
 use crate::ops::window::Window;
 
 /// Whether taps of a convolution's row lie side by side, so that inner products are runs.
@@ -21,6 +23,7 @@ pub fn select(isa: Isa, linear: &Linear) -> Option<&'static str> {
     let [dots, channels] = match isa {
         Isa::ThumbDsp => ["fpu dots", "fpu channels"],
         Isa::Helium => ["helium dots", "helium channels"],
+        Isa::X86 => return x86::float(linear),
         Isa::Scalar | Isa::ThumbV6M | Isa::ThumbV7M => return None,
     };
     match linear {

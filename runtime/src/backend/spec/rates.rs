@@ -1,4 +1,4 @@
-//! The fitted rates, in hundredths of an instruction: of a step, a position, an output, a run, a product, and a product of the tail.
+//! The fitted rates, in hundredths of an instruction, for hosts of a picosecond: of a step, a position, an output, a run, a product, and a product of the tail.
 
 use super::select::SCALAR;
 use super::{Kernel, Loops, Rates};
@@ -481,4 +481,102 @@ pub static ARMV8_1_M: &[Kernel] = &[
     kernel(OpCode::PermuteF32, 1, [103992, 2998, 821, 0, 0, 0]),
     kernel(OpCode::Mean2dI8, 1, [435850, 26099, 0, 146, 0, 0]),
     kernel(OpCode::WinogradConv2dI8, 1, [0, 0, 0, 0, 10876, 0]),
+];
+
+/// Picoseconds of a core with 512-bit vectors, one product of such a clock, at 3.7 GHz. Operations of which a host has one kernel stand under the name of
+/// portable code; where it has none, prices are round ones of portable code.
+pub static X86_64: &[Kernel] = &[
+    kernel(OpCode::Conv2dI8, 1, [0, 0, 0, 0, 25_000, 0]),
+    own(
+        OpCode::Conv2dI8,
+        "conv2d_i8",
+        Loops::Tiles { positions: 1, outputs: 8, depth: 4 },
+        [9_016_898, 23_834, 3_984, 0, 431, 527],
+    ),
+    kernel(OpCode::Conv2dI16, 1, [0, 0, 0, 0, 25_000, 0]),
+    kernel(OpCode::Conv2dF32, 1, [0, 0, 0, 0, 15_000, 0]),
+    own(
+        OpCode::Conv2dF32,
+        "conv2d_f32",
+        Loops::Tiles { positions: 1, outputs: 16, depth: 1 },
+        [4_668_197, 0, 2_156, 0, 1_689, 0],
+    ),
+    own(
+        OpCode::Conv2dF32,
+        "conv2d_f32_winograd",
+        Loops::Tiles { positions: 1, outputs: 16, depth: 1 },
+        [131_107_770, 0, 60_403, 0, 751, 0],
+    ),
+    own(
+        OpCode::Conv2dF16,
+        SCALAR,
+        Loops::Tiles { positions: 1, outputs: 16, depth: 1 },
+        [4_668_197, 0, 2_156, 0, 1_689, 0],
+    ),
+    kernel(OpCode::Conv2dI4, 1, [0, 0, 0, 0, 100_000, 0]),
+    kernel(OpCode::DepthwiseConv2dI8, 1, [0, 0, 0, 0, 100_000, 0]),
+    own(
+        OpCode::DepthwiseConv2dI8,
+        "depthwise_conv2d_i8",
+        Loops::Tiles { positions: 1, outputs: 8, depth: 1 },
+        [5_691_692, 21_473, 15_337, 0, 221, 768],
+    ),
+    own(
+        OpCode::DepthwiseConv2dI8,
+        "depthwise_conv2d_i8, multiplied",
+        Loops::Tiles { positions: 1, outputs: 16, depth: 1 },
+        [10_000_000, 0, 80_000, 0, 0, 0],
+    ),
+    kernel(OpCode::DepthwiseConv2dI16, 1, [0, 0, 0, 0, 100_000, 0]),
+    kernel(OpCode::DepthwiseConv2dF32, 1, [0, 0, 0, 0, 100_000, 0]),
+    own(
+        OpCode::DepthwiseConv2dF32,
+        "depthwise_conv2d_f32",
+        Loops::Tiles { positions: 1, outputs: 16, depth: 1 },
+        [5_000_000, 0, 7_869, 0, 0, 16_101],
+    ),
+    own(
+        OpCode::DepthwiseConv2dF16,
+        SCALAR,
+        Loops::Tiles { positions: 1, outputs: 16, depth: 1 },
+        [5_000_000, 0, 7_869, 0, 0, 16_101],
+    ),
+    kernel(OpCode::DenseI8, 1, [0, 0, 0, 0, 50_000, 0]),
+    own(
+        OpCode::DenseI8,
+        "dense_i8",
+        Loops::Tiles { positions: 1, outputs: 16, depth: 4 },
+        [3_463_442, 0, 0, 0, 1_284, 0],
+    ),
+    kernel(OpCode::DenseI16, 1, [0, 0, 0, 0, 50_000, 0]),
+    kernel(OpCode::DenseF32, 1, [0, 0, 0, 0, 50_000, 0]),
+    own(
+        OpCode::DenseF32,
+        "dense_f32",
+        Loops::Tiles { positions: 1, outputs: 16, depth: 1 },
+        [3_989_146, 0, 13_717, 0, 4_069, 8_031],
+    ),
+    own(
+        OpCode::DenseF16,
+        SCALAR,
+        Loops::Tiles { positions: 1, outputs: 16, depth: 1 },
+        [3_989_146, 0, 13_717, 0, 2_034, 8_031],
+    ),
+    kernel(OpCode::DenseI4, 1, [0, 0, 0, 0, 100_000, 0]),
+    kernel(OpCode::MaxPool2dI8, 1, [5_000_000, 0, 6_641, 0, 0, 0]),
+    kernel(OpCode::MaxPool2dF32, 1, [5_000_000, 0, 24_577, 0, 0, 0]),
+    kernel(OpCode::AveragePool2dI8, 1, [5_000_000, 0, 0, 0, 100_000, 0]),
+    kernel(OpCode::AveragePool2dF32, 1, [2_000_000, 0, 0, 0, 2_900, 0]),
+    kernel(OpCode::AddI8, 1, [2_374_497, 0, 9_104, 0, 0, 0]),
+    kernel(OpCode::AddF32, 1, [2_000_000, 0, 10_817, 0, 0, 0]),
+    kernel(OpCode::MulF32, 1, [2_000_000, 0, 10_817, 0, 0, 0]),
+    kernel(OpCode::TableI8, 1, [2_000_000, 0, 100_000, 0, 0, 0]),
+    kernel(OpCode::UnaryF32, 1, [2_000_000, 0, 500_000, 500_000, 500_000, 0]),
+    kernel(OpCode::SoftmaxI8, 1, [5_000_000, 0, 1_000_000, 0, 0, 0]),
+    kernel(OpCode::SoftmaxI16, 1, [5_000_000, 0, 1_000_000, 0, 0, 0]),
+    kernel(OpCode::SoftmaxF32, 1, [5_000_000, 0, 1_000_000, 0, 0, 0]),
+    kernel(OpCode::PermuteI8, 1, [2_000_000, 0, 200_000, 0, 0, 0]),
+    kernel(OpCode::PermuteF32, 1, [2_000_000, 0, 200_000, 0, 0, 0]),
+    kernel(OpCode::Mean2dI8, 1, [3_000_000, 0, 0, 0, 2_500, 0]),
+    kernel(OpCode::WinogradConv2dI8, 1, [0, 0, 0, 0, 100_000, 0]),
 ];

@@ -1,7 +1,7 @@
 //! Which kernel a backend takes for a linear step, which order of weights it wants, and how much scratch: constant facts, compiled on every
 //! target, so that the converter plans what a board will run and reports name it. Kernels ask the same functions, so a report cannot be wrong.
 
-use super::{dsp, helium, swar, v6m, v7m};
+use super::{dsp, helium, swar, v6m, v7m, x86};
 use crate::blob::{DType, Matrix, Packing};
 use crate::model::Step;
 use crate::ops::linear::Integer;
@@ -21,13 +21,15 @@ pub enum Isa {
     ThumbDsp,
     /// Armv8.1-M with the vector extension.
     Helium,
+    /// Hosts, whose kernels run prepared programs ([`crate::host`]): a session runs portable code there, so blobs are laid out for that.
+    X86,
 }
 
 impl Isa {
     /// Name of its type in [`crate::backend`].
     pub const fn backend(self) -> &'static str {
         match self {
-            Self::Scalar => "Scalar",
+            Self::Scalar | Self::X86 => "Scalar",
             Self::ThumbV6M | Self::ThumbV7M => "ThumbScalar",
             Self::ThumbDsp => "ThumbDsp",
             Self::Helium => "Helium",
@@ -211,6 +213,7 @@ pub fn select(isa: Isa, request: &Request) -> Selection {
         Isa::ThumbV7M => v7m::select(request),
         Isa::ThumbDsp => dsp::select(request),
         Isa::Helium => helium::select(request),
+        Isa::X86 => x86::select(request),
     };
     own.unwrap_or(Selection { name: SCALAR, scratch_bytes: least_scratch(request) })
 }
@@ -228,7 +231,7 @@ pub fn least_scratch(request: &Request) -> usize {
 /// The order of weights that a backend wants; that of `request` does not count. `narrow`: all outputs are, as [`crate::blob::is_narrow`] has it.
 pub fn packing(isa: Isa, request: &Request, narrow: bool) -> Packing {
     match isa {
-        Isa::Scalar => Packing::Rows,
+        Isa::Scalar | Isa::X86 => Packing::Rows,
         Isa::ThumbV6M => v6m::packing(request, narrow),
         Isa::ThumbV7M => v7m::packing(request, narrow),
         Isa::ThumbDsp => dsp::packing(request, narrow),

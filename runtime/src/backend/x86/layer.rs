@@ -22,9 +22,8 @@ macro_rules! layer {
                 Box::new(Depthwise::new(geometry, &all, &weight, input, output, $constants)?)
             }
             Self::Depthwise(geometry, linear) => {
-                let weight = taps(geometry, linear);
-                let swapped = |o: usize, t: usize| weight(t, o);
-                Box::new(Conv::new(geometry, linear, &swapped, input, output, $constants)?)
+                let (geometry, weight) = joined(geometry, linear);
+                Box::new(Conv::new(&geometry, linear, &weight, input, output, $constants)?)
             }
             Self::Mean(geometry, p, zero_points) => {
                 let area = geometry.window.rows.kernel * geometry.window.columns.kernel;
@@ -69,4 +68,20 @@ impl Int8<'_> {
         use super::avx2::{conv::Conv, depthwise::Depthwise, elementwise};
         layer!(self, inputs, output, constants)
     }
+}
+
+/// Channels that fill a step of a convolution's inner product.
+const STEP: usize = 4;
+
+/// A depthwise convolution with several outputs for an input channel as a convolution in groups of some channels: its weights by output
+/// channel and place, those between other channels zeros, which cost nothing where a step takes all the channels at once.
+fn joined<'w>(
+    geometry: &Geometry,
+    linear: &Integer<'w>,
+) -> (Geometry, impl Fn(usize, usize) -> i8 + use<'w>) {
+    let (window, weight) = (geometry.window, taps(geometry, linear));
+    let of = (1..=STEP).rev().find(|&of| window.inputs.is_multiple_of(of)).unwrap_or(1);
+    let multiplier = window.outputs / window.inputs;
+    let joined = move |o: usize, k: usize| if k % of == o / multiplier % of { weight(k / of, o) } else { 0 };
+    (Geometry { window, groups: window.inputs / of }, joined)
 }

@@ -12,6 +12,8 @@ pub(super) trait Lanes: Copy {
     const COUNT: usize;
     /// Which of them take part.
     type Mask: Copy;
+    /// Where each of them comes from.
+    type Order: Copy;
 
     /// The first lanes of a number, at most all.
     unsafe fn mask(lanes: usize) -> Self::Mask;
@@ -27,6 +29,10 @@ pub(super) trait Lanes: Copy {
     unsafe fn store(to: *mut f32, value: Self);
     /// Writes some lanes and no others' memory.
     unsafe fn store_part(to: *mut f32, mask: Self::Mask, value: Self);
+    /// Reads an order of [`Lanes::COUNT`] lanes.
+    unsafe fn order(from: *const u32) -> Self::Order;
+    /// The lanes of a register in another order.
+    unsafe fn permute(order: Self::Order, value: Self) -> Self;
     /// `a + b`.
     unsafe fn add(a: Self, b: Self) -> Self;
     /// `a - b`.
@@ -64,6 +70,7 @@ macro_rules! methods {
 impl Lanes for __m512 {
     const COUNT: usize = 16;
     type Mask = __mmask16;
+    type Order = __m512i;
 
     methods! {
         mask(lanes: usize) -> __mmask16 = _cvtu32_mask16((1 << lanes.min(16)) - 1);
@@ -73,6 +80,8 @@ impl Lanes for __m512 {
         load_part(from: *const f32, mask: __mmask16) -> Self = _mm512_maskz_loadu_ps(mask, from);
         store(to: *mut f32, value: Self) = _mm512_storeu_ps(to, value);
         store_part(to: *mut f32, mask: __mmask16, value: Self) = _mm512_mask_storeu_ps(to, mask, value);
+        order(from: *const u32) -> __m512i = _mm512_loadu_si512(from.cast());
+        permute(order: __m512i, value: Self) -> Self = _mm512_permutexvar_ps(order, value);
         add(a: Self, b: Self) -> Self = _mm512_add_ps(a, b);
         sub(a: Self, b: Self) -> Self = _mm512_sub_ps(a, b);
         mul(a: Self, b: Self) -> Self = _mm512_mul_ps(a, b);
@@ -85,6 +94,7 @@ impl Lanes for __m512 {
 impl Lanes for __m256 {
     const COUNT: usize = 8;
     type Mask = __m256i;
+    type Order = __m256i;
 
     methods! {
         mask(lanes: usize) -> __m256i =
@@ -95,6 +105,8 @@ impl Lanes for __m256 {
         load_part(from: *const f32, mask: __m256i) -> Self = _mm256_maskload_ps(from, mask);
         store(to: *mut f32, value: Self) = _mm256_storeu_ps(to, value);
         store_part(to: *mut f32, mask: __m256i, value: Self) = _mm256_maskstore_ps(to, mask, value);
+        order(from: *const u32) -> __m256i = _mm256_loadu_si256(from.cast());
+        permute(order: __m256i, value: Self) -> Self = _mm256_permutevar8x32_ps(value, order);
         add(a: Self, b: Self) -> Self = _mm256_add_ps(a, b);
         sub(a: Self, b: Self) -> Self = _mm256_sub_ps(a, b);
         mul(a: Self, b: Self) -> Self = _mm256_mul_ps(a, b);

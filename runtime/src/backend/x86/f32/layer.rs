@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::{
-    AveragePool2d, Conv2d, Dense, DepthwiseConv2d, MaxPool2d, Place, Weights, Width, Winograd, add, mul,
-    winograd,
+    AveragePool2d, Conv2d, Dense, DepthwiseConv2d, MaxPool2d, Multiplied, Place, Weights, Width, Winograd,
+    add, mul, winograd,
 };
 use crate::Step;
 use crate::blob::TensorRecord;
@@ -84,7 +84,7 @@ pub fn wants(step: &Step<'_>) -> Option<Wants> {
         OpCode::DepthwiseConv2dF32 | OpCode::DepthwiseConv2dF16 => {
             let (_, window) = convolution(step)?;
             let border = border(&window);
-            if window.inputs != window.outputs || !affordable(&window, 1, &border) {
+            if !affordable(&window, 1, &border) {
                 return None;
             }
             (vec![form(border)], false)
@@ -127,6 +127,7 @@ enum Kernel {
     Conv2d(Conv2d),
     Winograd(Winograd),
     DepthwiseConv2d(DepthwiseConv2d),
+    Multiplied(Multiplied),
     Dense(Dense),
     AveragePool2d(AveragePool2d),
     MaxPool2d(MaxPool2d),
@@ -186,6 +187,7 @@ impl Layer for Prepared {
             Kernel::Conv2d(_) => "conv2d_f32",
             Kernel::Winograd(_) => "conv2d_f32_winograd",
             Kernel::DepthwiseConv2d(_) => "depthwise_conv2d_f32",
+            Kernel::Multiplied(_) => "depthwise_conv2d_f32, multiplied",
             Kernel::Dense(_) => "dense_f32",
             Kernel::AveragePool2d(_) => "average_pool2d_f32",
             Kernel::MaxPool2d(_) => "max_pool2d_f32",
@@ -225,6 +227,7 @@ impl Layer for Prepared {
                 layer.run(input, output, bytemuck::try_cast_slice_mut(frame.scratch).ok()?)
             }
             Kernel::DepthwiseConv2d(layer) => layer.run(input, output),
+            Kernel::Multiplied(layer) => layer.run(input, output),
             Kernel::Dense(layer) => layer.run(input, output),
             Kernel::AveragePool2d(layer) => layer.run(input, output),
             Kernel::MaxPool2d(layer) => layer.run(input, output),
@@ -262,7 +265,12 @@ pub fn layer(width: Width, step: &Step<'_>, inputs: &[Image], output: &Image) ->
             let (p, window) = convolution(step)?;
             let [low, high] = [p.act_min, p.act_max].map(f32::from_bits);
             let linear = Float { weights: &weights(step)?, bias: step.weight_f32(1)?, low, high };
-            Kernel::DepthwiseConv2d(DepthwiseConv2d::new(width, &window, &linear, &places[0], &places[1])?)
+            let [from, to] = &places;
+            if window.inputs == window.outputs {
+                Kernel::DepthwiseConv2d(DepthwiseConv2d::new(width, &window, &linear, from, to)?)
+            } else {
+                Kernel::Multiplied(Multiplied::new(width, &window, &linear, from, to)?)
+            }
         }
         OpCode::DenseF32 | OpCode::DenseF16 => {
             let p = dense::Parameters::parse(step.parameters())?;

@@ -12,6 +12,7 @@ mod depthwise_conv2d;
 mod elementwise;
 mod lanes;
 mod layer;
+mod multiplied;
 mod pool2d;
 #[cfg(test)]
 mod speed;
@@ -25,6 +26,7 @@ pub use dense::{Dense, Weights};
 pub use depthwise_conv2d::DepthwiseConv2d;
 pub use elementwise::{add, mul};
 pub use layer::{layer, wants};
+pub use multiplied::Multiplied;
 pub use pool2d::{AveragePool2d, MaxPool2d};
 pub use winograd::Winograd;
 

@@ -10,6 +10,7 @@ use super::conv2d::{cut, kernels, panel_registers};
 use super::lanes::Lanes;
 use super::tile::Tile;
 use super::{Aligned, Place, Registers, Width};
+use crate::backend::spec;
 use crate::ops::linear::Float;
 use crate::ops::window::{Axis, Window};
 
@@ -53,18 +54,7 @@ pub struct Winograd {
 
 /// Whether this way is fewer clocks than the direct one.
 pub fn suits(window: &Window, groups: usize) -> bool {
-    let three = |axis: &Axis| axis.kernel == 3 && axis.stride == 1 && axis.dilation == 1;
-    if groups != 1 || !three(&window.rows) || !three(&window.columns) {
-        return false;
-    }
-    let positions = window.rows.output * window.columns.output;
-    let tiles = window.rows.output.div_ceil(2) * window.columns.output.div_ceil(2);
-    let [inputs, outputs] = [window.inputs, window.outputs].map(|channels| channels.div_ceil(16));
-    let direct = positions * 9 * window.inputs * outputs;
-    // The weights are read once for all tiles: from beyond the first-level cache, two clocks a register and more.
-    let products = (tiles * ELEMENTS).max(4 * ELEMENTS) * window.inputs * outputs;
-    let transforms = tiles * (96 * inputs + 80 * outputs);
-    products + transforms < direct * 9 / 10
+    spec::x86::winograd(window, groups)
 }
 
 /// Padding behind the image that tiles reach.
