@@ -92,6 +92,8 @@ pub enum ErrorKind {
     NotFinite,
     /// The input contract of the blob is invalid; the value is its index.
     Contract,
+    /// No kernel that the program links takes the step: the blob is laid out for another core or another list of kernels.
+    NotLinked,
     /// A step that was accepted could not run: a fault of this crate.
     Internal,
 }
@@ -190,6 +192,9 @@ impl fmt::Display for Error {
             ErrorKind::Contract => {
                 write!(f, "the blob's input contract {value} is invalid: convert the model again")
             }
+            ErrorKind::NotLinked => f.write_str(
+                "no linked kernel takes the step: convert the model again for this core, or list \"scalar\" among the program's kernels",
+            ),
             ErrorKind::Internal => {
                 f.write_str("the step was accepted but could not run: please report this as a fault")
             }

@@ -6,6 +6,8 @@
 use core::ops::Range;
 
 use crate::arena::Memory;
+use crate::backend::kernels::contains;
+use crate::backend::spec::select::SCALAR;
 use crate::backend::{Backend, Scalar};
 use crate::blob::{DType, RegionRecord, TensorRecord};
 use crate::error::{Error, ErrorKind};
@@ -156,7 +158,8 @@ impl<'m, O: OpSet, B: Backend> Session<'m, O, B> {
     /// Runs all steps.
     ///
     /// # Errors
-    /// [`ErrorKind::ArenaTooSmall`], [`ErrorKind::ArenaAlignment`], [`ErrorKind::StateTooSmall`], [`ErrorKind::StateAlignment`].
+    /// [`ErrorKind::ArenaTooSmall`], [`ErrorKind::ArenaAlignment`], [`ErrorKind::StateTooSmall`], [`ErrorKind::StateAlignment`];
+    /// [`ErrorKind::NotLinked`] with the step that no linked kernel takes ([`crate::backend::Kernels`]).
     pub fn run(&self, arena: &mut [u8], state: &mut [u8]) -> Result<(), Error> {
         self.run_observed(arena, state, &mut ())
     }
@@ -207,7 +210,10 @@ impl<'m, O: OpSet, B: Backend> Session<'m, O, B> {
         fits(state, bytes, align, ErrorKind::StateTooSmall, ErrorKind::StateAlignment)?;
         observer.before(step);
         let mut memory = Memory { arena, state };
-        let fault = Error::at_step(ErrorKind::Internal, step.index(), step.op(), 0);
+        // Where portable code is linked, every step that was accepted runs.
+        let kind =
+            if const { contains(B::KERNELS, SCALAR) } { ErrorKind::Internal } else { ErrorKind::NotLinked };
+        let fault = Error::at_step(kind, step.index(), step.op(), 0);
         cursor.next = match self.region_at(step.index()) {
             None => {
                 O::run(self.backend, step, &mut memory).ok_or(fault)?;

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use tucano::backend::spec::dsp::depthwise;
 use tucano::backend::spec::elementwise::add_scratch;
 use tucano::backend::spec::select::{
-    Constants, Isa, Linear, Request, SCALAR, least_scratch, packing, select,
+    Constants, Isa, Linear, Request, SCALAR, Selection, least_scratch, packing, select,
 };
 use tucano::blob::{DType, Packing, RegionRecord, folded_bias, is_narrow};
 use tucano::ops::window::{Axis, Window};
@@ -205,18 +205,26 @@ pub fn all_narrow(layer: &quantize::Layer, zero_point: i32) -> bool {
 pub fn kernels<O: OpSet>(model: &Model<'_, O>, isa: Isa) -> Vec<&'static str> {
     let mut names = BTreeSet::new();
     for step in model.steps() {
-        names.insert(step.selection(isa).name);
-        let Some(request) = Request::of(&step) else { continue };
+        let name = step.selection(isa).name;
+        let Some(request) = Request::of(&step) else {
+            // Operators without a choice are linked with their name.
+            names.extend(Some(name).filter(|name| *name != SCALAR));
+            continue;
+        };
+        names.insert(name);
         if isa == Isa::ThumbDsp {
             names.extend(stride_of_strips(&request));
         }
         let blob = model.blob();
         let in_region = |region: RegionRecord| (region.first..region.end()).contains(&step.index());
         if (0..blob.layout().regions.count).filter_map(|k| blob.region(k)).any(in_region) {
-            names.extend(parts(request).map(|part| select(isa, &part).name));
+            let fits = |own: Selection| own.scratch_bytes <= step.scratch_bytes();
+            names.extend(parts(request).map(|part| {
+                let own = select(isa, &part);
+                if fits(own) { own.name } else { SCALAR }
+            }));
         }
     }
-    names.remove(SCALAR);
     names.into_iter().collect()
 }
 

@@ -1,7 +1,9 @@
 //! Which kernels of a backend a firmware links.
 
-/// A choice among the kernels of a backend, by the names that [`super::spec::select`] gives them. The converter writes it for each model. A
-/// step whose kernel is not linked runs on portable code, with the same result.
+/// A choice among the kernels of a backend, by the names that [`super::spec::select`] gives them. The converter writes it for each model.
+///
+/// Portable code of integer linear layers is one of them, by the name [`SCALAR`](super::spec::select::SCALAR): it takes every layer that no
+/// linked kernel takes, with the same result. Where it is not named, such a layer ends a run with [`crate::ErrorKind::NotLinked`].
 ///
 /// ```
 /// #[derive(Clone, Copy)]

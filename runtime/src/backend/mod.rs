@@ -13,7 +13,7 @@ mod absent;
 mod float;
 #[cfg(tucano_profile = "v8m")]
 mod helium;
-mod kernels;
+pub(crate) mod kernels;
 mod scalar;
 pub mod spec;
 #[cfg(any(tucano_profile = "v7em", tucano_profile = "v8m"))]

@@ -84,7 +84,7 @@ impl<K: Kernels> Backend for Helium<K> {
             _ if const { links::<K>("helium grouped") } && linear.packing == Packing::Rows => {
                 plain(window, groups, Order::Outputs, linear, input, output, scratch)
             }
-            _ => compact::bytes(window, groups, Order::Outputs, linear, input, output, scratch),
+            _ => compact::bytes::<K>(window, groups, Order::Outputs, linear, input, output, scratch),
         }
     }
 
@@ -117,7 +117,7 @@ impl<K: Kernels> Backend for Helium<K> {
             _ if const { links::<K>("helium grouped") } && linear.packing == Packing::Rows => {
                 grouped(window, groups, Order::Outputs, linear, width, bytes(input), bytes_mut(output))
             }
-            _ => compact::layer(window, groups, Order::Outputs, linear, input, &mut output),
+            _ => compact::layer::<K>(window, groups, Order::Outputs, linear, input, &mut output),
         }
     }
 
@@ -156,7 +156,7 @@ impl<K: Kernels> Backend for Helium<K> {
             _ if const { links::<K>("helium grouped") } => {
                 plain(window, window.inputs, Order::Taps, linear, input, output, scratch)
             }
-            _ => compact::bytes(window, window.inputs, Order::Taps, linear, input, output, scratch),
+            _ => compact::bytes::<K>(window, window.inputs, Order::Taps, linear, input, output, scratch),
         }
     }
 
@@ -192,7 +192,7 @@ impl<K: Kernels> Backend for Helium<K> {
                 bytes_mut(output),
             );
         }
-        compact::layer(window, window.inputs, Order::Taps, linear, input, &mut output)
+        compact::layer::<K>(window, window.inputs, Order::Taps, linear, input, &mut output)
     }
 
     fn dense_i8(
@@ -215,7 +215,7 @@ impl<K: Kernels> Backend for Helium<K> {
                 let (input, output) = (bytemuck::cast_slice(input), bytemuck::cast_slice_mut(output));
                 grouped::dense(inputs, linear, Width::Narrow, input, output)
             }
-            _ => compact::dense(inputs, linear, Integers::I8(input), &mut IntegersMut::I8(output)),
+            _ => compact::dense::<K>(inputs, linear, Integers::I8(input), &mut IntegersMut::I8(output)),
         }
     }
 
@@ -238,7 +238,7 @@ impl<K: Kernels> Backend for Helium<K> {
             Packing::Rows if const { links::<K>("helium grouped") } => {
                 grouped::dense(inputs, linear, width, bytes(input), bytes_mut(output))
             }
-            _ => compact::dense(inputs, linear, input, &mut output),
+            _ => compact::dense::<K>(inputs, linear, input, &mut output),
         }
     }
 

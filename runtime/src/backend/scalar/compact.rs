@@ -1,8 +1,12 @@
 //! Integer linear layers in little code, for cores whose fast kernels leave few layers over: one weight after the other, in any order.
+//!
+//! A program that names its kernels links this code if it names [`SCALAR`]; without it a layer that no kernel takes gives `None`.
 
 use super::element::dot;
 use super::in_place::rows_in_place;
-use crate::backend::{Integers, IntegersMut};
+use crate::backend::kernels::links;
+use crate::backend::spec::select::SCALAR;
+use crate::backend::{Integers, IntegersMut, Kernels};
 use crate::blob::Packing;
 use crate::ops::linear::Integer;
 use crate::ops::window::Window;
@@ -18,8 +22,49 @@ pub enum Order {
 }
 
 /// Convolution of bytes, apart from the input or in its place.
+#[inline(always)]
+pub fn bytes<K: Kernels>(
+    window: &Window,
+    groups: usize,
+    order: Order,
+    linear: &Integer<'_>,
+    input: Option<&[i8]>,
+    output: &mut [i8],
+    scratch: &mut [u8],
+) -> Option<()> {
+    if const { links::<K>(SCALAR) } {
+        any_bytes(window, groups, order, linear, input, output, scratch)
+    } else {
+        None
+    }
+}
+
+/// Convolution, depthwise or not.
+#[inline(always)]
+pub fn layer<K: Kernels>(
+    window: &Window,
+    groups: usize,
+    order: Order,
+    linear: &Integer<'_>,
+    input: Integers<'_>,
+    output: &mut IntegersMut<'_>,
+) -> Option<()> {
+    if const { links::<K>(SCALAR) } { any_layer(window, groups, order, linear, input, output) } else { None }
+}
+
+/// Dense layer over rows of `inputs` elements.
+#[inline(always)]
+pub fn dense<K: Kernels>(
+    inputs: usize,
+    linear: &Integer<'_>,
+    input: Integers<'_>,
+    output: &mut IntegersMut<'_>,
+) -> Option<()> {
+    if const { links::<K>(SCALAR) } { any_dense(inputs, linear, input, output) } else { None }
+}
+
 #[inline(never)]
-pub fn bytes(
+fn any_bytes(
     window: &Window,
     groups: usize,
     order: Order,
@@ -29,7 +74,7 @@ pub fn bytes(
     scratch: &mut [u8],
 ) -> Option<()> {
     let run = |window: &Window, input: &[i8], output: &mut [i8]| {
-        layer(window, groups, order, linear, Integers::I8(input), &mut IntegersMut::I8(output))
+        any_layer(window, groups, order, linear, Integers::I8(input), &mut IntegersMut::I8(output))
     };
     match input {
         Some(input) => run(window, input, output),
@@ -37,9 +82,8 @@ pub fn bytes(
     }
 }
 
-/// Dense layer over rows of `inputs` elements.
 #[inline(never)]
-pub fn dense(
+fn any_dense(
     inputs: usize,
     linear: &Integer<'_>,
     input: Integers<'_>,
@@ -89,9 +133,8 @@ fn finish(
     Some(())
 }
 
-/// Convolution, depthwise or not.
 #[inline(never)]
-pub fn layer(
+fn any_layer(
     window: &Window,
     groups: usize,
     order: Order,

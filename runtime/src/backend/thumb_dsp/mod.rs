@@ -55,7 +55,7 @@ impl<K: Kernels> Backend for ThumbDsp<K> {
     ) -> Option<()> {
         let tensors = gemm::Tensors::bytes(input, output);
         gemm::conv2d::<K>(window, groups, linear, tensors, scratch)
-            .or_else(|| compact::bytes(window, groups, Order::Outputs, linear, input, output, scratch))
+            .or_else(|| compact::bytes::<K>(window, groups, Order::Outputs, linear, input, output, scratch))
     }
 
     fn winograd_conv2d_i8(
@@ -81,7 +81,7 @@ impl<K: Kernels> Backend for ThumbDsp<K> {
     ) -> Option<()> {
         let tensors = gemm::Tensors::of(input, &mut output);
         gemm::conv2d::<K>(window, groups, linear, tensors, scratch)
-            .or_else(|| compact::layer(window, groups, Order::Outputs, linear, input, &mut output))
+            .or_else(|| compact::layer::<K>(window, groups, Order::Outputs, linear, input, &mut output))
     }
 
     fn dense_i8(
@@ -100,7 +100,9 @@ impl<K: Kernels> Backend for ThumbDsp<K> {
         } else {
             None
         };
-        done.or_else(|| compact::dense(inputs, linear, Integers::I8(input), &mut IntegersMut::I8(output)))
+        done.or_else(|| {
+            compact::dense::<K>(inputs, linear, Integers::I8(input), &mut IntegersMut::I8(output))
+        })
     }
 
     fn dense_i16(
@@ -117,7 +119,7 @@ impl<K: Kernels> Backend for ThumbDsp<K> {
             Integers::I16(_) => gemm::dense::pair_i16 as gemm::dense::Pair,
         };
         gemm::dense::dense_plain(inputs, linear, gemm::Tensors::of(input, &mut output), pair)
-            .or_else(|| compact::dense(inputs, linear, input, &mut output))
+            .or_else(|| compact::dense::<K>(inputs, linear, input, &mut output))
     }
 
     fn depthwise_conv2d_i8(
@@ -128,8 +130,9 @@ impl<K: Kernels> Backend for ThumbDsp<K> {
         output: &mut [i8],
         scratch: &mut [u8],
     ) -> Option<()> {
-        depthwise::depthwise_conv2d_i8::<K>(window, linear, input, output, scratch)
-            .or_else(|| compact::bytes(window, window.inputs, Order::Taps, linear, input, output, scratch))
+        depthwise::depthwise_conv2d_i8::<K>(window, linear, input, output, scratch).or_else(|| {
+            compact::bytes::<K>(window, window.inputs, Order::Taps, linear, input, output, scratch)
+        })
     }
 
     fn depthwise_conv2d_i16(
@@ -141,7 +144,7 @@ impl<K: Kernels> Backend for ThumbDsp<K> {
         scratch: &mut [u8],
     ) -> Option<()> {
         wide_channels::depthwise_conv2d(window, linear, &input, &mut output, scratch)
-            .or_else(|| compact::layer(window, window.inputs, Order::Taps, linear, input, &mut output))
+            .or_else(|| compact::layer::<K>(window, window.inputs, Order::Taps, linear, input, &mut output))
     }
 
     fn add_i8(

@@ -75,7 +75,7 @@ pub fn conv2d_i8<K: Kernels>(
             let input = input.map(Integers::I8);
             wide(window, linear, input, IntegersMut::I8(output), scratch, &layout)
         }
-        _ => compact::bytes(window, groups, Order::Outputs, linear, input, output, scratch),
+        _ => compact::bytes::<K>(window, groups, Order::Outputs, linear, input, output, scratch),
     }
 }
 
@@ -157,7 +157,7 @@ fn packed(
 
 /// Convolution from or to `i16`, with weights in the operator's order.
 #[inline(never)]
-pub fn conv2d_i16(
+pub fn conv2d_i16<K: Kernels>(
     window: &Window,
     groups: usize,
     linear: &Integer<'_>,
@@ -178,7 +178,7 @@ pub fn conv2d_i16(
         Some(layout) if layout.bytes() <= scratch.len() => {
             wide(window, linear, Some(input), output, scratch, &layout)
         }
-        _ => compact::layer(window, groups, Order::Outputs, linear, input, &mut output),
+        _ => compact::layer::<K>(window, groups, Order::Outputs, linear, input, &mut output),
     }
 }
 

@@ -6,12 +6,12 @@ use super::frame::{Dense, Frame, ODD, WideDense};
 use crate::backend::scalar::compact;
 use crate::backend::spec::select::{Constants, Linear, Request};
 use crate::backend::spec::swar;
-use crate::backend::{Integers, IntegersMut};
+use crate::backend::{Integers, IntegersMut, Kernels};
 use crate::blob::DType;
 use crate::ops::linear::Integer;
 
 #[inline(never)]
-pub fn dense_i8(
+pub fn dense_i8<K: Kernels>(
     inputs: usize,
     linear: &Integer<'_>,
     input: &[i8],
@@ -31,7 +31,7 @@ pub fn dense_i8(
         Some(layout) if layout.bytes() <= scratch.len() && linear.weights.as_ptr().addr() & 3 == 0 => {
             packed(inputs, linear, input, output, scratch, &layout)
         }
-        _ => compact::dense(inputs, linear, Integers::I8(input), &mut IntegersMut::I8(output)),
+        _ => compact::dense::<K>(inputs, linear, Integers::I8(input), &mut IntegersMut::I8(output)),
     }
 }
 
@@ -119,7 +119,7 @@ fn widen(words: &mut [i32], inputs: &[i8]) -> Option<i32> {
 
 /// Dense layer from or to `i16`, with weights in the operator's order.
 #[inline(never)]
-pub fn dense_i16(
+pub fn dense_i16<K: Kernels>(
     inputs: usize,
     linear: &Integer<'_>,
     input: Integers<'_>,
@@ -139,7 +139,7 @@ pub fn dense_i16(
         Some(layout) if layout.bytes() <= scratch.len() => {
             wide(inputs, linear, input, &mut output, scratch, &layout)
         }
-        _ => compact::dense(inputs, linear, input, &mut output),
+        _ => compact::dense::<K>(inputs, linear, input, &mut output),
     }
 }
 

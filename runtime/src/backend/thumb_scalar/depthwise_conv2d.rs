@@ -3,6 +3,7 @@
 
 use super::core;
 use super::frame::{Extent, Frame, Plane, constants};
+use crate::backend::Kernels;
 use crate::backend::scalar::compact::{self, Order};
 use crate::backend::spec::select::{Constants, Linear, Request};
 use crate::backend::spec::swar;
@@ -12,7 +13,7 @@ use crate::ops::window::{Axis, Window};
 use crate::rolled::{rolled, unknown};
 
 #[inline(never)]
-pub fn depthwise_conv2d_i8(
+pub fn depthwise_conv2d_i8<K: Kernels>(
     window: &Window,
     linear: &Integer<'_>,
     input: Option<&[i8]>,
@@ -36,7 +37,7 @@ pub fn depthwise_conv2d_i8(
             };
             planes(window, linear, source, elements, output.len(), place, scratch, &layout)
         }
-        _ => compact::bytes(window, window.inputs, Order::Taps, linear, input, output, scratch),
+        _ => compact::bytes::<K>(window, window.inputs, Order::Taps, linear, input, output, scratch),
     }
 }
 

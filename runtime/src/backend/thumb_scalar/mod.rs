@@ -66,7 +66,7 @@ impl<K: Kernels> Backend for ThumbScalar<K> {
         output: IntegersMut<'_>,
         scratch: &mut [u8],
     ) -> Option<()> {
-        conv2d::conv2d_i16(window, groups, linear, input, output, scratch)
+        conv2d::conv2d_i16::<K>(window, groups, linear, input, output, scratch)
     }
 
     fn depthwise_conv2d_i8(
@@ -77,7 +77,7 @@ impl<K: Kernels> Backend for ThumbScalar<K> {
         output: &mut [i8],
         scratch: &mut [u8],
     ) -> Option<()> {
-        depthwise_conv2d::depthwise_conv2d_i8(window, linear, input, output, scratch)
+        depthwise_conv2d::depthwise_conv2d_i8::<K>(window, linear, input, output, scratch)
     }
 
     fn depthwise_conv2d_i16(
@@ -89,7 +89,7 @@ impl<K: Kernels> Backend for ThumbScalar<K> {
         scratch: &mut [u8],
     ) -> Option<()> {
         wide_channels::depthwise_conv2d(window, linear, &input, &mut output, scratch)
-            .or_else(|| compact::layer(window, window.inputs, Order::Taps, linear, input, &mut output))
+            .or_else(|| compact::layer::<K>(window, window.inputs, Order::Taps, linear, input, &mut output))
     }
 
     fn dense_i8(
@@ -100,7 +100,7 @@ impl<K: Kernels> Backend for ThumbScalar<K> {
         output: &mut [i8],
         scratch: &mut [u8],
     ) -> Option<()> {
-        dense::dense_i8(inputs, linear, input, output, scratch)
+        dense::dense_i8::<K>(inputs, linear, input, output, scratch)
     }
 
     fn dense_i16(
@@ -111,6 +111,6 @@ impl<K: Kernels> Backend for ThumbScalar<K> {
         output: IntegersMut<'_>,
         scratch: &mut [u8],
     ) -> Option<()> {
-        dense::dense_i16(inputs, linear, input, output, scratch)
+        dense::dense_i16::<K>(inputs, linear, input, output, scratch)
     }
 }
