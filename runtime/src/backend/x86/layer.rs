@@ -1,9 +1,11 @@
 //! Steps of integers as layers of the kernels of x86.
 
 use super::requantize::Channel;
+use crate::backend::vector::geometry::Geometry;
 use crate::backend::vector::int8::{Int8, rows, taps};
 use crate::host::program::form::Image;
 use crate::host::program::{Constants, Layer};
+use crate::ops::linear::Integer;
 
 /// A step as a layer of the kernels that are in scope: those of all instruction sets have the same constructors.
 macro_rules! layer {
