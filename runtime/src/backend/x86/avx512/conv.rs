@@ -123,7 +123,7 @@ macro_rules! store {
         let mut values = [_mm512_setzero_si512(); 4];
         for (k, (value, sum)) in values.iter_mut().zip([$($sum),*]).enumerate() {
             let vectors: usize = $vectors;
-            *value = requantize::<$mode>(sum, $call.factors.add(k % vectors), &$call.bounds);
+            [*value] = requantize::<$mode, 1>([sum], $call.factors.add(k % vectors), &$call.bounds);
         }
         store_bytes!($vectors, $call, $outputs, pack(values, &$call.bounds));
     }};
@@ -135,7 +135,7 @@ macro_rules! store_halves {
         let mut values = [_mm512_setzero_si512(); 4];
         for (value, [low, high]) in values.iter_mut().zip([$($sum),*].as_chunks().0) {
             let both = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(*low), *high);
-            *value = requantize::<$mode>(both, $call.factors, &$call.bounds);
+            [*value] = requantize::<$mode, 1>([both], $call.factors, &$call.bounds);
         }
         store_bytes!(0, $call, $outputs, pack(values, &$call.bounds));
     }};

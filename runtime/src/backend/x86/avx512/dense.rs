@@ -144,7 +144,7 @@ unsafe fn row<const MODE: u8, const VECTORS: usize, const SETS: usize>(call: &Ca
         for (v, value) in values.iter_mut().enumerate().take(VECTORS) {
             let bias = _mm512_load_si512(call.factors.add(v).cast());
             let sum = sums.iter().fold(bias, |sum, set| _mm512_add_epi32(sum, set[v]));
-            *value = requantize::<MODE>(sum, call.factors.add(v), &call.bounds);
+            [*value] = requantize::<MODE, 1>([sum], call.factors.add(v), &call.bounds);
         }
         let mut done = 0;
         for half in values.chunks_exact(4).take(VECTORS.div_ceil(4)) {
