@@ -67,6 +67,7 @@ impl Dense {
                 &|o| Channel::new(linear, at + o, (0..depth).map(|k| weight(at + o, k))),
                 [channels, vectors],
                 [1, depth],
+                false,
                 &|o, k| weight(at + o, k),
             )?;
             let weights = constants.push(&weights);
@@ -107,6 +108,8 @@ fn kernel(vectors: usize, mode: Mode) -> Option<Kernel> {
         Mode::Mixed => of!(requantize::MIXED),
         Mode::SignedMixed => of!(requantize::SIGNED_MIXED),
         Mode::Definition => of!(requantize::DEFINITION),
+        // Not asked for.
+        Mode::Corrected | Mode::SignedCorrected => return None,
     })
 }
 

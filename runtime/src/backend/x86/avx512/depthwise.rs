@@ -70,7 +70,7 @@ impl Depthwise {
         constants: &mut Constants,
     ) -> Option<Self> {
         let walk = Walk::new(geometry, input, output, UNIT, true)?;
-        let (mode, floats) = requantize::mode(all);
+        let (mode, floats) = requantize::mode(all, false);
         let lane = |l: usize| channel(4, l / LANES, l % LANES);
         let mut weights: Vec<i8> = Vec::new();
         let mut factors: Vec<Factors> = Vec::new();
@@ -84,7 +84,7 @@ impl Depthwise {
         Some(Self {
             kernel: match walk.slide {
                 Some(slide) => slide::kernel(mode, &slide)?,
-                None => kernel(mode, walk.two_rows),
+                None => kernel(mode, walk.two_rows)?,
             },
             weights_of_phase: weights.len() / walk.phases,
             weights: constants.push(&weights),
@@ -97,19 +97,21 @@ impl Depthwise {
 }
 
 /// The kernel of a mode, for any windows.
-fn kernel(mode: Mode, two_rows: bool) -> Kernel {
+fn kernel(mode: Mode, two_rows: bool) -> Option<Kernel> {
     macro_rules! of {
         ($mode:expr) => {
-            if two_rows { windows::<{ $mode }, 2> } else { windows::<{ $mode }, 1> }
+            if two_rows { windows::<{ $mode }, 2> as Kernel } else { windows::<{ $mode }, 1> }
         };
     }
-    match mode {
+    Some(match mode {
         Mode::Float => of!(requantize::FLOAT),
         Mode::SignedFloat => of!(requantize::SIGNED_FLOAT),
         Mode::Mixed => of!(requantize::MIXED),
         Mode::SignedMixed => of!(requantize::SIGNED_MIXED),
         Mode::Definition => of!(requantize::DEFINITION),
-    }
+        // Not asked for.
+        Mode::Corrected | Mode::SignedCorrected => return None,
+    })
 }
 
 /// Interleaves the bytes of four rows: vector `j` holds those of bytes `4 j .. 4 j + 4` of each 128-bit lane.

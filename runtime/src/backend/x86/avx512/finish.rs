@@ -2,7 +2,9 @@
 
 use core::arch::x86_64::*;
 
-use super::super::requantize::{Channel, FLOAT, Factors, LANES, MIXED, SIGNED_FLOAT, SIGNED_MIXED};
+use super::super::requantize::{
+    CORRECTED, Channel, FLOAT, Factors, LANES, MIXED, SIGNED_CORRECTED, SIGNED_FLOAT, SIGNED_MIXED,
+};
 
 /// What the outputs of a layer are bounded by, and their zero point.
 #[derive(Clone, Copy, Debug)]
@@ -54,14 +56,13 @@ pub unsafe fn requantize<const MODE: u8, const SUMS: usize>(
     // The high halves of two products of 64 bits.
     let high = |even: __m512i, odd: __m512i| _mm512_mask_shuffle_epi32::<0xF5>(odd, 0x5555, even);
     let float = |k: usize| _mm512_castsi512_ps(row(k));
-    let zero = || _mm512_set1_epi32(bounds.zero.into());
     // SAFETY: the caller's.
     let product = matches!(MODE, MIXED | SIGNED_MIXED) && unsafe { (*factors)[4][0] } != 0;
     let rectified = |sum: __m512i| {
         let odd = _mm512_srli_epi64::<32>(sum);
         let even = _mm512_add_epi64(_mm512_mul_epi32(sum, row(0)), row(2));
         let odd = _mm512_add_epi64(_mm512_mul_epi32(odd, row(1)), row(3));
-        _mm512_add_epi32(_mm512_srav_epi32(high(even, odd), row(4)), zero())
+        _mm512_srav_epi32(high(even, odd), row(4))
     };
     let signed = |sum: __m512i| {
         let twice = _mm512_add_epi32(sum, sum);
@@ -69,7 +70,7 @@ pub unsafe fn requantize<const MODE: u8, const SUMS: usize>(
         let even = _mm512_add_epi64(_mm512_mul_epi32(twice, row(0)), row(2));
         let odd = _mm512_add_epi64(_mm512_mul_epi32(odd, row(1)), row(3));
         let rounded = _mm512_add_epi32(high(even, odd), _mm512_srai_epi32::<31>(sum));
-        _mm512_add_epi32(_mm512_srav_epi32(rounded, row(4)), zero())
+        _mm512_srav_epi32(rounded, row(4))
     };
     let scaled =
         |sum: __m512i| _mm512_cvtps_epi32(_mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), float(0), float(1)));
@@ -92,7 +93,11 @@ pub unsafe fn requantize<const MODE: u8, const SUMS: usize>(
         let shifted = _mm512_srav_epi32(product, right);
         let result = _mm512_mask_add_epi32(shifted, _mm512_cmpgt_epi32_mask(rest, threshold), shifted, ones);
         // Modulo 2^32, as the definition has it.
-        _mm512_add_epi32(result, zero())
+        _mm512_add_epi32(result, _mm512_set1_epi32(bounds.zero.into()))
+    };
+    let corrected = |sum: __m512i, value: __m512i| {
+        let exceptions = _mm512_cmpeq_epi32_mask(sum, row(4));
+        _mm512_mask_add_epi32(value, exceptions, value, _mm512_set1_epi32(1))
     };
     // Loops, for what arrays do with closures is not always inlined.
     match MODE {
@@ -114,6 +119,16 @@ pub unsafe fn requantize<const MODE: u8, const SUMS: usize>(
         SIGNED_FLOAT | SIGNED_MIXED => {
             for sum in &mut sums {
                 *sum = scaled_by_sign(*sum);
+            }
+        }
+        CORRECTED => {
+            for sum in &mut sums {
+                *sum = corrected(*sum, scaled(*sum));
+            }
+        }
+        SIGNED_CORRECTED => {
+            for sum in &mut sums {
+                *sum = corrected(*sum, scaled_by_sign(*sum));
             }
         }
         _ => {

@@ -38,6 +38,8 @@ pub fn kernel(mode: Mode, slide: &Slide) -> Option<Kernel> {
         Mode::Mixed => of!(requantize::MIXED),
         Mode::SignedMixed => of!(requantize::SIGNED_MIXED),
         Mode::Definition => of!(requantize::DEFINITION),
+        // Not asked for.
+        Mode::Corrected | Mode::SignedCorrected => return None,
     })
 }
 
