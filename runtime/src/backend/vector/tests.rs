@@ -33,6 +33,14 @@ impl Random {
     }
 }
 
+/// Windows of a convolution: rows, then columns.
+struct Windows {
+    kernel: [u32; 2],
+    stride: [u32; 2],
+    dilation: [u32; 2],
+    pads: [[u32; 2]; 2],
+}
+
 /// A chain of steps on `i8`, each in memory of its own.
 struct Chain {
     builder: BlobBuilder,
@@ -111,8 +119,6 @@ impl Chain {
 
     /// A convolution, depthwise with `multiplier` outputs an input, or else in groups with `outputs` channels. `false`: its window does not fit.
     fn convolution(&mut self, random: &mut Random, outputs: u32, multiplier: Option<u32>) -> bool {
-        let (id, input) = self.last;
-        let [batch, rows, columns, inputs] = input.shape;
         let kernel = random.one_of(&[[1, 1], [1, 1], [3, 3], [3, 3], [3, 1], [1, 5], [5, 5], [2, 2], [4, 7]]);
         let stride = random.one_of(&[[1, 1], [1, 1], [2, 2], [2, 1], [1, 3]]);
         let dilation = random.one_of(&[[1, 1], [1, 1], [1, 1], [2, 1], [1, 2]]);
@@ -120,6 +126,19 @@ impl Chain {
             let most = kernel[axis];
             [random.below(most), random.below(most)]
         });
+        self.windows(random, outputs, multiplier, Windows { kernel, stride, dilation, pads })
+    }
+
+    /// As [`Chain::convolution`], with windows that are given.
+    fn windows(
+        &mut self,
+        random: &mut Random,
+        outputs: u32,
+        multiplier: Option<u32>,
+        Windows { kernel, stride, dilation, pads }: Windows,
+    ) -> bool {
+        let (id, input) = self.last;
+        let [batch, rows, columns, inputs] = input.shape;
         let extent = |axis: usize, input: u32| {
             let reach = (kernel[axis] - 1) * dilation[axis] + 1;
             (input + pads[axis][0] + pads[axis][1]).checked_sub(reach).map(|free| free / stride[axis] + 1)
@@ -426,6 +445,31 @@ fn random_chains_have_the_bits_of_portable_code() {
     println!("{kernels:?}");
     for kernel in ["conv2d_i8", "depthwise_conv2d_i8", "add_i8", "max_pool2d_i8", "convert", "scalar"] {
         assert!(kernels.get(kernel).is_some_and(|&count| count > 20), "{kernel} ran too seldom: {kernels:?}");
+    }
+}
+
+#[test]
+fn depthwise_windows_of_all_widths() {
+    for channels in [4, 8, 12, 16, 24, 32, 48, 63, 64, 65, 67, 128, 130] {
+        for width in 1..=67u32 {
+            let mut random = Random(u64::from(channels) << 8 | u64::from(width));
+            // Wide images are short, and rare where they hold much.
+            if width * channels > 1200 && width % 7 != 0 {
+                continue;
+            }
+            let shape = [1 + width % 2, 1 + random.below(5), width, channels];
+            let mut chain = Chain::new(&mut random, shape);
+            for stride in [[1, 1], [2, 2], [1, 1]] {
+                let pads = [0, 1].map(|_| [1, 1 + random.below(2)]);
+                let dilation = [1 + random.below(8) / 7, 1];
+                let windows = Windows { kernel: [3, 3], stride, dilation, pads };
+                chain.windows(&mut random, 0, Some(1), windows);
+            }
+            let what = format!("{shape:?}, {} steps", chain.steps);
+            assert!(chain.steps > 0, "{what}");
+            let kernels = compare(&chain.finish(), &mut random, &what);
+            assert!(kernels.contains(&"depthwise_conv2d_i8"), "{what}: {kernels:?}");
+        }
     }
 }
 

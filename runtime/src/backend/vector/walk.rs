@@ -34,24 +34,37 @@ pub struct Rows {
     pub two: bool,
 }
 
+/// A row of windows in blocks of one unit: a pixel's channels, or several whole pixels.
+#[derive(Clone, Copy, Debug)]
+pub struct Slide {
+    /// Elements of a pixel in a block.
+    pub pixel: usize,
+    /// Elements that windows advance, over those that outputs do.
+    pub stride: usize,
+    /// Blocks of a row.
+    pub blocks: usize,
+    /// Bytes from a block of outputs to the next.
+    pub step: usize,
+    /// Elements of the last block that are outputs, a bit each.
+    pub last: u64,
+}
+
 /// The units and rows of a layer.
 #[derive(Debug)]
 pub struct Walk {
     /// All rows.
     pub rows: Vec<Rows>,
-    /// Units of a row; with `slides` those of its first pixel.
+    /// Units of a row; those of its first block where windows slide.
     pub units: Vec<Unit>,
     /// Sets of weights and factors.
     pub phases: usize,
     /// Whether rows go in twos.
     pub two_rows: bool,
-    /// Whether windows slide along a row.
-    pub slides: bool,
+    /// How 3x3 windows slide along a row, if they do.
+    pub slide: Option<Slide>,
     /// Channels, if units of several pixels leave out every other pixel.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for kernels of x86"))]
     pub skipped: Option<usize>,
-    /// Pixels of an output row.
-    pub columns: usize,
     /// Bytes from a kernel row to the next, from a tap to the next, from an output row to the next.
     pub row: usize,
     pub tap: usize,
@@ -76,8 +89,6 @@ impl Walk {
         let (rows, columns) = (&window.rows, &window.columns);
         let taps = [rows.kernel, columns.kernel];
         let two_rows = rows.stride == 1 && rows.dilation == 1 && rows.kernel <= 3;
-        let dense = columns.stride == 1 && columns.dilation == 1;
-        let slides = wide && two_rows && dense && taps == [3, 3] && channels >= unit;
         let flat = columns.output * channels;
         // Units of several pixels: how many of their lengths the input advances.
         let advance = match columns.stride {
@@ -89,7 +100,24 @@ impl Walk {
         let mask = |elements: usize| if elements >= 64 { !0 } else { (1u64 << elements) - 1 };
         let mask = |elements: usize| mask(elements.min(unit));
         let chunks = channels.div_ceil(unit);
+        let slide = match columns.stride {
+            // Two rows of windows share what they read; with an odd number the last two overlap the two before.
+            1 => two_rows && rows.output >= 2,
+            2 => !two_rows,
+            _ => false,
+        };
+        let whole = channels >= unit;
+        let slide = (wide && slide && taps == [3, 3] && columns.dilation == 1)
+            .then_some(Slide {
+                pixel: channels.min(unit),
+                stride: columns.stride,
+                blocks: if whole { columns.output } else { flat.div_ceil(unit) },
+                step: if whole { channels } else { unit },
+                last: if whole { !0 } else { mask(flat - (flat.div_ceil(unit) - 1) * unit) },
+            })
+            .filter(|slide| whole || matches!(slide.pixel, 8 | 16 | 32));
         let units = match advance {
+            Some(_) if slide.is_some() => vec![Unit { input: 0, output: 0, phase: 0, mask: !0 }],
             Some(advance) => {
                 let at = |k: usize| Unit {
                     input: (k * advance * unit * bytes) as u32,
@@ -106,7 +134,7 @@ impl Walk {
                     phase: chunk as u32,
                     mask: mask(channels - chunk * unit),
                 };
-                let width = if slides { 1 } else { columns.output };
+                let width = if slide.is_some() { 1 } else { columns.output };
                 (0..chunks).flat_map(|chunk| (0..width).map(move |column| at(column, chunk))).collect()
             }
         };
@@ -114,6 +142,7 @@ impl Walk {
         for image in 0..window.batch {
             let step = if two_rows { 2 } else { 1 };
             for row in (0..rows.output).step_by(step) {
+                let row = if slide.is_some() { row.min(rows.output - step) } else { row };
                 let first = (row * rows.stride) as isize - rows.pad as isize;
                 list.push(Rows {
                     input: input.at(image, first, -(columns.pad as isize)),
@@ -127,9 +156,8 @@ impl Walk {
             units,
             phases: if advance.is_some() { phases(channels, unit) } else { chunks },
             two_rows,
-            slides,
+            slide,
             skipped: advance.filter(|advance| *advance == 2).map(|_| channels),
-            columns: columns.output,
             row: rows.dilation * input.row(),
             tap: columns.dilation * input.pixel(),
             output_row: output.row(),

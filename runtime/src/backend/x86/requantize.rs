@@ -19,6 +19,10 @@ pub enum Mode {
     Float,
     /// As `Float`, with another constant for negative accumulators.
     SignedFloat,
+    /// As `Float`, but each channel may have an accumulator for which 1 is added.
+    Corrected,
+    /// As `SignedFloat`, with such accumulators.
+    SignedCorrected,
     /// As `Float`, but for vectors that hold a channel for which floats don't serve: a 64-bit product with a rounding constant. There the shift to the
     /// right is not 0, and what is not positive is the least output.
     Mixed,
@@ -32,6 +36,10 @@ pub enum Mode {
 pub const FLOAT: u8 = Mode::Float as u8;
 /// See [`FLOAT`].
 pub const SIGNED_FLOAT: u8 = Mode::SignedFloat as u8;
+/// See [`FLOAT`].
+pub const CORRECTED: u8 = Mode::Corrected as u8;
+/// See [`FLOAT`].
+pub const SIGNED_CORRECTED: u8 = Mode::SignedCorrected as u8;
 /// See [`FLOAT`].
 pub const MIXED: u8 = Mode::Mixed as u8;
 /// See [`FLOAT`].
@@ -109,8 +117,9 @@ impl Channel {
         f64::from(self.multiplier) * f64::from(self.shift - 31).exp2()
     }
 
-    /// Accumulators at both sides of every step of the output, at both ends of the range and around 0. `None` if the output may fall.
-    fn edges(&self) -> Option<Vec<(i32, i32)>> {
+    /// Accumulators at both sides of every step of the output and `beyond` further ones on each side, at both ends of the range and around 0, with
+    /// their outputs. `None` if the output may fall.
+    fn edges(&self, beyond: i32) -> Option<Vec<(i32, i32)>> {
         let [least, most] = self.range?;
         let factor = self.factor();
         // No product, shifted to the left or rounded, passes an `i32`.
@@ -130,43 +139,60 @@ impl Channel {
             while at < most && self.output(at) < step {
                 at += 1;
             }
-            edges.extend([at - 1, at]);
+            edges.extend((at - 1 - beyond..=at + beyond).filter(|at| (least..=most).contains(at)));
         }
         Some(edges.into_iter().map(|at| (at, self.output(at))).collect())
     }
 
-    /// Scale, and constants for accumulators from 0 on and below, with which a fused multiply-add gives the bits; the constants are equal where
-    /// that is possible. `None` if none were found. The processor has FMA.
-    fn floats(&self) -> Option<[f32; 3]> {
-        let edges = self.edges()?;
+    /// Scale and constants with which a fused multiply-add gives the bits; the constants are equal where that is possible, and no accumulator is an
+    /// exception where that is possible; with `corrected` one may be. `None` if none were found. The processor has FMA.
+    fn floats(&self, corrected: bool) -> Option<Floats> {
         let exact = self.factor() as f32;
         let scales =
             [0i32, 1, -1, 2, -2].map(|ulps| f32::from_bits(exact.to_bits().wrapping_add_signed(ulps)));
         let usable = |scale: &f32| scale.is_normal() && *scale > 0.0 && *scale <= 2.0;
         let scales: Vec<f32> = scales.into_iter().filter(usable).collect();
-        for &scale in &scales {
-            if let Some(constant) = self.constant(scale, &edges) {
-                return Some([scale, constant, constant]);
-            }
-        }
-        let (negative, positive): (Vec<_>, Vec<_>) = edges.into_iter().partition(|(at, _)| *at < 0);
-        scales.into_iter().find_map(|scale| {
-            Some([scale, self.constant(scale, &positive)?, self.constant(scale, &negative)?])
-        })
+        let search = |edges: Vec<(i32, i32)>, exceptions: usize| {
+            let one = scales.iter().find_map(|&scale| {
+                let (constant, exception) = self.constant(scale, &edges, exceptions)?;
+                Some(Floats { scale, constants: [constant; 2], exception })
+            });
+            one.or_else(|| {
+                let (negative, positive): (Vec<_>, Vec<_>) = edges.into_iter().partition(|(at, _)| *at < 0);
+                scales.iter().find_map(|&scale| {
+                    let (from_zero, exception) = self.constant(scale, &positive, exceptions)?;
+                    let left = exceptions - usize::from(exception.is_some());
+                    let (below, other) = self.constant(scale, &negative, left)?;
+                    Some(Floats { scale, constants: [from_zero, below], exception: exception.or(other) })
+                })
+            })
+        };
+        // Where only one of four accumulators around a step is an exception, all others are right: both functions grow.
+        search(self.edges(0)?, 0).or_else(|| search(self.edges(1).filter(|_| corrected)?, 1))
     }
 
-    /// A constant that goes with a scale for all given accumulators and outputs.
-    fn constant(&self, scale: f32, edges: &[(i32, i32)]) -> Option<f32> {
-        let (mut least, mut most) = (f64::NEG_INFINITY, f64::INFINITY);
+    /// A constant that goes with a scale for all given accumulators and outputs, but for at most `exceptions` (0 or 1) of which the output is by 1
+    /// too low; and that accumulator.
+    fn constant(&self, scale: f32, edges: &[(i32, i32)], exceptions: usize) -> Option<(f32, Option<i32>)> {
+        // The greatest lower bounds of the constant, by accumulator.
+        let mut least = [(f64::NEG_INFINITY, 0); 2];
+        let mut most = f64::INFINITY;
         for &(at, output) in edges {
             let rest = f64::from(output) - f64::from(at) * f64::from(scale);
-            if output > self.low {
-                least = least.max(rest - 0.5);
-            }
             if output < self.high {
                 most = most.min(rest + 0.5);
             }
+            let bound = (rest - 0.5, at);
+            if output <= self.low || least.contains(&bound) {
+                continue;
+            }
+            if bound.0 > least[0].0 {
+                least = [bound, least[0]];
+            } else if bound.0 > least[1].0 {
+                least[1] = bound;
+            }
         }
+        let (least, _) = least[exceptions];
         if least > most {
             return None;
         }
@@ -176,46 +202,75 @@ impl Channel {
             (false, true) => most - 0.25,
             (false, false) => f64::from(self.zero),
         };
-        let holds = |constant: &f32| {
-            let found = |at: i32| (at as f32).mul_add(scale, *constant).round_ties_even();
-            edges.iter().all(|&(at, output)| {
-                let value = found(at);
-                value.abs() < 1e9 && (value as i32).max(self.low).min(self.high) == output
-            })
+        let holds = |constant: f32| {
+            let mut exception = None;
+            for &(at, output) in edges {
+                let value = (at as f32).mul_add(scale, constant).round_ties_even();
+                if value.abs() >= 1e9 {
+                    return None;
+                }
+                let bounded = |value: i32| value.max(self.low).min(self.high);
+                if bounded(value as i32) == output {
+                    continue;
+                }
+                let other = exception.is_some_and(|known| known != at);
+                if exceptions == 0 || other || bounded(value as i32 + 1) != output {
+                    return None;
+                }
+                exception = Some(at);
+            }
+            Some((constant, exception))
         };
         let gap = (most - least).abs().min(1e-4) / 4.0;
         [0.0, 0.5, -0.5, 1.0, -1.0, 1.5, -1.5]
-            .map(|part| (middle + part * gap) as f32)
             .into_iter()
-            .find(holds)
+            .find_map(|part| holds((middle + part * gap) as f32))
     }
 
     /// Whether a 64-bit product with one rounding constant serves.
     fn is_product(&self) -> bool {
         let small = self.range.is_some_and(|[least, most]| least > -(1 << 30) && most < 1 << 30);
-        self.shift < 0 && small
+        // The zero point is part of the rounding constant, whose high half it must fit.
+        self.shift < 0 && self.shift >= -22 && small
     }
 }
 
 /// Factors of one vector of channels: biases, then by mode
-/// - floats: scales, constants, constants of negative accumulators, two rows of zeros;
-/// - product: multipliers, those of odd lanes in 64 bits, rounding constants of even and of odd lanes in 64 bits, the first odd one not 0, shifts;
-///   with the sign twice the constants, without it a shift less by 1;
+/// - floats: scales, constants, constants of negative accumulators, a row of zeros, accumulators that are exceptions;
+/// - product: multipliers, those of odd lanes in 64 bits, rounding constants with the zero point of even and of odd lanes in 64 bits, the first odd
+///   one not 0, shifts; with the sign twice the constants, without it a shift less by 1;
 /// - definition: multipliers, those of odd lanes in 64 bits, shifts to the left, to the right.
 pub type Factors = [[u32; LANES]; 6];
 
-/// What floats were found for a channel: scale and constants.
-pub type Floats = Option<[f32; 3]>;
+/// The floats that were found for a channel.
+#[derive(Clone, Copy, Debug)]
+pub struct Floats {
+    scale: f32,
+    /// For accumulators from 0 on, and below.
+    constants: [f32; 2],
+    /// An accumulator of which the output is greater by 1.
+    exception: Option<i32>,
+}
 
-/// Searches the mode of a group of channels.
-pub fn mode(channels: &[Channel]) -> (Mode, Vec<Floats>) {
-    let floats: Vec<Floats> = channels.iter().map(Channel::floats).collect();
-    let signed = floats.iter().flatten().any(|[_, positive, negative]| positive != negative);
-    let mode = if floats.iter().all(Option::is_some) {
-        if signed { Mode::SignedFloat } else { Mode::Float }
-    } else if channels.iter().all(Channel::is_product) {
+/// Searches the mode of a group of channels, and floats for each. With `corrected` the modes of that name are better than products: they are longer in
+/// latency, but free the ports of multiplications.
+pub fn mode(channels: &[Channel], corrected: bool) -> (Mode, Vec<Option<Floats>>) {
+    let signed = |all: &[Option<Floats>]| all.iter().flatten().any(|f| f.constants[0] != f.constants[1]);
+    let mut floats: Vec<Option<Floats>> = channels.iter().map(|channel| channel.floats(corrected)).collect();
+    if floats.iter().all(Option::is_some) {
+        let exact = floats.iter().flatten().all(|floats| floats.exception.is_none());
+        let mode = match (exact, signed(&floats)) {
+            (true, false) => Mode::Float,
+            (true, true) => Mode::SignedFloat,
+            (false, false) => Mode::Corrected,
+            (false, true) => Mode::SignedCorrected,
+        };
+        return (mode, floats);
+    }
+    floats.iter_mut().for_each(|floats| *floats = floats.filter(|floats| floats.exception.is_none()));
+    let mode = if channels.iter().all(Channel::is_product) {
         let rectified = channels.iter().all(|channel| channel.low >= channel.zero);
-        if signed || !rectified { Mode::SignedMixed } else { Mode::Mixed }
+        if signed(&floats) || !rectified { Mode::SignedMixed } else { Mode::Mixed }
     } else {
         Mode::Definition
     };
@@ -223,7 +278,7 @@ pub fn mode(channels: &[Channel]) -> (Mode, Vec<Floats>) {
 }
 
 /// Factors for the channels of each lane of a vector; `None`: a lane without one.
-pub fn factors(mode: Mode, lanes: [Option<(Channel, Floats)>; LANES]) -> Factors {
+pub fn factors(mode: Mode, lanes: [Option<(Channel, Option<Floats>)>; LANES]) -> Factors {
     let mut factors = Factors::default();
     let product = lanes.iter().flatten().any(|(_, floats)| floats.is_none());
     for (lane, found) in lanes.into_iter().enumerate() {
@@ -245,18 +300,21 @@ pub fn factors(mode: Mode, lanes: [Option<(Channel, Floats)>; LANES]) -> Factors
             factors[4][lane] = right.max(0) as u32;
         } else if product {
             let signed = i32::from(mode == Mode::SignedMixed);
-            let constant = ((1i64 << 30) + (1i64 << (30 + right))) << signed;
+            let zero = i64::from(channel.zero) << (31 + right);
+            let constant = ((1i64 << 30) + (1i64 << (30 + right)) + zero) << signed;
             let row = if lane % 2 == 1 { 4 } else { 3 };
             factors[row][lane & !1] = constant as u32;
             factors[row][lane | 1] = (constant >> 32) as u32;
             factors[5][lane] = (right - 1 + signed) as u32;
-        } else {
-            let values = floats.unwrap_or_default();
+        } else if let Some(Floats { scale, constants: [positive, negative], exception }) = floats {
+            let values = [scale, positive, negative];
             (0..3).for_each(|row| factors[1 + row][lane] = values[row].to_bits());
+            // Accumulators that floats were found for stay above this one.
+            factors[5][lane] = exception.unwrap_or(i32::MIN) as u32;
         }
         factors[0][lane] = channel.bias as u32;
     }
-    if product && mode != Mode::Definition && factors[4][0] == 0 {
+    if product && matches!(mode, Mode::Mixed | Mode::SignedMixed) && factors[4][0] == 0 {
         factors[4][0] = 1 << 31;
     }
     factors

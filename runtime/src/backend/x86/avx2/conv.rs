@@ -142,6 +142,8 @@ fn kernel(positions: usize, mode: Mode) -> Option<Kernel> {
         Mode::Mixed => of!(Mode::Mixed),
         Mode::SignedMixed => of!(Mode::SignedMixed),
         Mode::Definition => of!(Mode::Definition),
+        // Not asked for.
+        Mode::Corrected | Mode::SignedCorrected => return None,
     })
 }
 
@@ -200,7 +202,7 @@ impl Conv {
                 let at = group * group_outputs + first;
                 let of = |o: usize| Channel::new(linear, at + o, (0..depth).map(move |k| weight(at + o, k)));
                 let all: Vec<Channel> = (0..channels).map(of).collect::<Option<_>>()?;
-                let (mode, floats) = requantize::mode(&all);
+                let (mode, floats) = requantize::mode(&all, false);
                 let lane = |lane: usize| Some(channel(lane)).filter(|o| *o < channels);
                 let factors =
                     requantize::factors(mode, core::array::from_fn(|l| lane(l).map(|o| (all[o], floats[o]))));

@@ -36,7 +36,7 @@ impl Depthwise {
         constants: &mut Constants,
     ) -> Option<Self> {
         let walk = Walk::new(geometry, input, output, UNIT, false)?;
-        let (mode, floats) = requantize::mode(all);
+        let (mode, floats) = requantize::mode(all, false);
         let mut weights: Vec<i16> = Vec::new();
         let mut factors: Vec<Factors> = Vec::new();
         for phase in 0..walk.phases {
@@ -137,6 +137,8 @@ impl Layer for Depthwise {
             Mode::Mixed => of!(Mode::Mixed),
             Mode::SignedMixed => of!(Mode::SignedMixed),
             Mode::Definition => of!(Mode::Definition),
+            // Not asked for.
+            Mode::Corrected | Mode::SignedCorrected => return None,
         }
         Some(())
     }

@@ -46,7 +46,7 @@ impl Finish {
                 // The factors of a group are of one kind.
                 MIXED | SIGNED_MIXED if (*factors)[4][0] != 0 => {
                     let sign = if MODE == SIGNED_MIXED { 1 } else { 0 };
-                    [self.product(sums[0], factors, 0, sign), self.product(sums[1], factors, 1, sign)]
+                    [product(sums[0], factors, 0, sign), product(sums[1], factors, 1, sign)]
                 }
                 _ => [float(sums[0], factors, 0), float(sums[1], factors, 1)],
             };
@@ -60,24 +60,6 @@ impl Finish {
                 store_some(values, place, 2 * channels);
             }
         }
-    }
-
-    /// # Safety
-    /// `factors` is readable.
-    #[target_feature(enable = "avx2")]
-    #[inline]
-    unsafe fn product(&self, sum: __m256i, factors: *const Factors, half: usize, sign: i32) -> __m256i {
-        // SAFETY: the caller's.
-        let row = |k: usize| unsafe { row(factors, 1 + k, half) };
-        let factor = if sign == 1 { _mm256_add_epi32(sum, sum) } else { sum };
-        let odd = _mm256_srli_epi64::<32>(factor);
-        let even = _mm256_add_epi64(_mm256_mul_epi32(factor, row(0)), row(2));
-        let odd = _mm256_add_epi64(_mm256_mul_epi32(odd, row(1)), row(3));
-        let mut high = _mm256_blend_epi32::<0xAA>(_mm256_srli_epi64::<32>(even), odd);
-        if sign == 1 {
-            high = _mm256_add_epi32(high, _mm256_srai_epi32::<31>(sum));
-        }
-        _mm256_add_epi32(_mm256_srav_epi32(high, row(4)), _mm256_set1_epi32(self.zero.into()))
     }
 
     /// # Safety
@@ -108,6 +90,24 @@ impl Finish {
 unsafe fn row(factors: *const Factors, k: usize, half: usize) -> __m256i {
     // SAFETY: the caller's.
     unsafe { _mm256_load_si256(factors.cast::<__m256i>().add(2 * k + half)) }
+}
+
+/// # Safety
+/// `factors` is readable.
+#[target_feature(enable = "avx2")]
+#[inline]
+unsafe fn product(sum: __m256i, factors: *const Factors, half: usize, sign: i32) -> __m256i {
+    // SAFETY: the caller's.
+    let row = |k: usize| unsafe { row(factors, 1 + k, half) };
+    let factor = if sign == 1 { _mm256_add_epi32(sum, sum) } else { sum };
+    let odd = _mm256_srli_epi64::<32>(factor);
+    let even = _mm256_add_epi64(_mm256_mul_epi32(factor, row(0)), row(2));
+    let odd = _mm256_add_epi64(_mm256_mul_epi32(odd, row(1)), row(3));
+    let mut high = _mm256_blend_epi32::<0xAA>(_mm256_srli_epi64::<32>(even), odd);
+    if sign == 1 {
+        high = _mm256_add_epi32(high, _mm256_srai_epi32::<31>(sum));
+    }
+    _mm256_srav_epi32(high, row(4))
 }
 
 /// # Safety

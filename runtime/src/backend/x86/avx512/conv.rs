@@ -123,7 +123,7 @@ macro_rules! store {
         let mut values = [_mm512_setzero_si512(); 4];
         for (k, (value, sum)) in values.iter_mut().zip([$($sum),*]).enumerate() {
             let vectors: usize = $vectors;
-            *value = requantize::<$mode>(sum, $call.factors.add(k % vectors), &$call.bounds);
+            [*value] = requantize::<$mode, 1>([sum], $call.factors.add(k % vectors), &$call.bounds);
         }
         store_bytes!($vectors, $call, $outputs, pack(values, &$call.bounds));
     }};
@@ -135,7 +135,7 @@ macro_rules! store_halves {
         let mut values = [_mm512_setzero_si512(); 4];
         for (value, [low, high]) in values.iter_mut().zip([$($sum),*].as_chunks().0) {
             let both = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(*low), *high);
-            *value = requantize::<$mode>(both, $call.factors, &$call.bounds);
+            [*value] = requantize::<$mode, 1>([both], $call.factors, &$call.bounds);
         }
         store_bytes!(0, $call, $outputs, pack(values, &$call.bounds));
     }};
@@ -385,6 +385,13 @@ fn kernel([vectors, positions]: [usize; 2], mode: Mode) -> Option<Kernel> {
                     ($vectors, $positions, Mode::SignedMixed) => Some($tile::<{ requantize::SIGNED_MIXED }>),
                     ($vectors, $positions, Mode::Definition) => Some($tile::<{ requantize::DEFINITION }>),
                 )*
+                // Groups of more vectors are not asked to be corrected.
+                (1, 16, Mode::Corrected) => Some(tile_1x16::<{ requantize::CORRECTED }>),
+                (1, 16, Mode::SignedCorrected) => Some(tile_1x16::<{ requantize::SIGNED_CORRECTED }>),
+                (1, 4, Mode::Corrected) => Some(tile_1x4::<{ requantize::CORRECTED }>),
+                (1, 4, Mode::SignedCorrected) => Some(tile_1x4::<{ requantize::SIGNED_CORRECTED }>),
+                (0, 16, Mode::Corrected) => Some(tile_half::<{ requantize::CORRECTED }>),
+                (0, 16, Mode::SignedCorrected) => Some(tile_half::<{ requantize::SIGNED_CORRECTED }>),
                 _ => None,
             }
         };
@@ -490,6 +497,8 @@ impl Conv {
                     &|o| Channel::new(linear, at + o, (0..depth).map(|k| weight(at + o, k))),
                     [channels, vectors],
                     [runs.len(), length],
+                    // Tiles of one vector wait for loads, so that there is time behind them.
+                    vectors <= 1,
                     &|o, k| weight(at + o, k),
                 )?;
                 let table = match tables.iter().position(|table| table.vectors == vectors) {
@@ -529,15 +538,16 @@ impl Conv {
     }
 }
 
-/// Mode, factors and weights of a group of channels.
+/// Mode, factors and weights of a group of channels; `corrected` as in [`requantize::mode`].
 pub fn pack_group(
     channel_of: &dyn Fn(usize) -> Option<Channel>,
     [channels, vectors]: [usize; 2],
     [runs, length]: [usize; 2],
+    corrected: bool,
     weight: &dyn Fn(usize, usize) -> i8,
 ) -> Option<(Mode, Vec<Factors>, Vec<i8>)> {
     let all: Vec<Channel> = (0..channels).map(channel_of).collect::<Option<_>>()?;
-    let (mode, floats) = requantize::mode(&all);
+    let (mode, floats) = requantize::mode(&all, corrected);
     let lane = |vector: usize, lane: usize| Some(channel(vectors, vector, lane)).filter(|&o| o < channels);
     let factors = (0..vectors.max(1))
         .map(|v| {

@@ -67,6 +67,7 @@ impl Dense {
                 &|o| Channel::new(linear, at + o, (0..depth).map(|k| weight(at + o, k))),
                 [channels, vectors],
                 [1, depth],
+                false,
                 &|o, k| weight(at + o, k),
             )?;
             let weights = constants.push(&weights);
@@ -107,6 +108,8 @@ fn kernel(vectors: usize, mode: Mode) -> Option<Kernel> {
         Mode::Mixed => of!(requantize::MIXED),
         Mode::SignedMixed => of!(requantize::SIGNED_MIXED),
         Mode::Definition => of!(requantize::DEFINITION),
+        // Not asked for.
+        Mode::Corrected | Mode::SignedCorrected => return None,
     })
 }
 
@@ -144,7 +147,7 @@ unsafe fn row<const MODE: u8, const VECTORS: usize, const SETS: usize>(call: &Ca
         for (v, value) in values.iter_mut().enumerate().take(VECTORS) {
             let bias = _mm512_load_si512(call.factors.add(v).cast());
             let sum = sums.iter().fold(bias, |sum, set| _mm512_add_epi32(sum, set[v]));
-            *value = requantize::<MODE>(sum, call.factors.add(v), &call.bounds);
+            [*value] = requantize::<MODE, 1>([sum], call.factors.add(v), &call.bounds);
         }
         let mut done = 0;
         for half in values.chunks_exact(4).take(VECTORS.div_ceil(4)) {

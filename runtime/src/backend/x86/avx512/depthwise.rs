@@ -1,7 +1,7 @@
 //! Depthwise convolutions: bytes of four kernel rows are interleaved, so that a lane holds one channel's column of a window.
 //!
-//! Two output rows share the interleaved columns where four input rows hold both windows; in 3x3 windows of stride 1 neighbours along a row share
-//! them too.
+//! Two output rows share the interleaved columns where four input rows hold both windows; 3x3 windows that slide along a row share them too
+//! ([`super::slide`]).
 
 use core::arch::x86_64::*;
 
@@ -10,20 +10,41 @@ use super::super::requantize::{self, Channel, Factors, LANES, Mode};
 use super::super::walk::Walk;
 use super::conv::channel;
 use super::finish::{Bounds, pack, requantize};
+use super::slide;
 use crate::host::program::form::Image;
 use crate::host::program::{Constants, Frame, Layer};
 
 /// Bytes of a unit.
-const UNIT: usize = 64;
+pub const UNIT: usize = 64;
 
 /// Everything that a kernel needs.
-struct Call<'a> {
-    layer: &'a Depthwise,
-    arena: *mut u8,
-    constants: *const u8,
+pub struct Call<'a> {
+    /// Where it reads and writes.
+    pub walk: &'a Walk,
+    /// The arena.
+    pub arena: *mut u8,
+    weights: *const u8,
+    weights_of_phase: usize,
+    factors: *const Factors,
+    /// Of the outputs.
+    pub bounds: &'a Bounds,
 }
 
-type Kernel = unsafe fn(&Call<'_>);
+impl Call<'_> {
+    /// Weights and factors of a phase.
+    ///
+    /// # Safety
+    /// The call has the phase.
+    pub unsafe fn phase(&self, phase: u32) -> (*const __m512i, *const Factors) {
+        // SAFETY: the caller's.
+        unsafe {
+            let weights = self.weights.add(phase as usize * self.weights_of_phase);
+            (weights.cast(), self.factors.add(4 * phase as usize))
+        }
+    }
+}
+
+pub type Kernel = unsafe fn(&Call<'_>);
 
 /// A depthwise convolution with one output channel for each input channel.
 #[derive(Debug)]
@@ -49,7 +70,7 @@ impl Depthwise {
         constants: &mut Constants,
     ) -> Option<Self> {
         let walk = Walk::new(geometry, input, output, UNIT, true)?;
-        let (mode, floats) = requantize::mode(all);
+        let (mode, floats) = requantize::mode(all, false);
         let lane = |l: usize| channel(4, l / LANES, l % LANES);
         let mut weights: Vec<i8> = Vec::new();
         let mut factors: Vec<Factors> = Vec::new();
@@ -61,7 +82,10 @@ impl Depthwise {
             }
         }
         Some(Self {
-            kernel: kernel(mode, walk.two_rows, walk.slides),
+            kernel: match walk.slide {
+                Some(slide) => slide::kernel(mode, &slide)?,
+                None => kernel(mode, walk.two_rows)?,
+            },
             weights_of_phase: weights.len() / walk.phases,
             weights: constants.push(&weights),
             factors: constants.push(&factors),
@@ -72,30 +96,28 @@ impl Depthwise {
     }
 }
 
-/// The kernel of a mode and of a form of windows.
-fn kernel(mode: Mode, two_rows: bool, slides: bool) -> Kernel {
+/// The kernel of a mode, for any windows.
+fn kernel(mode: Mode, two_rows: bool) -> Option<Kernel> {
     macro_rules! of {
         ($mode:expr) => {
-            match (two_rows, slides) {
-                (_, true) => sliding::<{ $mode }>,
-                (true, _) => windows::<{ $mode }, 2>,
-                (false, _) => windows::<{ $mode }, 1>,
-            }
+            if two_rows { windows::<{ $mode }, 2> as Kernel } else { windows::<{ $mode }, 1> }
         };
     }
-    match mode {
+    Some(match mode {
         Mode::Float => of!(requantize::FLOAT),
         Mode::SignedFloat => of!(requantize::SIGNED_FLOAT),
         Mode::Mixed => of!(requantize::MIXED),
         Mode::SignedMixed => of!(requantize::SIGNED_MIXED),
         Mode::Definition => of!(requantize::DEFINITION),
-    }
+        // Not asked for.
+        Mode::Corrected | Mode::SignedCorrected => return None,
+    })
 }
 
 /// Interleaves the bytes of four rows: vector `j` holds those of bytes `4 j .. 4 j + 4` of each 128-bit lane.
 #[target_feature(enable = "avx512f,avx512bw")]
 #[inline]
-fn interleave([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
+pub fn interleave([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
     let (low, high) = (_mm512_unpacklo_epi8(a, b), _mm512_unpackhi_epi8(a, b));
     let (low_2, high_2) = (_mm512_unpacklo_epi8(c, d), _mm512_unpackhi_epi8(c, d));
     [
@@ -121,8 +143,20 @@ unsafe fn store<const MODE: u8>(
 ) {
     // SAFETY: the caller's.
     unsafe {
-        let value = |v: usize| requantize::<MODE>(sums[v], factors.add(v), bounds);
-        let bytes = pack([value(0), value(1), value(2), value(3)], bounds);
+        let value = |v: usize| requantize::<MODE, 1>([sums[v]], factors.add(v), bounds)[0];
+        store_bytes(pack([value(0), value(1), value(2), value(3)], bounds), output, mask);
+    }
+}
+
+/// Stores the bytes of a mask.
+///
+/// # Safety
+/// They are writable.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+pub unsafe fn store_bytes(bytes: __m512i, output: *mut u8, mask: u64) {
+    // SAFETY: the caller's.
+    unsafe {
         if mask == !0 {
             _mm512_storeu_si512(output.cast(), bytes);
         } else {
@@ -137,7 +171,7 @@ unsafe fn store<const MODE: u8>(
 /// The layer was checked against the arena and the constants.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 unsafe fn windows<const MODE: u8, const OUTPUTS: usize>(call: &Call<'_>) {
-    let (layer, walk) = (call.layer, &call.layer.walk);
+    let walk = call.walk;
     let [tap_rows, tap_columns] = walk.taps;
     let chunks = walk.chunks(4);
     let order = every_other(walk.skipped.unwrap_or(UNIT));
@@ -146,10 +180,7 @@ unsafe fn windows<const MODE: u8, const OUTPUTS: usize>(call: &Call<'_>) {
             // SAFETY: the caller's: windows of rows and units lie in the layer's image, but for what units read behind it, which is the arena's
             // slack; weights and factors are those of the unit's phase.
             unsafe {
-                let weights =
-                    call.constants.add(layer.weights + unit.phase as usize * layer.weights_of_phase);
-                let factors: *const Factors = call.constants.add(layer.factors).cast();
-                let factors = factors.add(4 * unit.phase as usize);
+                let (weights, factors) = call.phase(unit.phase);
                 let bias = |v: usize| _mm512_load_si512(factors.add(v).cast());
                 let mut sums = [[bias(0), bias(1), bias(2), bias(3)]; OUTPUTS];
                 let input = call.arena.cast_const().add(rows.input + unit.input as usize);
@@ -175,19 +206,19 @@ unsafe fn windows<const MODE: u8, const OUTPUTS: usize>(call: &Call<'_>) {
                         for (variant, sums) in sums.iter_mut().enumerate() {
                             let first = (variant * chunks + chunk) * tap_columns + column;
                             for (v, sum) in sums.iter_mut().enumerate() {
-                                let weights = _mm512_load_si512(weights.add((first * 4 + v) * UNIT).cast());
+                                let weights = _mm512_load_si512(weights.add(first * 4 + v));
                                 *sum = _mm512_dpbusd_epi32(*sum, taps[v], weights);
                             }
                         }
                     }
                 }
                 let output = call.arena.add(rows.output + unit.output as usize);
-                store::<MODE>(sums[0], factors, &layer.bounds, output, unit.mask);
+                store::<MODE>(sums[0], factors, call.bounds, output, unit.mask);
                 if OUTPUTS == 2 && rows.two {
                     store::<MODE>(
                         sums[OUTPUTS - 1],
                         factors,
-                        &layer.bounds,
+                        call.bounds,
                         output.add(walk.output_row),
                         unit.mask,
                     );
@@ -210,58 +241,6 @@ fn every_other(channels: usize) -> __m512i {
     unsafe { _mm512_loadu_si512(order.as_ptr().cast()) }
 }
 
-/// 3x3 windows of stride 1 that slide along a row, two rows at a time.
-///
-/// # Safety
-/// As [`windows`].
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn sliding<const MODE: u8>(call: &Call<'_>) {
-    let (layer, walk) = (call.layer, &call.layer.walk);
-    for unit in &walk.units {
-        // SAFETY: as in `windows`.
-        unsafe {
-            let weights = call.constants.add(layer.weights + unit.phase as usize * layer.weights_of_phase);
-            let factors: *const Factors = call.constants.add(layer.factors).cast();
-            let factors = factors.add(4 * unit.phase as usize);
-            let sum = |taps: [&[__m512i; 4]; 3], variant: usize| {
-                let each = |v: usize| {
-                    let weight = |column: usize| {
-                        _mm512_load_si512(weights.add(((variant * 3 + column) * 4 + v) * UNIT).cast())
-                    };
-                    let mut sum = _mm512_load_si512(factors.add(v).cast());
-                    sum = _mm512_dpbusd_epi32(sum, taps[0][v], weight(0));
-                    sum = _mm512_dpbusd_epi32(sum, taps[1][v], weight(1));
-                    _mm512_dpbusd_epi32(sum, taps[2][v], weight(2))
-                };
-                [each(0), each(1), each(2), each(3)]
-            };
-            for rows in &walk.rows {
-                let input = call.arena.cast_const().add(rows.input + unit.input as usize);
-                let mut output = call.arena.add(rows.output + unit.output as usize);
-                // Behind the last row of an odd number the third is read again.
-                let fourth = if rows.two { 3 } else { 2 };
-                let column = |at: usize| {
-                    let load =
-                        |row: usize| _mm512_loadu_si512(input.add(row * walk.row + at * walk.tap).cast());
-                    interleave([load(0), load(1), load(2), load(fourth)])
-                };
-                let (mut left, mut middle) = (column(0), column(1));
-                for at in 0..walk.columns {
-                    let right = column(at + 2);
-                    let taps = [&left, &middle, &right];
-                    store::<MODE>(sum(taps, 0), factors, &layer.bounds, output, unit.mask);
-                    if rows.two {
-                        let below = output.add(walk.output_row);
-                        store::<MODE>(sum(taps, 1), factors, &layer.bounds, below, unit.mask);
-                    }
-                    (left, middle) = (middle, right);
-                    output = output.add(walk.tap);
-                }
-            }
-        }
-    }
-}
-
 impl Layer for Depthwise {
     fn name(&self) -> &'static str {
         "depthwise_conv2d_i8"
@@ -271,10 +250,19 @@ impl Layer for Depthwise {
         if frame.arena.len() < self.walk.arena_bytes || frame.constants.len() < self.constant_bytes {
             return None;
         }
-        let call = Call { layer: self, arena: frame.arena.as_mut_ptr(), constants: frame.constants.as_ptr() };
+        let constants = frame.constants.as_ptr();
         // SAFETY: rows and units were made of images that lie in the first `arena_bytes` of the arena, and of what was pushed to the first
         // `constant_bytes` of the constants; both were checked above. Layers are made where the processor has the features.
-        unsafe { (self.kernel)(&call) };
+        unsafe {
+            (self.kernel)(&Call {
+                walk: &self.walk,
+                arena: frame.arena.as_mut_ptr(),
+                weights: constants.add(self.weights),
+                weights_of_phase: self.weights_of_phase,
+                factors: constants.add(self.factors).cast(),
+                bounds: &self.bounds,
+            });
+        }
         Some(())
     }
 }

@@ -10,6 +10,9 @@ use crate::host::program::{Frame, Layer};
 /// Bytes of a vector.
 const UNIT: usize = 64;
 
+/// Bits of a sum's shift that are left for words. Saturating to words changes no sum: with six bits they hold all bytes.
+const LEFT: u32 = 6;
+
 /// The lowest `bytes` bits.
 fn mask(bytes: usize) -> u64 {
     if bytes >= UNIT { !0 } else { (1 << bytes) - 1 }
@@ -34,37 +37,43 @@ impl Add {
         })
     }
 
+    /// Factors go in two words each, all but six bits of the shift in the low one: products with the low words lose these bits before those with the
+    /// high words are added, which leaves the bits of one shift. What is left, nine bits and six, fits words.
+    ///
     /// # Safety
     /// Every run lies in the arena, followed by the arena's slack.
-    #[target_feature(enable = "avx512f,avx512bw")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
     unsafe fn all(&self, arena: *mut u8) {
         let Sum { factors: [a, b], constant, shift, bounds: [low, high] } = self.sum;
-        let (a, b, c) = (_mm512_set1_epi32(a), _mm512_set1_epi32(b), _mm512_set1_epi32(constant));
-        let shift = _mm_cvtsi32_si128(shift as i32);
+        let pair = |a: i32, b: i32| _mm512_set1_epi32(a & 0xFFFF | b << 16);
+        let bits = shift - LEFT;
+        let rest = (1 << bits) - 1;
+        let (lows, highs) = (pair(a & rest, b & rest), pair(a >> bits, b >> bits));
+        let constant = _mm512_set1_epi32(constant);
+        let bits = _mm_cvtsi32_si128(bits as i32);
         let (low, high) = (_mm512_set1_epi8(low), _mm512_set1_epi8(high));
-        let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        let zero = _mm512_setzero_si512();
         for &([first, second, output], bytes) in &self.runs {
             let mut at = 0;
             while at < bytes {
                 // SAFETY: the caller's: a vector reads less than 64 bytes behind a run, and writes the bytes of the mask.
                 unsafe {
-                    let quarter = |k: usize| {
-                        let load = |from: usize| {
-                            _mm512_cvtepu8_epi32(_mm_loadu_si128(arena.add(from + at + 16 * k).cast()))
-                        };
-                        let products =
-                            (_mm512_mullo_epi32(load(first), a), _mm512_mullo_epi32(load(second), b));
-                        let sum = _mm512_add_epi32(_mm512_add_epi32(products.0, c), products.1);
-                        _mm512_sra_epi32(sum, shift)
+                    let load = |from: usize| _mm512_loadu_si512(arena.add(from + at).cast());
+                    let (x, y) = (load(first), load(second));
+                    // Bytes of both in pairs, then words.
+                    let (near, far) = (_mm512_unpacklo_epi8(x, y), _mm512_unpackhi_epi8(x, y));
+                    let sum = |pairs: __m512i| {
+                        let sum = _mm512_sra_epi32(_mm512_dpwssd_epi32(constant, pairs, lows), bits);
+                        _mm512_dpwssd_epi32(sum, pairs, highs)
                     };
-                    let halves = (
-                        _mm512_packs_epi32(quarter(0), quarter(1)),
-                        _mm512_packs_epi32(quarter(2), quarter(3)),
-                    );
-                    let sums = _mm512_packs_epi16(halves.0, halves.1);
+                    let words = |pairs: __m512i| {
+                        let (low, high) =
+                            (_mm512_unpacklo_epi8(pairs, zero), _mm512_unpackhi_epi8(pairs, zero));
+                        _mm512_srai_epi16::<LEFT>(_mm512_packs_epi32(sum(low), sum(high)))
+                    };
+                    let sums = _mm512_packs_epi16(words(near), words(far));
                     let sums = _mm512_min_epi8(_mm512_max_epi8(sums, low), high);
                     let sums = _mm512_xor_si512(sums, _mm512_set1_epi8(i8::MIN));
-                    let sums = _mm512_permutexvar_epi32(order, sums);
                     let place = arena.add(output + at);
                     if bytes - at >= UNIT {
                         _mm512_storeu_si512(place.cast(), sums);

@@ -2,7 +2,9 @@
 
 use core::arch::x86_64::*;
 
-use super::super::requantize::{Channel, FLOAT, Factors, LANES, MIXED, SIGNED_FLOAT, SIGNED_MIXED};
+use super::super::requantize::{
+    CORRECTED, Channel, FLOAT, Factors, LANES, MIXED, SIGNED_CORRECTED, SIGNED_FLOAT, SIGNED_MIXED,
+};
 
 /// What the outputs of a layer are bounded by, and their zero point.
 #[derive(Clone, Copy, Debug)]
@@ -38,68 +40,118 @@ unsafe fn row(factors: *const Factors, row: usize) -> __m512i {
     unsafe { _mm512_load_si512(factors.cast::<[u32; LANES]>().add(1 + row).cast()) }
 }
 
-/// Requantises 16 accumulators and adds the zero point.
+/// Requantises accumulators of 16 channels and adds the zero point.
 ///
 /// # Safety
 /// `factors` is readable, and its rows are those of the mode.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 #[inline]
-pub unsafe fn requantize<const MODE: u8>(sum: __m512i, factors: *const Factors, bounds: &Bounds) -> __m512i {
+pub unsafe fn requantize<const MODE: u8, const SUMS: usize>(
+    mut sums: [__m512i; SUMS],
+    factors: *const Factors,
+    bounds: &Bounds,
+) -> [__m512i; SUMS] {
     // SAFETY: the caller's.
     let row = |k: usize| unsafe { row(factors, k) };
     // The high halves of two products of 64 bits.
     let high = |even: __m512i, odd: __m512i| _mm512_mask_shuffle_epi32::<0xF5>(odd, 0x5555, even);
     let float = |k: usize| _mm512_castsi512_ps(row(k));
-    let zero = || _mm512_set1_epi32(bounds.zero.into());
+    // SAFETY: the caller's.
+    let product = matches!(MODE, MIXED | SIGNED_MIXED) && unsafe { (*factors)[4][0] } != 0;
+    let rectified = |sum: __m512i| {
+        let odd = _mm512_srli_epi64::<32>(sum);
+        let even = _mm512_add_epi64(_mm512_mul_epi32(sum, row(0)), row(2));
+        let odd = _mm512_add_epi64(_mm512_mul_epi32(odd, row(1)), row(3));
+        _mm512_srav_epi32(high(even, odd), row(4))
+    };
+    let signed = |sum: __m512i| {
+        let twice = _mm512_add_epi32(sum, sum);
+        let odd = _mm512_srli_epi64::<32>(twice);
+        let even = _mm512_add_epi64(_mm512_mul_epi32(twice, row(0)), row(2));
+        let odd = _mm512_add_epi64(_mm512_mul_epi32(odd, row(1)), row(3));
+        let rounded = _mm512_add_epi32(high(even, odd), _mm512_srai_epi32::<31>(sum));
+        _mm512_srav_epi32(rounded, row(4))
+    };
+    let scaled =
+        |sum: __m512i| _mm512_cvtps_epi32(_mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), float(0), float(1)));
+    let scaled_by_sign = |sum: __m512i| {
+        let constant = _mm512_mask_blend_ps(_mm512_movepi32_mask(sum), float(1), float(2));
+        _mm512_cvtps_epi32(_mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), float(0), constant))
+    };
+    let defined = |sum: __m512i| {
+        let sum = _mm512_sllv_epi32(sum, row(2));
+        let half = _mm512_set1_epi64(1 << 30);
+        let even = _mm512_add_epi64(_mm512_mul_epi32(sum, row(0)), half);
+        let odd = _mm512_add_epi64(_mm512_mul_epi32(_mm512_srli_epi64::<32>(sum), row(1)), half);
+        let even = _mm512_srli_epi64::<31>(even);
+        let product = _mm512_mask_blend_epi32(0xAAAA, even, _mm512_slli_epi64::<1>(odd));
+        let right = row(3);
+        let ones = _mm512_set1_epi32(1);
+        let mask = _mm512_sub_epi32(_mm512_sllv_epi32(ones, right), ones);
+        let rest = _mm512_and_si512(product, mask);
+        let threshold = _mm512_add_epi32(_mm512_srli_epi32::<1>(mask), _mm512_srli_epi32::<31>(product));
+        let shifted = _mm512_srav_epi32(product, right);
+        let result = _mm512_mask_add_epi32(shifted, _mm512_cmpgt_epi32_mask(rest, threshold), shifted, ones);
+        // Modulo 2^32, as the definition has it.
+        _mm512_add_epi32(result, _mm512_set1_epi32(bounds.zero.into()))
+    };
+    let corrected = |sum: __m512i, value: __m512i| {
+        let exceptions = _mm512_cmpeq_epi32_mask(sum, row(4));
+        _mm512_mask_add_epi32(value, exceptions, value, _mm512_set1_epi32(1))
+    };
+    // Loops, for what arrays do with closures is not always inlined.
     match MODE {
-        // SAFETY: the caller's.
-        MIXED if unsafe { (*factors)[4][0] } != 0 => {
-            let odd = _mm512_srli_epi64::<32>(sum);
-            let even = _mm512_add_epi64(_mm512_mul_epi32(sum, row(0)), row(2));
-            let odd = _mm512_add_epi64(_mm512_mul_epi32(odd, row(1)), row(3));
-            _mm512_add_epi32(_mm512_srav_epi32(high(even, odd), row(4)), zero())
+        MIXED if product => {
+            for sum in &mut sums {
+                *sum = rectified(*sum);
+            }
         }
-        // SAFETY: the caller's.
-        SIGNED_MIXED if unsafe { (*factors)[4][0] } != 0 => {
-            let twice = _mm512_add_epi32(sum, sum);
-            let odd = _mm512_srli_epi64::<32>(twice);
-            let even = _mm512_add_epi64(_mm512_mul_epi32(twice, row(0)), row(2));
-            let odd = _mm512_add_epi64(_mm512_mul_epi32(odd, row(1)), row(3));
-            let rounded = _mm512_add_epi32(high(even, odd), _mm512_srai_epi32::<31>(sum));
-            _mm512_add_epi32(_mm512_srav_epi32(rounded, row(4)), zero())
+        SIGNED_MIXED if product => {
+            for sum in &mut sums {
+                *sum = signed(*sum);
+            }
         }
-        FLOAT | MIXED => _mm512_cvtps_epi32(_mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), float(0), float(1))),
+        FLOAT | MIXED => {
+            for sum in &mut sums {
+                *sum = scaled(*sum);
+            }
+        }
         SIGNED_FLOAT | SIGNED_MIXED => {
-            let constant = _mm512_mask_blend_ps(_mm512_movepi32_mask(sum), float(1), float(2));
-            _mm512_cvtps_epi32(_mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), float(0), constant))
+            for sum in &mut sums {
+                *sum = scaled_by_sign(*sum);
+            }
+        }
+        CORRECTED => {
+            for sum in &mut sums {
+                *sum = corrected(*sum, scaled(*sum));
+            }
+        }
+        SIGNED_CORRECTED => {
+            for sum in &mut sums {
+                *sum = corrected(*sum, scaled_by_sign(*sum));
+            }
         }
         _ => {
-            let sum = _mm512_sllv_epi32(sum, row(2));
-            let half = _mm512_set1_epi64(1 << 30);
-            let even = _mm512_add_epi64(_mm512_mul_epi32(sum, row(0)), half);
-            let odd = _mm512_add_epi64(_mm512_mul_epi32(_mm512_srli_epi64::<32>(sum), row(1)), half);
-            let even = _mm512_srli_epi64::<31>(even);
-            let product = _mm512_mask_blend_epi32(0xAAAA, even, _mm512_slli_epi64::<1>(odd));
-            let right = row(3);
-            let ones = _mm512_set1_epi32(1);
-            let mask = _mm512_sub_epi32(_mm512_sllv_epi32(ones, right), ones);
-            let rest = _mm512_and_si512(product, mask);
-            let threshold = _mm512_add_epi32(_mm512_srli_epi32::<1>(mask), _mm512_srli_epi32::<31>(product));
-            let shifted = _mm512_srav_epi32(product, right);
-            let result =
-                _mm512_mask_add_epi32(shifted, _mm512_cmpgt_epi32_mask(rest, threshold), shifted, ones);
-            // Modulo 2^32, as the definition has it.
-            _mm512_add_epi32(result, zero())
+            for sum in &mut sums {
+                *sum = defined(*sum);
+            }
         }
     }
+    sums
 }
 
 /// Packs four vectors to bytes with 128 added: bytes of one 128-bit lane are of those lanes.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 #[inline]
-pub fn pack(values: [__m512i; 4], bounds: &Bounds) -> __m512i {
-    let [a, b, c, d] = values;
-    let mut bytes = _mm512_packs_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
+pub fn pack([a, b, c, d]: [__m512i; 4], bounds: &Bounds) -> __m512i {
+    pack_halves(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d), bounds)
+}
+
+/// As [`pack`], for what is packed to words.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[inline]
+pub fn pack_halves(low: __m512i, high: __m512i, bounds: &Bounds) -> __m512i {
+    let mut bytes = _mm512_packs_epi16(low, high);
     if bounds.are_narrow() {
         bytes = _mm512_max_epi8(bytes, _mm512_set1_epi8(bounds.low));
         bytes = _mm512_min_epi8(bytes, _mm512_set1_epi8(bounds.high));

@@ -8,3 +8,4 @@ pub mod dense;
 pub mod depthwise;
 pub mod elementwise;
 mod finish;
+mod slide;
