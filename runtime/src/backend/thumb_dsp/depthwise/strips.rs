@@ -56,7 +56,8 @@ pub fn run<K: Kernels>(
         let outputs_taken = outputs.wrapping_sub(first_output).min(block_outputs);
         prepare(linear, outputs, first_output, outputs_taken, constants)?;
         // A call takes channels that lie behind each other, or all outputs of one.
-        let (calls, per_call, advance) = if factor == 1 { (1, taken, plan.plane) } else { (taken, factor, 0) };
+        let (calls, per_call, advance) =
+            if factor == 1 { (1, taken, plan.plane) } else { (taken, factor, 0) };
         let mut frame = Frame {
             step: outputs,
             below: width,
