@@ -39,37 +39,49 @@ pub struct Run {
 
 impl Axis {
     /// Checks extents. `output` has to be `(input + padding - dilated kernel) / stride + 1`, rounded down.
+    pub fn new(extents: [u32; 2], window: [u32; 3], pads: [u32; 2]) -> Result<Self, ErrorKind> {
+        match Self::judge(extents, window, pads) {
+            Some(error) => Err(error),
+            None => Ok(Self::of(extents, window, pads[0])),
+        }
+    }
+
+    /// What [`Axis::new`] refuses.
     #[inline(never)]
-    pub fn new(
+    fn judge(
         [input, output]: [u32; 2],
         [kernel, stride, dilation]: [u32; 3],
         [before, after]: [u32; 2],
-    ) -> Result<Self, ErrorKind> {
+    ) -> Option<ErrorKind> {
         if kernel == 0 || stride == 0 || dilation == 0 {
-            return Err(ErrorKind::Parameter);
+            return Some(ErrorKind::Parameter);
         }
         let reach = product(kernel.wrapping_sub(1), dilation).and_then(|taps| taps.checked_add(1));
         let padded = input.checked_add(before).and_then(|sum| sum.checked_add(after));
         let (Some(reach), Some(padded)) = (reach, padded) else {
-            return Err(ErrorKind::Parameter);
+            return Some(ErrorKind::Parameter);
         };
         if padded > i32::MAX as u32 || reach > padded {
-            return Err(ErrorKind::Parameter);
+            return Some(ErrorKind::Parameter);
         }
         // (output - 1) * stride <= free < output * stride, without a division.
         let free = padded.wrapping_sub(reach);
-        let past_last = product(output, stride).ok_or(ErrorKind::Shape)?;
-        if past_last <= free || past_last.wrapping_sub(stride) > free {
-            return Err(ErrorKind::Shape);
-        }
-        Ok(Self {
+        let fits = product(output, stride)
+            .is_some_and(|past_last| past_last > free && past_last.wrapping_sub(stride) <= free);
+        (!fits).then_some(ErrorKind::Shape)
+    }
+
+    /// Without a check.
+    #[inline(always)]
+    fn of([input, output]: [u32; 2], [kernel, stride, dilation]: [u32; 3], before: u32) -> Self {
+        Self {
             input: input as usize,
             output: output as usize,
             kernel: kernel as usize,
             stride: stride as usize,
             dilation: dilation as usize,
             pad: before as usize,
-        })
+        }
     }
 
     /// Input positions from the first tap of a window to the last.
@@ -150,10 +162,15 @@ impl Window {
         let [stride_h, stride_w] = stride;
         let [dilation_h, dilation_w] = dilation;
         let [top, left, bottom, right] = pads;
+        let rows = Axis::judge([in_h, out_h], [kernel_h, stride_h, dilation_h], [top, bottom]);
+        let columns = Axis::judge([in_w, out_w], [kernel_w, stride_w, dilation_w], [left, right]);
+        if let Some(error) = rows.or(columns) {
+            return Err(error);
+        }
         Ok(Self {
             batch: batch as usize,
-            rows: Axis::new([in_h, out_h], [kernel_h, stride_h, dilation_h], [top, bottom])?,
-            columns: Axis::new([in_w, out_w], [kernel_w, stride_w, dilation_w], [left, right])?,
+            rows: Axis::of([in_h, out_h], [kernel_h, stride_h, dilation_h], top),
+            columns: Axis::of([in_w, out_w], [kernel_w, stride_w, dilation_w], left),
             inputs: inputs as usize,
             outputs: outputs as usize,
         })

@@ -200,8 +200,16 @@ fn random_shape(noise: &mut Noise, kind: Kind) -> Shape {
                 shape.inputs = 4 * noise.count(1, 11);
             }
         }
+        let factor = if noise.one_of(3) { noise.count(2, 8) } else { 1 };
+        // As many outputs as fit the memory.
+        while factor * shape.inputs > 88 {
+            shape.inputs /= 2;
+        }
+        if shape.inputs > 4 {
+            shape.inputs &= if noise.one_of(4) { !0 } else { !3 };
+        }
         shape.groups = shape.inputs;
-        shape.outputs = if noise.one_of(3) { noise.count(2, 8) * shape.inputs } else { shape.inputs };
+        shape.outputs = factor * shape.inputs;
     } else if noise.one_of(3) {
         shape.groups = noise.count(2, 5);
         shape.inputs = shape.groups * noise.extent(16);

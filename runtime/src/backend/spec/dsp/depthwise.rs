@@ -155,3 +155,48 @@ fn quads_of(window: &Window) -> Option<Quads> {
         scratch_bytes,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::spec::select::Constants;
+    use crate::ops::window::Axis;
+
+    fn request(extent: usize, stride: usize, inputs: usize, outputs: usize) -> Request {
+        let axis = Axis { input: extent, output: extent / stride, kernel: 3, stride, dilation: 1, pad: 1 };
+        Request {
+            linear: Linear::DepthwiseConv2d {
+                window: Window { batch: 1, rows: axis, columns: axis, inputs, outputs },
+            },
+            input: DType::I8,
+            output: DType::I8,
+            packing: Packing::Rows,
+            in_place: false,
+            constants: Constants::USUAL,
+        }
+    }
+
+    #[test]
+    fn strips_hold_the_constants_of_every_output() {
+        for (extent, stride, inputs, outputs, channels, bytes) in [
+            (32, 1, 24, 24, 4, 4 * (17 * 16 + 40) + 4),
+            (32, 1, 24, 48, 4, 4 * (17 * 16 + 2 * 40) + 4),
+            (32, 2, 16, 80, 4, 4 * (17 * 16 + 5 * 40) + 4),
+        ] {
+            let plan = strips(&request(extent, stride, inputs, outputs)).unwrap();
+            let found = (plan.channels, plan.factor, plan.scratch_bytes);
+            assert_eq!(found, (channels, outputs / inputs, bytes), "{extent} {inputs} {outputs}");
+        }
+    }
+
+    #[test]
+    fn what_strips_do_not_take() {
+        let name = |request: &Request| select(request).map(|selection| selection.name);
+        assert_eq!(name(&request(32, 1, 24, 48)), Some("strips"));
+        // No whole quads of inputs, another stride, no multiple, more constants than scratch.
+        assert_eq!(name(&request(32, 1, 6, 12)), Some("quads"));
+        assert_eq!(name(&request(32, 4, 8, 8)), Some("quads"));
+        assert_eq!(name(&request(32, 1, 8, 12)), None);
+        assert_eq!(name(&request(8, 1, 4, 400)), Some("quads"));
+    }
+}

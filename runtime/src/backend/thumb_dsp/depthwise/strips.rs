@@ -35,17 +35,19 @@ pub fn run<K: Kernels>(
     let (constants, padding) = rest.split_at_mut_checked(block_outputs.wrapping_mul(STRIP_WORDS))?;
     let zero = u32::from(linear.input_zero as u16);
     fill(padding, (zero & 0xFF).wrapping_mul(0x0101_0101));
-    let zeros = zero.wrapping_mul(0x1_0001);
+    let padding = padding.as_ptr().cast();
     let stride = rows.stride;
-    let exact = usize::from(linear.low < linear.output_zero);
-    // Rows of outputs in a strip.
-    let height = 3usize.wrapping_sub(stride);
+    // Rows of outputs in a strip, and those in whole strips; where code for one stride is linked, it is this one.
+    let height = match stride {
+        1 if const { links::<K>(STRIDE_1) } => 2usize,
+        _ => 1,
+    };
+    let whole = if height == 2 { rows.output & !1 } else { rows.output };
     let width = columns.output.wrapping_mul(outputs);
     let output_image = rows.output.wrapping_mul(width);
     let place = output.as_mut_ptr();
     // In place the rows are read through the pointer that writes them.
-    let source = input.map_or(place.cast_const(), <[i8]>::as_ptr);
-    let is_single = |row: usize| height == 2 && row.wrapping_add(1) == rows.output;
+    let input = input.map_or(place.cast_const(), <[i8]>::as_ptr);
     // Whether columns of padding hold the zero point: a single row's third one is in other pairs.
     let mut is_clean = false;
     let (mut first, mut first_output) = (0usize, 0usize);
@@ -54,65 +56,54 @@ pub fn run<K: Kernels>(
         let outputs_taken = outputs.wrapping_sub(first_output).min(block_outputs);
         prepare(linear, outputs, first_output, outputs_taken, constants)?;
         // A call takes channels that lie behind each other, or all outputs of one.
-        let (calls, per_call, advance) = match factor {
-            1 => (1, taken, 16),
-            _ => (taken, factor, 16usize.wrapping_sub(plan.plane)),
+        let (calls, per_call, advance) =
+            if factor == 1 { (1, taken, plan.plane) } else { (taken, factor, 0) };
+        let mut frame = Frame {
+            step: outputs,
+            below: width,
+            constants: constants.as_ptr(),
+            output: place,
+            channels: per_call,
+            pair_bytes: (columns.output >> 1).wrapping_mul(stride).wrapping_mul(16),
+            left: columns.output & 1,
+            exact: usize::from(linear.low < linear.output_zero),
+            advance: advance.wrapping_sub(plan.plane).wrapping_add(16),
         };
         for image in 0..batch {
-            let read = source.wrapping_add(image.wrapping_mul(window.image()).wrapping_add(first));
-            let written = place.wrapping_add(image.wrapping_mul(output_image).wrapping_add(first_output));
             if !is_clean {
-                fill(slots, zeros);
-                is_clean = height == 1 || rows.output & 1 == 0 || rows.output == 1;
+                fill(slots, zero.wrapping_mul(0x1_0001));
+                is_clean = whole == rows.output || whole == 0;
             }
-            let padding = padding.as_ptr().cast();
-            let source =
-                Source { plan, window, read, padding, slots: slots.as_mut_ptr(), quads: taken >> 2 };
-            let widen_pair = |y: usize, slot: usize| {
-                // SAFETY: the input has the window's image from `read` on, by the caller's check; `padding` and `slots` have what the plan says.
-                unsafe { source.widen_pair(y, slot) };
-            };
-            widen_pair(0, 0);
+            let read = input.wrapping_add(image.wrapping_mul(window.image()).wrapping_add(first));
+            let mut source = Source::new(plan, window, read, padding, slots, taken);
+            frame.output = place.wrapping_add(image.wrapping_mul(output_image).wrapping_add(first_output));
+            // SAFETY: the input has the window's image from `read` on, by the caller's check; `padding` and `slots` have what the plan says.
+            unsafe { source.widen_pair(0, 0) };
             let mut odd = false;
             let mut row = 0usize;
-            while row < rows.output {
-                let mut frame = Frame {
-                    step: outputs,
-                    below: width,
-                    constants: constants.as_ptr(),
-                    output: written.wrapping_add(row.wrapping_mul(width)),
-                    channels: per_call,
-                    pair_bytes: (columns.output >> 1).wrapping_mul(stride).wrapping_mul(16),
-                    left: columns.output & 1,
-                    exact,
-                    advance,
-                };
-                let strip = if const { links::<K>(STRIDE_1) } && is_single(row) {
-                    if odd {
-                        lift(slots);
-                    }
-                    // SAFETY: as of `widen_pair`.
-                    unsafe { source.widen_row(row.wrapping_add(2)) };
-                    (frame.pair_bytes, frame.left) = ((columns.output >> 2).wrapping_mul(32), columns.output & 3);
-                    frame.advance = if factor == 1 { plan.plane } else { 0 };
-                    row1
-                } else {
-                    widen_pair(row.wrapping_mul(stride).wrapping_add(2), usize::from(!odd));
-                    let two = const { links::<K>(STRIDE_1) } && (height == 2 || const { !links::<K>(STRIDE_2) });
-                    let [even, other] = if two { TWO } else { STRIDED };
-                    if odd { other } else { even }
-                };
-                let mut slots = slots.as_ptr();
-                for _ in 0..calls {
-                    // SAFETY: `slots` has the columns under `columns.output` windows for each channel, `constants` was filled by `prepare` for each of their
-                    // outputs; the output has `columns.output` pixels in row `row`, and in the next one where the kernel writes two, by the caller's check.
-                    unsafe { strip(slots, &frame) };
-                    slots = slots.wrapping_add(plan.plane >> 2);
-                    frame.constants = frame.constants.wrapping_add(per_call.wrapping_mul(STRIP_WORDS));
-                    frame.output = frame.output.wrapping_add(per_call);
-                }
+            while row < whole {
+                // SAFETY: as above.
+                unsafe { source.widen_pair(row.wrapping_mul(stride).wrapping_add(2), usize::from(!odd)) };
+                let two = const { links::<K>(STRIDE_1) } && (height == 2 || const { !links::<K>(STRIDE_2) });
+                let &strip = if two { &TWO } else { &STRIDED };
+                // SAFETY: `slots` has the columns under `columns.output` windows for each channel, `constants` was filled by `prepare` for each of their
+                // outputs; the output has `columns.output` pixels in row `row`, and in the next one where the kernel writes two, by the caller's check.
+                unsafe { source.outputs(strip[usize::from(odd)], &mut frame, calls) };
                 odd = !odd;
                 row = row.wrapping_add(height);
+                frame.output = frame.output.wrapping_add(width.wrapping_mul(height));
+            }
+            if const { links::<K>(STRIDE_1) } && row < rows.output {
+                let quad_bytes = (columns.output >> 2).wrapping_mul(32);
+                let mut frame = Frame { pair_bytes: quad_bytes, left: columns.output & 3, advance, ..frame };
+                // SAFETY: as above; the slots are followed by constants.
+                unsafe {
+                    if odd {
+                        source.lift();
+                    }
+                    source.widen_row(row.wrapping_add(2));
+                    source.outputs(row1, &mut frame, calls);
+                }
             }
         }
         first = first.wrapping_add(plan.channels);
@@ -121,12 +112,12 @@ pub fn run<K: Kernels>(
     Some(())
 }
 
-/// Code for a strip, where slot 0 is the upper one and where slot 1 is.
-type Strip = [unsafe extern "C" fn(*const u32, &Frame); 2];
-/// Two rows of outputs.
-const TWO: Strip = [strip_even, strip_odd];
+/// Code for a strip.
+type Strip = unsafe extern "C" fn(*const u32, &Frame);
+/// Two rows of outputs, where slot 0 is the upper one and where slot 1 is.
+static TWO: [Strip; 2] = [strip_even, strip_odd];
 /// One row, of stride 2.
-const STRIDED: Strip = [row2_even, row2_odd];
+static STRIDED: [Strip; 2] = [row2_even, row2_odd];
 
 /// Whether the code for a stride is linked: a firmware names it beside the kernel.
 pub fn takes<K: Kernels>(stride: usize) -> bool {
@@ -150,29 +141,60 @@ fn fill(words: &mut [u32], value: u32) {
     }
 }
 
-/// Copies slot 1 to slot 0.
-#[inline(never)]
-fn lift(slots: &mut [u32]) {
-    for [even, odd, from_even, from_odd] in slots.as_chunks_mut::<4>().0 {
-        rolled();
-        (*even, *odd) = (*from_even, *from_odd);
-    }
-}
-
-/// Where slots get their rows from.
+/// A block of an image, and slots for it.
 struct Source<'a> {
-    plan: &'a Strips,
     window: &'a Window,
     /// The first channel of the block in the image.
     read: *const i8,
     /// A pixel of padding.
     padding: *const i8,
     slots: *mut u32,
-    /// Quads of the block.
-    quads: usize,
+    /// Words of all slots.
+    words: usize,
+    /// The first word of slot 0 that has a column of the image.
+    place: *mut u32,
+    /// Whether any has.
+    is_over_image: bool,
+    rows: Rows,
 }
 
-impl Source<'_> {
+impl<'a> Source<'a> {
+    /// Of `taken` channels from `read` on.
+    #[inline(always)]
+    fn new(
+        plan: &Strips,
+        window: &'a Window,
+        read: *const i8,
+        padding: *const i8,
+        slots: &mut [u32],
+        taken: usize,
+    ) -> Self {
+        let columns = &window.columns;
+        let pixels = plan.columns.saturating_sub(columns.pad).min(columns.input);
+        let lead = columns.pad & 1;
+        let behind = pixels.wrapping_sub(lead);
+        let words = slots.len();
+        let slots = slots.as_mut_ptr();
+        Self {
+            window,
+            read,
+            padding,
+            slots,
+            words,
+            place: slots.wrapping_add((columns.pad >> 1).wrapping_mul(4)),
+            is_over_image: pixels > 0,
+            rows: Rows {
+                upper_step: 0,
+                lower_step: 0,
+                plane: plan.plane,
+                quads: taken >> 2,
+                lead,
+                pair_bytes: (behind >> 1).wrapping_mul(16),
+                trail: behind & 1,
+            },
+        }
+    }
+
     /// Row `y`, counted from the top of the padding, and what to add for each pixel of it.
     #[inline(always)]
     fn row(&self, y: usize) -> (*const i8, usize) {
@@ -185,53 +207,67 @@ impl Source<'_> {
         }
     }
 
-    /// Operands for rows with these steps, and the first word of slot 0 that they fill; `None`: windows end before the input begins.
-    #[inline(always)]
-    fn rows(&self, [upper_step, lower_step]: [usize; 2]) -> Option<(Rows, *mut u32)> {
-        let columns = &self.window.columns;
-        let pixels = self.plan.columns.saturating_sub(columns.pad).min(columns.input);
-        if pixels == 0 {
-            return None;
-        }
-        let lead = columns.pad & 1;
-        let behind = pixels.wrapping_sub(lead);
-        let rows = Rows {
-            upper_step,
-            lower_step,
-            plane: self.plan.plane,
-            quads: self.quads,
-            lead,
-            pair_bytes: (behind >> 1).wrapping_mul(16),
-            trail: behind & 1,
-        };
-        Some((rows, self.slots.wrapping_add((columns.pad >> 1).wrapping_mul(4))))
-    }
-
     /// Fills slot `slot` with rows `y` and `y + 1`, counted from the top of the padding.
     ///
     /// # Safety
     /// The image is readable from `read` on, but for the channels before the block; `padding` has `4 * quads` bytes and `slots` as many planes.
     #[inline(never)]
-    unsafe fn widen_pair(&self, y: usize, slot: usize) {
+    unsafe fn widen_pair(&mut self, y: usize, slot: usize) {
         let (upper, upper_step) = self.row(y);
         let (lower, lower_step) = self.row(y.wrapping_add(1));
-        let Some((rows, place)) = self.rows([upper_step, lower_step]) else { return };
-        let place = place.wrapping_add(rows.lead).wrapping_add(slot.wrapping_mul(2));
-        // SAFETY: each row is one of the input or the padding; both have `4 * quads` bytes at each of the `columns.input` steps, as the caller
-        // says. `slots` has `plane` bytes for each channel, at least `columns.pad + pixels` columns in each.
-        unsafe { widen(place, upper, lower, &rows) };
+        (self.rows.upper_step, self.rows.lower_step) = (upper_step, lower_step);
+        let place = self.place.wrapping_add(self.rows.lead).wrapping_add(slot.wrapping_mul(2));
+        if self.is_over_image {
+            // SAFETY: each row is one of the input or the padding; both have `4 * quads` bytes at each of the `columns.input` steps, as the caller
+            // says. `slots` has `plane` bytes for each channel, at least `columns.pad + pixels` columns in each.
+            unsafe { widen(place, upper, lower, &self.rows) };
+        }
     }
 
     /// Fills slot 1 of even columns with row `y`, in pairs of columns.
     ///
     /// # Safety
     /// As [`Source::widen_pair`].
-    #[inline(never)]
-    unsafe fn widen_row(&self, y: usize) {
+    #[inline(always)]
+    unsafe fn widen_row(&mut self, y: usize) {
         let (row, step) = self.row(y);
-        let Some((rows, place)) = self.rows([step; 2]) else { return };
-        // SAFETY: as in `widen_pair`.
-        unsafe { neighbours(place.wrapping_add(2), row, self.padding, &rows) };
+        self.rows.upper_step = step;
+        if self.is_over_image {
+            // SAFETY: as in `widen_pair`.
+            unsafe { neighbours(self.place.wrapping_add(2), row, self.padding, &self.rows) };
+        }
+    }
+
+    /// Copies slot 1 to slot 0.
+    ///
+    /// # Safety
+    /// There are as many words from `slots` on as `words` says, and nobody else holds them.
+    #[inline(never)]
+    unsafe fn lift(&self) {
+        // SAFETY: the caller's promise.
+        let slots = unsafe { core::slice::from_raw_parts_mut(self.slots, self.words) };
+        for [even, odd, from_even, from_odd] in slots.as_chunks_mut::<4>().0 {
+            rolled();
+            (*even, *odd) = (*from_even, *from_odd);
+        }
+    }
+
+    /// The outputs of all channels by `calls` calls, each of as many planes' outputs as the frame says.
+    ///
+    /// # Safety
+    /// As the code's, for each call.
+    #[inline(always)]
+    unsafe fn outputs(&self, strip: Strip, frame: &mut Frame, calls: usize) {
+        let (constants, output) = (frame.constants, frame.output);
+        let mut slots = self.slots.cast_const();
+        for _ in 0..calls {
+            // SAFETY: the caller's promise.
+            unsafe { strip(slots, frame) };
+            slots = slots.wrapping_add(self.rows.plane >> 2);
+            frame.constants = frame.constants.wrapping_add(frame.channels.wrapping_mul(STRIP_WORDS));
+            frame.output = frame.output.wrapping_add(frame.channels);
+        }
+        (frame.constants, frame.output) = (constants, output);
     }
 }
 
