@@ -46,13 +46,10 @@ pub struct Walk {
     /// Whether rows go in twos.
     pub two_rows: bool,
     /// Whether windows slide along a row.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for kernels of x86"))]
     pub slides: bool,
     /// Channels, if units of several pixels leave out every other pixel.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for kernels of x86"))]
     pub skipped: Option<usize>,
     /// Pixels of an output row.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for kernels of x86"))]
     pub columns: usize,
     /// Bytes from a kernel row to the next, from a tap to the next, from an output row to the next.
     pub row: usize,
