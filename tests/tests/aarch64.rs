@@ -51,11 +51,11 @@ fn build(command: &str, what: &[&str]) -> PathBuf {
         .expect("cargo runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let messages = String::from_utf8(output.stdout).expect("text");
-    let program = messages.lines().filter_map(|line| {
+    let mut programs = messages.lines().filter_map(|line| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
         message["executable"].as_str().map(PathBuf::from)
     });
-    program.last().expect("a program was built")
+    programs.next_back().expect("a program was built")
 }
 
 /// Runs a program on an emulated processor.
@@ -84,7 +84,7 @@ fn kernels_keep_their_promises() {
     }
     let tests = build("test", &["--lib", "--no-run"]);
     for (processor, backends) in PROCESSORS {
-        let output = emulate(processor, &tests, &["backend::", "--nocapture"], &[]);
+        let output = emulate(processor, &tests, &["backend::aarch64", "backend::vector", "--nocapture"], &[]);
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{processor}: {text}{}", String::from_utf8_lossy(&output.stderr));
         let all = format!("backends: {}, scalar", backends.join(", "));

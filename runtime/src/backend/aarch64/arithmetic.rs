@@ -7,20 +7,45 @@ use core::arch::aarch64::*;
 use core::arch::asm;
 use core::fmt::Debug;
 
-use super::conv::{self, Kernel};
+use super::conv::{Call, Kernel, tile};
 use super::depthwise::Depthwise;
 use super::requantize::Requantize;
 
+/// Repeats a block for all numbers below a constant of at most eight. In the text, because a compiler keeps the sums of a loop in memory.
+macro_rules! unrolled {
+    ($k:ident < $count:ident $body:block) => {
+        unrolled! { $k < $count $body 0 1 2 3 4 5 6 7 }
+    };
+    ($k:ident < $count:ident $body:block $($number:literal)*) => {
+        $(if $number < $count {
+            let $k: usize = $number;
+            $body
+        })*
+    };
+}
+pub(super) use unrolled;
+
 /// What a layer does with its sums.
-pub trait Finish<Sum>: Copy + Debug + Send + Sync {
+pub trait Finish: Copy + Debug + Send + Sync {
+    /// Sums of four channels.
+    type Sum: Copy;
+    /// What belongs to four channels.
+    type Factors: Copy;
+
+    /// The factors of vector `n` of a group of `vectors`.
+    ///
+    /// # Safety
+    /// `from` is the first of the factors of such a group.
+    unsafe fn load(from: *const u8, vectors: usize, n: usize) -> Self::Factors;
+
     /// Makes outputs of sums and stores those of `channels`.
     ///
     /// # Safety
-    /// `factors` are those of the `4 N` channels; the outputs are writable.
+    /// The outputs are writable. There are at most `4 N` channels, and more than `4 (N - 1)`, or 16 for eight vectors.
     unsafe fn store<const N: usize>(
         &self,
-        sums: [Sum; N],
-        factors: *const u8,
+        sums: &[Self::Sum; N],
+        factors: &[Self::Factors; N],
         place: *mut u8,
         channels: usize,
     );
@@ -42,7 +67,7 @@ pub trait Arithmetic: Debug + Send + Sync + Sized + 'static {
     /// Sums of four channels, in one register.
     type Total: Copy;
     /// What becomes of them.
-    type Finish: Finish<Self::Total>;
+    type Finish: Finish<Sum = Self::Total>;
     /// The convolution, as reports name it.
     const NAME: &'static str;
     /// Elements of a lane.
@@ -68,12 +93,30 @@ pub trait Arithmetic: Debug + Send + Sync + Sized + 'static {
         weights: Self::Weights,
         inputs: Self::Inputs,
     ) -> Self::Sum;
+    /// Whether lanes go in twos, by [`Arithmetic::multiply_two`].
+    const TWO_LANES: bool = false;
+    /// Adds the products of each channel's weights with the inputs of two lanes.
+    #[inline(always)]
+    unsafe fn multiply_two<const LANE: i32, const NEXT: i32>(
+        sum: Self::Sum,
+        [first, second]: [Self::Weights; 2],
+        inputs: Self::Inputs,
+    ) -> Self::Sum {
+        // SAFETY: the caller's.
+        unsafe {
+            let sum = Self::multiply_lane::<LANE>(sum, first, inputs);
+            Self::multiply_lane::<NEXT>(sum, second, inputs)
+        }
+    }
     /// Brings sums into one register.
     unsafe fn total(sum: Self::Sum) -> Self::Total;
 }
 
 /// Arithmetic of bytes.
 pub trait Bytes: Arithmetic<Stored = i8, Inputs = int8x16_t, Total = int32x4_t, Finish = Requantize> {
+    /// The arithmetic of weights of which none is -128.
+    type Small: Bytes;
+
     /// Runs a depthwise layer.
     ///
     /// # Safety
@@ -85,16 +128,17 @@ pub trait Bytes: Arithmetic<Stored = i8, Inputs = int8x16_t, Total = int32x4_t, 
 #[derive(Debug)]
 pub struct Dot;
 
-/// Bytes by long multiplications and pairwise sums, which all processors have. The sums of a channel are in two lanes until the end.
+/// Bytes by long multiplications and pairwise sums, which all processors have. The sums of a channel are in two lanes until the end. `SMALL`: no weight
+/// is -128, so that two products fit 16 bits.
 #[derive(Debug)]
-pub struct Long;
+pub struct Long<const SMALL: bool>;
 
 /// The method [`Arithmetic::tiles`], for a function of vectors and positions.
 macro_rules! tiles {
     ($tile:ident $($vectors:literal: $($positions:literal)*),*) => {
         fn tiles(vectors: usize) -> &'static [(usize, Kernel<Self>)] {
             match vectors {
-                $($vectors => &[$(($positions, $tile::<$vectors, $positions>)),*],)*
+                $($vectors => &[$(($positions, $tile::<Self, $vectors, $positions>)),*],)*
                 _ => &[],
             }
         }
@@ -104,18 +148,11 @@ macro_rules! tiles {
 pub(super) use tiles;
 
 /// # Safety
-/// As [`conv::tile`]; the feature.
+/// As [`tile`]; the feature.
 #[target_feature(enable = "dotprod")]
-unsafe fn dot_tile<const N: usize, const P: usize>(call: &conv::Call<'_, Dot>) {
+unsafe fn dot_tile<A: Arithmetic, const N: usize, const P: usize>(call: &Call<'_, A>) {
     // SAFETY: the caller's; the feature is that of this function.
-    unsafe { conv::tile::<Dot, N, P>(call) }
-}
-
-/// # Safety
-/// As [`conv::tile`].
-unsafe fn long_tile<const N: usize, const P: usize>(call: &conv::Call<'_, Long>) {
-    // SAFETY: the caller's.
-    unsafe { conv::tile::<Long, N, P>(call) }
+    unsafe { tile::<A, N, P>(call) }
 }
 
 /// # Safety
@@ -206,13 +243,15 @@ impl Arithmetic for Dot {
 }
 
 impl Bytes for Dot {
+    type Small = Self;
+
     unsafe fn depthwise(layer: &Depthwise<Self>, arena: *mut u8, constants: *const u8) {
         // SAFETY: the caller's.
         unsafe { dot_depthwise(layer, arena, constants) }
     }
 }
 
-impl Arithmetic for Long {
+impl<const SMALL: bool> Arithmetic for Long<SMALL> {
     type Stored = i8;
     type Inputs = int8x16_t;
     type Weights = int8x16_t;
@@ -223,7 +262,7 @@ impl Arithmetic for Long {
     const DEPTH: usize = 4;
     const WEIGHTS: usize = 16;
 
-    tiles! { long_tile 1: 8 4 2 1, 2: 4 2 1, 3: 4 2 1, 4: 3 2 1, 8: 1 }
+    tiles! { tile 1: 4 2 1, 2: 4 2 1, 3: 2 1, 4: 2 1, 8: 1 }
 
     #[inline(always)]
     unsafe fn start(from: *const u8) -> [int32x4_t; 2] {
@@ -276,6 +315,26 @@ impl Arithmetic for Long {
         }
     }
 
+    const TWO_LANES: bool = SMALL;
+
+    #[inline(always)]
+    unsafe fn multiply_two<const LANE: i32, const NEXT: i32>(
+        [a, b]: [int32x4_t; 2],
+        [first, second]: [int8x16_t; 2],
+        inputs: int8x16_t,
+    ) -> [int32x4_t; 2] {
+        // SAFETY: every processor has NEON.
+        unsafe {
+            let lanes = vreinterpretq_s32_s8(inputs);
+            let (x, y) = (vdupq_laneq_s32::<LANE>(lanes), vdupq_laneq_s32::<NEXT>(lanes));
+            let (x, y) = (vreinterpretq_s8_s32(x), vreinterpretq_s8_s32(y));
+            let low = vmull_s8(vget_low_s8(first), vget_low_s8(x));
+            let low = vmlal_s8(low, vget_low_s8(second), vget_low_s8(y));
+            let high = vmlal_high_s8(vmull_high_s8(first, x), second, y);
+            [vpadalq_s16(a, low), vpadalq_s16(b, high)]
+        }
+    }
+
     #[inline(always)]
     unsafe fn total([a, b]: [int32x4_t; 2]) -> int32x4_t {
         // SAFETY: every processor has NEON.
@@ -283,7 +342,9 @@ impl Arithmetic for Long {
     }
 }
 
-impl Bytes for Long {
+impl<const SMALL: bool> Bytes for Long<SMALL> {
+    type Small = Long<true>;
+
     unsafe fn depthwise(layer: &Depthwise<Self>, arena: *mut u8, constants: *const u8) {
         // SAFETY: the caller's.
         unsafe { layer.all(arena, constants) }

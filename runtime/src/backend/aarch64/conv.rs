@@ -3,7 +3,7 @@
 //! A tile is some positions times some vectors of four output channels, whose sums stay in registers. A *wide* step takes 16 bytes of inputs under
 //! each window, a *narrow* one the 4 bytes that are left of a run. Weights lie in the order of use: `[step][lane][vector][channel][element]`.
 
-use super::arithmetic::{Arithmetic, Finish};
+use super::arithmetic::{Arithmetic, Finish, unrolled};
 use crate::backend::vector::geometry::Geometry;
 use crate::host::program::form::Image;
 use crate::host::program::{Constants, Frame, Layer};
@@ -32,46 +32,67 @@ pub type Kernel<A> = unsafe fn(&Call<'_, A>);
 /// The processor's features; a call of a layer that was checked against its frame, with `N` vectors and blocks of `P` positions.
 #[inline(always)]
 pub unsafe fn tile<A: Arithmetic, const N: usize, const P: usize>(call: &Call<'_, A>) {
-    let Call { input, output, factors, layer, positions, .. } = *call;
+    let &Call { input, output, factors, layer, positions, .. } = call;
     for block in positions.as_chunks::<P>().0 {
         // SAFETY: the caller's: steps lie under windows, but for what is read behind a run, which is the arena's slack at last; a vector of
         // weights is stored for each step, lane and vector, and 16 bytes to start with for each vector.
         unsafe {
-            let windows = block.map(|[from, _]| input.add(from));
-            let start: [A::Sum; N] = core::array::from_fn(|n| A::start(factors.add(WIDE * n)));
-            let mut sums = [start; P];
+            let mut windows = [input; P];
+            let mut sums = [[A::start(factors); N]; P];
+            unrolled!(p < P {
+                windows[p] = input.add(block[p][0]);
+                unrolled!(n < N { sums[p][n] = A::start(factors.add(WIDE * n)); });
+            });
             let mut weights = call.weights;
             for &at in &layer.wide {
-                let inputs = windows.map(|window| A::load(window.add(at)));
+                let mut inputs = [A::load(windows[0].add(at)); P];
+                unrolled!(p < P { inputs[p] = A::load(windows[p].add(at)); });
                 macro_rules! lane {
                     ($lane:literal) => {
-                        for n in 0..N {
+                        unrolled!(n < N {
                             let weights = A::weights(weights.add(($lane * N + n) * A::WEIGHTS));
-                            for (sums, &inputs) in sums.iter_mut().zip(&inputs) {
-                                sums[n] = A::multiply_lane::<$lane>(sums[n], weights, inputs);
-                            }
+                            unrolled!(p < P {
+                                sums[p][n] = A::multiply_lane::<$lane>(sums[p][n], weights, inputs[p]);
+                            });
+                        });
+                    };
+                    ($lane:literal $next:literal) => {
+                        if A::TWO_LANES {
+                            unrolled!(n < N {
+                                let weights = [
+                                    A::weights(weights.add(($lane * N + n) * A::WEIGHTS)),
+                                    A::weights(weights.add(($next * N + n) * A::WEIGHTS)),
+                                ];
+                                unrolled!(p < P {
+                                    sums[p][n] =
+                                        A::multiply_two::<$lane, $next>(sums[p][n], weights, inputs[p]);
+                                });
+                            });
+                        } else {
+                            lane!($lane);
+                            lane!($next);
                         }
                     };
                 }
-                lane!(0);
-                lane!(1);
-                lane!(2);
-                lane!(3);
+                lane!(0 1);
+                lane!(2 3);
                 weights = weights.add(4 * N * A::WEIGHTS);
             }
             for &at in &layer.narrow {
-                let inputs = windows.map(|window| A::broadcast(window.add(at)));
-                for n in 0..N {
+                let mut inputs = [A::broadcast(windows[0].add(at)); P];
+                unrolled!(p < P { inputs[p] = A::broadcast(windows[p].add(at)); });
+                unrolled!(n < N {
                     let weights = A::weights(weights.add(n * A::WEIGHTS));
-                    for (sums, &inputs) in sums.iter_mut().zip(&inputs) {
-                        sums[n] = A::multiply(sums[n], weights, inputs);
-                    }
-                }
+                    unrolled!(p < P { sums[p][n] = A::multiply(sums[p][n], weights, inputs[p]); });
+                });
                 weights = weights.add(N * A::WEIGHTS);
             }
-            for (sums, [_, to]) in sums.into_iter().zip(block) {
-                let totals = sums.map(|sum| A::total(sum));
-                layer.finish.store(totals, factors, output.add(*to), call.channels);
+            let mut totals = [[A::total(sums[0][0]); N]; P];
+            unrolled!(p < P { unrolled!(n < N { totals[p][n] = A::total(sums[p][n]); }); });
+            let mut last = [A::Finish::load(factors, N, 0); N];
+            unrolled!(n < N { last[n] = A::Finish::load(factors, N, n); });
+            for p in 0..P {
+                layer.finish.store(&totals[p], &last, output.add(block[p][1]), call.channels);
             }
         }
     }

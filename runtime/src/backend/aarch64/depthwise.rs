@@ -3,7 +3,7 @@
 use core::arch::aarch64::*;
 use core::marker::PhantomData;
 
-use super::arithmetic::{Bytes, Finish};
+use super::arithmetic::{Bytes, Finish, unrolled};
 use super::requantize::{Channel, Requantize};
 use crate::backend::vector::geometry::Geometry;
 use crate::backend::vector::walk::Walk;
@@ -90,32 +90,40 @@ impl<A: Bytes> Depthwise<A> {
                     let phase = unit.phase as usize;
                     let weights = constants.add(self.weights + phase * self.weights_of_phase);
                     let factors = constants.add(self.factors + phase * self.factors_of_phase);
-                    let start: [A::Sum; VECTORS] = core::array::from_fn(|v| A::start(factors.add(16 * v)));
-                    let mut sums = [start; OUTPUTS];
+                    let mut sums = [[A::start(factors); VECTORS]; OUTPUTS];
+                    unrolled!(o < OUTPUTS {
+                        unrolled!(v < VECTORS { sums[o][v] = A::start(factors.add(16 * v)); });
+                    });
                     let input = arena.cast_const().add(rows.input + unit.input as usize);
                     // Rows of zero weight that would lie outside are the last one again.
-                    let last = tap_rows - 1 + usize::from(OUTPUTS == 2 && rows.two);
+                    let bottom = tap_rows - 1 + usize::from(OUTPUTS == 2 && rows.two);
                     for chunk in 0..chunks {
-                        let places: [*const u8; 4] =
-                            core::array::from_fn(|k| input.add((4 * chunk + k).min(last) * walk.row));
+                        let place = |k: usize| input.add((4 * chunk + k).min(bottom) * walk.row);
+                        let places = [place(0), place(1), place(2), place(3)];
+                        let first = weights.add(UNIT * 4 * chunk * tap_columns);
                         for column in 0..tap_columns {
-                            let taps = interleave(places.map(|place| A::load(place.add(column * walk.tap))));
-                            for (variant, sums) in sums.iter_mut().enumerate() {
-                                let at = (variant * chunks + chunk) * tap_columns + column;
-                                for (v, sum) in sums.iter_mut().enumerate() {
-                                    let weights = A::weights(weights.add(16 * (VECTORS * at + v)));
-                                    *sum = A::multiply(*sum, weights, taps[v]);
-                                }
-                            }
+                            let [a, b, c, d] = places;
+                            let load = |place: *const u8| A::load(place.add(column * walk.tap));
+                            let taps = interleave([load(a), load(b), load(c), load(d)]);
+                            unrolled!(o < OUTPUTS {
+                                let weights = first.add(UNIT * 4 * (o * chunks * tap_columns + column));
+                                unrolled!(v < VECTORS {
+                                    let weights = A::weights(weights.add(16 * v));
+                                    sums[o][v] = A::multiply(sums[o][v], weights, taps[v]);
+                                });
+                            });
                         }
                     }
+                    let mut totals = [[A::total(sums[0][0]); VECTORS]; OUTPUTS];
+                    unrolled!(o < OUTPUTS { unrolled!(v < VECTORS { totals[o][v] = A::total(sums[o][v]); }); });
+                    let mut last = [Requantize::load(factors, VECTORS, 0); VECTORS];
+                    unrolled!(v < VECTORS { last[v] = Requantize::load(factors, VECTORS, v); });
                     let channels = unit.mask.count_ones() as usize;
                     let output = arena.add(rows.output + unit.output as usize);
-                    self.finish.store(sums[0].map(|sum| A::total(sum)), factors, output, channels);
+                    self.finish.store(&totals[0], &last, output, channels);
                     if OUTPUTS == 2 && rows.two {
                         let below = output.add(walk.output_row);
-                        let sums = sums[OUTPUTS - 1].map(|sum| A::total(sum));
-                        self.finish.store(sums, factors, below, channels);
+                        self.finish.store(&totals[OUTPUTS - 1], &last, below, channels);
                     }
                 }
             }
@@ -128,12 +136,12 @@ impl<A: Bytes> Depthwise<A> {
 fn interleave([a, b, c, d]: [int8x16_t; 4]) -> [int8x16_t; 4] {
     // SAFETY: every processor has NEON.
     unsafe {
-        let pairs = |x: int8x16_t, y: int8x16_t| {
-            [vzip1q_s8(x, y), vzip2q_s8(x, y)].map(|pairs| vreinterpretq_s16_s8(pairs))
-        };
-        let ([a, b], [c, d]) = (pairs(a, b), pairs(c, d));
-        [vzip1q_s16(a, c), vzip2q_s16(a, c), vzip1q_s16(b, d), vzip2q_s16(b, d)]
-            .map(|quads| vreinterpretq_s8_s16(quads))
+        let low = |x: int8x16_t, y: int8x16_t| vreinterpretq_s16_s8(vzip1q_s8(x, y));
+        let high = |x: int8x16_t, y: int8x16_t| vreinterpretq_s16_s8(vzip2q_s8(x, y));
+        let first = |x: int16x8_t, y: int16x8_t| vreinterpretq_s8_s16(vzip1q_s16(x, y));
+        let last = |x: int16x8_t, y: int16x8_t| vreinterpretq_s8_s16(vzip2q_s16(x, y));
+        let (ab, cd) = ([low(a, b), high(a, b)], [low(c, d), high(c, d)]);
+        [first(ab[0], cd[0]), last(ab[0], cd[0]), first(ab[1], cd[1]), last(ab[1], cd[1])]
     }
 }
 

@@ -22,7 +22,7 @@ pub fn layer<A: Bytes>(
     let images = [step.fitting(first, output)?, output];
     Some(match step {
         Int8::Conv(geometry, linear) => {
-            Box::new(conv::<A>(geometry, linear, &rows(geometry, linear), images, constants)?)
+            conv::<A>(geometry, linear, &rows(geometry, linear), images, constants)?
         }
         Int8::Depthwise(geometry, linear) if geometry.window.inputs == geometry.window.outputs => {
             let weight = taps(geometry, linear);
@@ -34,7 +34,7 @@ pub fn layer<A: Bytes>(
         }
         Int8::Depthwise(geometry, linear) => {
             let weight = taps(geometry, linear);
-            Box::new(conv::<A>(geometry, linear, &|o, t| weight(t, o), images, constants)?)
+            conv::<A>(geometry, linear, &|o, t| weight(t, o), images, constants)?
         }
         Int8::Mean(geometry, p, [zero_in, zero_out]) => {
             let area = geometry.window.rows.kernel * geometry.window.columns.kernel;
@@ -54,7 +54,7 @@ fn conv<A: Bytes>(
     weight: &dyn Fn(usize, usize) -> i8,
     images: [&Image; 2],
     constants: &mut Constants,
-) -> Option<Conv<A>> {
+) -> Option<Box<dyn Layer>> {
     let outputs = geometry.window.outputs;
     let depth = linear.weights.len() / outputs;
     let channel = |o: usize| Channel::new(linear, o, (0..depth).map(|k| weight(o, k)));
@@ -63,5 +63,9 @@ fn conv<A: Bytes>(
     // Lanes behind the last channel of a group hold what nobody reads.
     let factors =
         |vectors: usize, at: usize| Requantize::factors(vectors, |lane| all.get(at + lane).copied());
-    Conv::new(geometry, weight, &factors, finish, images, constants)
+    Some(if linear.weights.contains(&i8::MIN) {
+        Box::new(Conv::<A>::new(geometry, weight, &factors, finish, images, constants)?)
+    } else {
+        Box::new(Conv::<A::Small>::new(geometry, weight, &factors, finish, images, constants)?)
+    })
 }

@@ -57,7 +57,7 @@ fn layer<A: Bytes>(
 
 /// A set of kernels.
 macro_rules! set {
-    ($set:ident $name:literal $arithmetic:ident) => {
+    ($set:ident $name:literal $arithmetic:ty) => {
         impl Kernels for $set {
             fn name(&self) -> &'static str {
                 $name
@@ -81,4 +81,4 @@ macro_rules! set {
 }
 
 set!(NeonDot "aarch64-neon-dotprod" Dot);
-set!(Neon "aarch64-neon" Long);
+set!(Neon "aarch64-neon" Long<false>);

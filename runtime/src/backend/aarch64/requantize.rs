@@ -4,7 +4,7 @@
 
 use core::arch::aarch64::*;
 
-use super::arithmetic::Finish;
+use super::arithmetic::{Finish, unrolled};
 use crate::ops::linear::Integer;
 use crate::ops::mean;
 
@@ -75,47 +75,65 @@ impl Requantize {
     /// Four sums as outputs before the bounds; where all shifts move to the right, without the zero point.
     ///
     /// # Safety
-    /// `factors` are those of a group of `N` vectors, of which this is number `n`.
+    /// Every processor has what it needs.
     #[inline(always)]
-    unsafe fn scale<const N: usize>(&self, sum: int32x4_t, factors: *const u8, n: usize) -> int32x4_t {
-        // SAFETY: the caller's; every processor has NEON.
+    unsafe fn scale(&self, sum: int32x4_t, [multiplier, left, right]: [int32x4_t; 3]) -> int32x4_t {
+        // SAFETY: every processor has NEON.
         unsafe {
-            let row = |k: usize| vld1q_s32(factors.cast::<i32>().add(4 * (k * N + n)));
             if self.right {
                 // The product is never the least number, for multipliers are not negative: taking 1 off does not wrap.
-                let product = vqrdmulhq_s32(sum, row(1));
-                return vrshlq_s32(vsraq_n_s32::<31>(product, product), row(3));
+                let product = vqrdmulhq_s32(sum, multiplier);
+                return vrshlq_s32(vsraq_n_s32::<31>(product, product), right);
             }
-            let product = vqrdmulhq_s32(vshlq_s32(sum, row(2)), row(1));
-            let right = row(3);
+            let product = vqrdmulhq_s32(vshlq_s32(sum, left), multiplier);
             let below = vshrq_n_s32::<31>(vandq_s32(product, right));
             vaddq_s32(vrshlq_s32(vqaddq_s32(product, below), right), vdupq_n_s32(self.zero))
         }
     }
 }
 
-impl Finish<int32x4_t> for Requantize {
+impl Finish for Requantize {
+    type Sum = int32x4_t;
+    /// Multipliers, shifts to the left, shifts to the right.
+    type Factors = [int32x4_t; 3];
+
+    #[inline(always)]
+    unsafe fn load(from: *const u8, vectors: usize, n: usize) -> [int32x4_t; 3] {
+        // SAFETY: the caller's.
+        unsafe {
+            let row = |k: usize| vld1q_s32(from.cast::<i32>().add(4 * (k * vectors + n)));
+            [row(1), row(2), row(3)]
+        }
+    }
+
     #[inline(always)]
     unsafe fn store<const N: usize>(
         &self,
-        sums: [int32x4_t; N],
-        factors: *const u8,
+        sums: &[int32x4_t; N],
+        factors: &[[int32x4_t; 3]; N],
         place: *mut u8,
         channels: usize,
     ) {
         // SAFETY: the caller's; every processor has NEON.
         unsafe {
-            let mut half = [vdupq_n_s16(0); 4];
-            for (k, half) in half.iter_mut().enumerate().take(N.div_ceil(2)) {
-                let scaled = |n: usize| self.scale::<N>(sums[n.min(N - 1)], factors, n.min(N - 1));
-                let narrow = vqmovn_high_s32(vqmovn_s32(scaled(2 * k)), scaled(2 * k + 1));
-                // What 16 bits cannot hold is out of bounds, with the zero point or without.
-                *half = if self.right { vqaddq_s16(narrow, vdupq_n_s16(self.zero as i16)) } else { narrow };
-            }
-            for k in 0..N.div_ceil(4) {
-                let bytes = vqmovn_high_s16(vqmovn_s16(half[2 * k]), half[2 * k + 1]);
+            let mut halves = [vdupq_n_s16(0); 4];
+            unrolled!(n < N {
+                if n.is_multiple_of(2) {
+                    let low = vqmovn_s32(self.scale(sums[n], factors[n]));
+                    let next = if n + 1 < N { n + 1 } else { n };
+                    let both = vqmovn_high_s32(low, self.scale(sums[next], factors[next]));
+                    // What 16 bits cannot hold is out of bounds, with the zero point or without.
+                    halves[n / 2] = if self.right { vqaddq_s16(both, vdupq_n_s16(self.zero as i16)) } else { both };
+                }
+            });
+            let finish = |k: usize| {
+                let bytes = vqmovn_high_s16(vqmovn_s16(halves[2 * k]), halves[2 * k + 1]);
                 let bytes = vminq_s8(vmaxq_s8(bytes, vdupq_n_s8(self.low)), vdupq_n_s8(self.high));
                 store(bytes, place.add(16 * k), channels - 16 * k);
+            };
+            finish(0);
+            if N > 4 {
+                finish(1);
             }
         }
     }
@@ -197,7 +215,9 @@ mod tests {
                         // SAFETY: factors of four vectors; 16 bytes are writable.
                         unsafe {
                             let sums = [vdupq_n_s32(sum); 4];
-                            finish.store::<4>(sums, factors.as_ptr().cast(), bytes.as_mut_ptr(), 16);
+                            let from = factors.as_ptr().cast();
+                            let factors = [0, 1, 2, 3].map(|n| Requantize::load(from, 4, n));
+                            finish.store::<4>(&sums, &factors, bytes.as_mut_ptr(), 16);
                         }
                         for (lane, channel) in channels.iter().enumerate() {
                             let scaled =

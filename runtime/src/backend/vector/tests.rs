@@ -87,7 +87,10 @@ impl Chain {
     /// Weights, biases and factors for sums of `depth` products.
     fn linear(&mut self, random: &mut Random, depth: usize, outputs: u32) -> Vec<u16> {
         let outputs = outputs as usize;
-        let weights: Vec<u8> = (0..depth * outputs).map(|_| random.next() as u8).collect();
+        // Many converters make no -128, and kernels may know.
+        let least = random.one_of(&[i8::MIN, -127]);
+        let weight = |random: &mut Random| (random.next() as i8).max(least).cast_unsigned();
+        let weights: Vec<u8> = (0..depth * outputs).map(|_| weight(random)).collect();
         // One layer in four accumulates modulo 2^32, one in four has odd shifts.
         let wild = random.below(4) == 0;
         let odd = random.below(4) == 0;

@@ -63,7 +63,6 @@ pub struct Walk {
     /// How 3x3 windows slide along a row, if they do.
     pub slide: Option<Slide>,
     /// Channels, if units of several pixels leave out every other pixel.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for kernels of x86"))]
     pub skipped: Option<usize>,
     /// Bytes from a kernel row to the next, from a tap to the next, from an output row to the next.
     pub row: usize,

@@ -3,8 +3,8 @@
 use core::arch::aarch64::*;
 use core::arch::asm;
 
-use super::super::arithmetic::{Arithmetic, Finish, tiles};
-use super::super::conv::{self, Kernel};
+use super::super::arithmetic::{Arithmetic, Finish, tiles, unrolled};
+use super::super::conv::{Kernel, tile};
 use super::{clamp, load, store};
 
 /// Weights of 32 bits.
@@ -19,34 +19,26 @@ pub struct Half;
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds(pub [f32; 2]);
 
-impl Finish<float32x4_t> for Bounds {
+impl Finish for Bounds {
+    type Sum = float32x4_t;
+    type Factors = ();
+
+    #[inline(always)]
+    unsafe fn load(_: *const u8, _: usize, _: usize) {}
+
     #[inline(always)]
     unsafe fn store<const N: usize>(
         &self,
-        sums: [float32x4_t; N],
-        _: *const u8,
+        sums: &[float32x4_t; N],
+        _: &[(); N],
         place: *mut u8,
         channels: usize,
     ) {
-        for (n, sum) in sums.into_iter().enumerate() {
+        unrolled!(n < N {
             // SAFETY: the caller's: `channels` outputs are writable.
-            unsafe { store(clamp(self.0, sum), place.wrapping_add(16 * n), channels.saturating_sub(4 * n)) };
-        }
+            unsafe { store(clamp(self.0, sums[n]), place.wrapping_add(16 * n), channels.saturating_sub(4 * n)) };
+        });
     }
-}
-
-/// # Safety
-/// As [`conv::tile`].
-unsafe fn single_tile<const N: usize, const P: usize>(call: &conv::Call<'_, Single>) {
-    // SAFETY: the caller's.
-    unsafe { conv::tile::<Single, N, P>(call) }
-}
-
-/// # Safety
-/// As [`conv::tile`].
-unsafe fn half_tile<const N: usize, const P: usize>(call: &conv::Call<'_, Half>) {
-    // SAFETY: the caller's.
-    unsafe { conv::tile::<Half, N, P>(call) }
 }
 
 /// The arithmetic of a type of weights.
@@ -113,8 +105,8 @@ macro_rules! floats {
     };
 }
 
-floats! { Single f32 16 from => load(from); single_tile 1: 8 4 2 1, 2: 8 4 2 1, 3: 6 4 2 1, 4: 6 4 2 1, 8: 1 }
-floats! { Half u16 8 from => widen(from); half_tile 1: 8 4 2 1, 2: 8 4 2 1, 3: 6 4 2 1, 4: 6 4 2 1, 8: 1 }
+floats! { Single f32 16 from => load(from); tile 1: 8 4 2 1, 2: 8 4 2 1, 3: 6 4 2 1, 4: 6 4 2 1, 8: 1 }
+floats! { Half u16 8 from => widen(from); tile 1: 2 1, 2: 2 1, 3: 2 1, 4: 2 1, 8: 1 }
 
 /// Four numbers of binary16.
 ///

@@ -2,6 +2,7 @@
 
 use core::arch::aarch64::*;
 
+use super::super::arithmetic::unrolled;
 use super::{clamp, load, store};
 use crate::backend::vector::geometry::{Geometry, end};
 use crate::host::program::form::Image;
@@ -91,24 +92,28 @@ unsafe fn block<const N: usize, const P: usize>(tile: &Tile<'_>, positions: &[[u
     // SAFETY: the caller's: windows lie in the layer's image, but for what a vector reads behind it, which is the arena's slack; there is a vector
     // of bias, and one of weights for each tap, in every one of `N`.
     unsafe {
-        let windows = positions.map(|[from, _]| arena.cast_const().add(from + at));
-        let start: [float32x4_t; N] = core::array::from_fn(|n| load(constants.add(16 * n)));
-        let mut sums = [start; P];
+        let mut windows = [arena.cast_const(); P];
+        let mut sums = [[load(constants); N]; P];
+        unrolled!(p < P {
+            windows[p] = windows[p].add(positions[p][0] + at);
+            unrolled!(n < N { sums[p][n] = load(constants.add(16 * n)); });
+        });
         let mut weights = constants;
         for &tap in &layer.taps {
             weights = weights.add(16 * N);
-            for n in 0..N {
+            unrolled!(n < N {
                 let weights = load(weights.add(16 * n));
-                for (sums, window) in sums.iter_mut().zip(windows) {
-                    sums[n] = vfmaq_f32(sums[n], load(window.add(tap + 16 * n)), weights);
-                }
-            }
+                unrolled!(p < P {
+                    sums[p][n] = vfmaq_f32(sums[p][n], load(windows[p].add(tap + 16 * n)), weights);
+                });
+            });
         }
-        for (sums, [_, to]) in sums.into_iter().zip(positions) {
-            for (n, sum) in sums.into_iter().enumerate() {
-                store(clamp(layer.bounds, sum), arena.add(to + at + 16 * n), channels - 4 * n);
-            }
-        }
+        unrolled!(p < P {
+            let output = arena.add(positions[p][1] + at);
+            unrolled!(n < N {
+                store(clamp(layer.bounds, sums[p][n]), output.add(16 * n), channels - 4 * n);
+            });
+        });
     }
 }
 

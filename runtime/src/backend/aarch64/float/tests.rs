@@ -198,7 +198,7 @@ fn compare(blob: &[u8], random: &mut Random, what: &str) -> Vec<&'static str> {
 fn random_chains_agree_with_portable_code() {
     let mut counts = std::collections::BTreeMap::<&str, usize>::new();
     for channels in 1..=67u32 {
-        for case in 0..6 {
+        for case in 0..4 {
             let mut random = Random(u64::from(channels) << 8 | case | 1 << 40);
             let other = random.one_of(&[1, 4, 8, 13, 16, 17, 32, 48, 67]);
             let [inputs, outputs] = if case % 2 == 0 { [channels, other] } else { [other, channels] };
