@@ -14,7 +14,7 @@ use crate::plan::{Plan, transform};
 use crate::quantize::{self, Quantized, RankBits, WeightBits, Widths};
 use crate::report::{self, Accuracy, Fidelity, Holder, Layer, Peak, Samples, Size, run_blob};
 use crate::search::{self, Progress};
-use crate::{emit, lower, passes, plan};
+use crate::{emit, execute, lower, passes, plan};
 
 pub use crate::search::{Budget, Method};
 
@@ -341,7 +341,7 @@ pub fn convert(
     };
     keep_budget(&options.budget, &after)?;
     let float = options.int8.then(|| {
-        let outputs = evaluate(&lowered, &data.inputs, data.samples, &lowered.outputs);
+        let outputs = execute::outputs(&lowered, &data.inputs, data.samples);
         Fidelity::of_outputs(&reference, &outputs, classes, 0.0)
     });
     let (dtype, width) = match (options.int8, half_weights) {

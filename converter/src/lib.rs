@@ -16,6 +16,7 @@
 //! | [`quantize`] | a lowered graph, ranges | integer weights and quantised values |
 //! | [`plan`] | the final graph | order, lifetimes, arena offsets |
 //! | [`emit`] | all of it | blob bytes, `model.rs` |
+//! | [`execute`] | a graph, samples | outputs of the whole graph, by the runtime |
 //! | [`convert`](mod@convert) | a model, options | all of the above, in order |
 //! | [`report`] | what happened | tables, JSON, a page |
 //! | [`boards`] | a blob, samples | firmware, what it measured |
@@ -28,6 +29,7 @@ pub mod compress;
 pub mod convert;
 pub mod emit;
 pub mod evaluate;
+pub mod execute;
 pub mod graph;
 pub mod import;
 pub mod linalg;

@@ -6,9 +6,10 @@
 //! and irregularly (by the golden ratio) over all positions, always the same ones. Refuses values that are not finite.
 
 use faer::{Mat, Scale};
+use rayon::prelude::*;
 
 use crate::graph::{Graph, Node, Op, image_shape};
-use crate::linalg::{Matrix, add_gram, inner, product, trace};
+use crate::linalg::{Matrix, add_gram, add_square, inner, mirror, product, trace};
 
 /// Rows that enter a covariance at most.
 pub const MAX_ROWS: usize = 120_000;
@@ -272,9 +273,9 @@ pub fn moments(
         yx: Mat::zeros(o, d),
         yy: 0.0,
     };
-    let mut result = Vec::with_capacity(folds);
-    for fold in 0..folds {
+    let of_fold = |fold: usize| {
         let mut sums = empty();
+        let (mut row_x, mut row_y) = (vec![0.0f32; d], vec![0.0f32; o]);
         let (mut xs, mut ys) = (Vec::with_capacity(BLOCK * d), Vec::with_capacity(BLOCK * o));
         let mut members = positions(total, limit)
             .filter(|position| position / area / geometry.images.max(1) % folds == fold)
@@ -292,7 +293,7 @@ pub fn moments(
                 ys.extend(row_y.iter().zip(&mean_y).map(|(v, m)| centre(*v, *m, scale_y)));
                 block += 1;
             }
-            add_gram(sums.xx.as_mut(), &xs, &xs, block);
+            add_square(sums.xx.as_mut(), &xs, block);
             add_gram(sums.yx.as_mut(), &ys, &xs, block);
             sums.yy += ys.iter().map(|y| f64::from(*y) * f64::from(*y)).sum::<f64>();
             for (values, sum) in [(&xs, &mut sums.sum_x), (&ys, &mut sums.sum_y)] {
@@ -302,14 +303,15 @@ pub fn moments(
             }
             sums.count += block as f64;
         }
+        mirror(&mut sums.xx);
         sums.xx *= Scale(1.0 / (scale_x * scale_x));
         sums.yx *= Scale(1.0 / (scale_x * scale_y));
         sums.yy /= scale_y * scale_y;
         sums.sum_x.iter_mut().for_each(|sum| *sum /= scale_x);
         sums.sum_y.iter_mut().for_each(|sum| *sum /= scale_y);
-        result.push(sums);
-    }
-    Some(result)
+        sums
+    };
+    Some((0..folds).into_par_iter().map(of_fold).collect())
 }
 
 /// A power of two that brings `largest` near 1 (exact to multiply and divide by).

@@ -6,6 +6,8 @@
 
 use std::collections::HashMap;
 
+use rayon::prelude::*;
+
 use super::Dataset;
 use crate::evaluate::evaluate;
 use crate::graph::{Graph, Op, ValueId};
@@ -101,9 +103,9 @@ pub fn collect(graph: &Graph, data: &Dataset) -> HashMap<ValueId, Statistics> {
     for start in (0..data.samples).step_by(batch) {
         let part = data.slice(start..start + batch);
         let values = evaluate(graph, &part.inputs, part.samples, &keep);
-        for (k, values) in values.iter().enumerate() {
-            let statistics = &mut all[k];
-            let (count, inner) = channels[k];
+        let seen = all.par_iter_mut().zip(&mut sums).zip(&channels).zip(&values);
+        seen.for_each(|(((statistics, sums), (count, inner)), values)| {
+            let (count, inner) = (*count, *inner);
             statistics.channel_max.resize(count, 0.0);
             for (row, block) in values.chunks(inner).enumerate() {
                 let slot = &mut statistics.channel_max[row % count];
@@ -115,10 +117,10 @@ pub fn collect(graph: &Graph, data: &Dataset) -> HashMap<ValueId, Statistics> {
             statistics.low = values.iter().fold(statistics.low, least);
             statistics.high = values.iter().fold(statistics.high, greatest);
             statistics.histogram.add(values);
-            for sample in values.chunks(sums[k].len().max(1)) {
-                sums[k].iter_mut().zip(sample).for_each(|(sum, x)| *sum += f64::from(*x));
+            for sample in values.chunks(sums.len().max(1)) {
+                sums.iter_mut().zip(sample).for_each(|(sum, x)| *sum += f64::from(*x));
             }
-        }
+        });
     }
     for (statistics, sums) in all.iter_mut().zip(&sums) {
         statistics.mean = sums.iter().map(|sum| (sum / data.samples.max(1) as f64) as f32).collect();

@@ -99,13 +99,16 @@ fn run(graph: &Graph, known: &HashMap<ValueId, &[f32]>, samples: usize, keep: &[
         assert_eq!(data.len(), samples * numel(graph, *id), "samples of `{}`", graph.value(*id).name);
     }
     let schedule = Schedule::new(graph, known, keep);
-    let chunks: Vec<Vec<Vec<f32>>> = (0..samples.div_ceil(CHUNK))
+    let mut chunks: Vec<Vec<Vec<f32>>> = (0..samples.div_ceil(CHUNK))
         .into_par_iter()
         .map(|chunk| {
             let start = chunk * CHUNK;
             schedule.run(graph, known, start, CHUNK.min(samples - start))
         })
         .collect();
+    if chunks.len() == 1 {
+        return chunks.remove(0);
+    }
     let mut kept: Vec<Vec<f32>> =
         keep.iter().map(|id| Vec::with_capacity(samples * numel(graph, *id))).collect();
     for chunk in chunks {
@@ -181,13 +184,25 @@ impl<'a> Schedule<'a> {
                 }
             }
         }
-        self.keep.iter().map(|id| given(&values, *id).to_vec()).collect()
+        let kept = self.keep.iter().enumerate().map(|(k, id)| {
+            if self.keep[k + 1..].contains(id) {
+                given(&values, *id).to_vec()
+            } else {
+                taken(&mut values, *id)
+            }
+        });
+        kept.collect()
     }
 }
 
 /// The value that an earlier node of the schedule, or the caller, has given.
 fn given<'v>(values: &'v [Option<Cow<[f32]>>], id: ValueId) -> &'v [f32] {
     values[id.0].as_deref().expect("a checked graph gives a value before it is read")
+}
+
+/// The same, which nobody reads any more.
+fn taken(values: &mut [Option<Cow<[f32]>>], id: ValueId) -> Vec<f32> {
+    values[id.0].take().expect("a checked graph gives a value before it is read").into_owned()
 }
 
 /// What a node reads: the shape of one sample, and the data of several.

@@ -7,43 +7,43 @@ use crate::graph::{Pool, image_shape};
 
 /// Maximum over windows; padding never wins.
 pub fn max_pool(pool: &Pool, x: Operand, shape: &[usize], samples: usize) -> Vec<f32> {
-    windows(pool, x, shape, samples, |window, _| {
-        // Written so that NaN wins.
-        window.fold(f32::NEG_INFINITY, |max, x| if x <= max { max } else { x })
-    })
+    // Written so that NaN wins.
+    let larger = |max, x| if x <= max { max } else { x };
+    windows(pool, x, shape, samples, (f32::NEG_INFINITY, larger), |max, _, _| max)
 }
 
 /// Mean over windows.
 pub fn average_pool(pool: &Pool, x: Operand, shape: &[usize], samples: usize) -> Vec<f32> {
-    windows(pool, x, shape, samples, |window, padded| {
-        let (mut sum, mut count) = (0.0, 0);
-        for x in window {
-            sum += x;
-            count += 1;
-        }
+    let plus = |sum, x| sum + x;
+    windows(pool, x, shape, samples, (0.0, plus), |sum, count, padded| {
         sum / (if pool.count_include_pad { padded } else { count }) as f32
     })
 }
 
-/// Calls `reduce` with the elements of each window that lie in the image, and the number that lie in the padded image.
+/// Folds the elements of each window that lie in the image, and calls `finish` with the result, their number, and the number that lie in the
+/// padded image.
 fn windows(
     pool: &Pool,
     x: Operand,
     shape: &[usize],
     samples: usize,
-    reduce: impl Fn(&mut dyn Iterator<Item = f32>, usize) -> f32,
+    (start, fold): (f32, impl Fn(f32, f32) -> f32),
+    finish: impl Fn(f32, usize, usize) -> f32,
 ) -> Vec<f32> {
     let (Ok([n, c, h, w]), Ok([_, _, oh, ow])) = (image_shape(x.shape), image_shape(shape)) else {
         unreachable!("a checked graph gives a pooling an image");
     };
+    let all_columns: Vec<_> = (0..ow).map(|ox| span(pool, ox, 1, w)).collect();
     let mut out = Vec::with_capacity(samples * n * c * oh * ow);
     for plane in x.data.chunks_exact((h * w).max(1)) {
         for oy in 0..oh {
             let (rows, padded_rows) = span(pool, oy, 0, h);
-            for ox in 0..ow {
-                let (columns, padded_columns) = span(pool, ox, 1, w);
-                let mut window = rows.clone().flat_map(|y| plane[y * w..][columns.clone()].iter().copied());
-                out.push(reduce(&mut window, padded_rows * padded_columns));
+            for (columns, padded_columns) in &all_columns {
+                let mut folded = start;
+                for y in rows.clone() {
+                    folded = plane[y * w..][columns.clone()].iter().fold(folded, |sum, x| fold(sum, *x));
+                }
+                out.push(finish(folded, rows.len() * columns.len(), padded_rows * padded_columns));
             }
         }
     }

@@ -8,7 +8,7 @@ use faer::linalg::matmul::matmul;
 use faer::linalg::solvers::Solve;
 use faer::traits::RealField;
 use faer::traits::math_utils::one;
-use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
+use faer::{Accum, Mat, MatMut, MatRef, Par, Side, unzip, zip};
 
 /// A dense matrix.
 pub type Matrix = Mat<f64>;
@@ -135,17 +135,39 @@ pub fn cholesky(a: MatRef<'_, f64>) -> Option<Matrix> {
 
 /// Adds `left' * right` to `sum`, where `left` (`rows x sum.nrows()`) and `right` (`rows x sum.ncols()`) are row-major `f32`:
 /// one block of a streamed Gram matrix, multiplied in single and summed in double precision.
-pub fn add_gram(mut sum: MatMut<'_, f64>, left: &[f32], right: &[f32], rows: usize) {
+pub fn add_gram(sum: MatMut<'_, f64>, left: &[f32], right: &[f32], rows: usize) {
     let (m, n) = (sum.nrows(), sum.ncols());
     let left = MatRef::from_row_major_slice(left, rows, m);
-    let right = MatRef::from_row_major_slice(right, rows, n);
-    let mut block = Mat::<f32>::zeros(m, n);
-    matmul(block.as_mut(), Accum::Replace, left.transpose(), right, 1.0, Par::Seq);
-    for j in 0..n {
-        for i in 0..m {
-            sum[(i, j)] += f64::from(block[(i, j)]);
+    add_rounded(sum, left.transpose(), MatRef::from_row_major_slice(right, rows, n));
+}
+
+/// Columns of a symmetric product that are made together.
+const STRIP: usize = 96;
+
+/// [`add_gram`] of rows with themselves, for half the work: only the lower half of `sum` is right until [`mirror`] is called.
+pub fn add_square(mut sum: MatMut<'_, f64>, data: &[f32], rows: usize) {
+    let n = sum.nrows();
+    let data = MatRef::from_row_major_slice(data, rows, n);
+    for start in (0..n).step_by(STRIP) {
+        let columns = start..n.min(start + STRIP);
+        let lower = data.get(.., start..).transpose();
+        add_rounded(sum.as_mut().get_mut(start.., columns.clone()), lower, data.get(.., columns));
+    }
+}
+
+/// Copies the lower half of a square matrix to the upper one.
+pub fn mirror(matrix: &mut Matrix) {
+    for j in 1..matrix.ncols() {
+        for i in 0..j {
+            matrix[(i, j)] = matrix[(j, i)];
         }
     }
+}
+
+/// `sum += a * b`, the product in single precision.
+fn add_rounded(sum: MatMut<'_, f64>, a: MatRef<'_, f32>, b: MatRef<'_, f32>) {
+    let block = product(a, b);
+    zip!(sum, &block).for_each(|unzip!(sum, x)| *sum += f64::from(*x));
 }
 
 #[cfg(test)]
@@ -236,5 +258,17 @@ mod tests {
         }
         assert_eq!(whole, blocks);
         assert_eq!(whole[(1, 2)], (0..10).map(|r| f64::from(rows[r * 4 + 1] * rows[r * 4 + 2])).sum::<f64>());
+    }
+
+    #[test]
+    fn square_of_rows_is_their_gram() {
+        for n in [1, 5, STRIP, 2 * STRIP + 7] {
+            let rows: Vec<f32> = (0..6 * n).map(|k| (k * k % 11) as f32 - 5.0).collect();
+            let (mut whole, mut square) = (Matrix::identity(n, n), Matrix::identity(n, n));
+            add_gram(whole.as_mut(), &rows, &rows, 6);
+            add_square(square.as_mut(), &rows, 6);
+            mirror(&mut square);
+            assert_eq!(whole, square, "{n}");
+        }
     }
 }

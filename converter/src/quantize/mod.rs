@@ -204,20 +204,29 @@ pub fn stored_bounds(range: ActivationRange, quantization: Quantization) -> [i32
 
 /// Quantises `graph`.
 pub fn quantize(graph: &Graph, calibration: Option<&Dataset>, options: &Options) -> Result<Quantized, Error> {
+    if let Some(data) = calibration.filter(|data| data.samples > 0) {
+        return Ok(quantized_on(graph, data, options)?.0);
+    }
     check_operators(graph)?;
-    let calibration = calibration.filter(|data| data.samples > 0);
-    let groups = shared_groups(graph, calibration.is_some());
+    let groups = shared_groups(graph, false);
     let fixed = fixed_quantizations(graph, &groups)?;
-    let Some(data) = calibration else {
-        let mut open = (0..graph.values.len())
-            .filter(|id| is_used(graph, ValueId(*id)) && !fixed.contains_key(&groups[*id]));
-        return match open.next() {
-            Some(id) => {
-                Err(Error::Uncalibrated { value: graph.values[id].name.clone(), others: open.count() })
-            }
-            None => with_values(graph, &groups, &fixed, &[], options, Rounding::Nearest),
-        };
-    };
+    let mut open = (0..graph.values.len())
+        .filter(|id| is_used(graph, ValueId(*id)) && !fixed.contains_key(&groups[*id]));
+    match open.next() {
+        Some(id) => Err(Error::Uncalibrated { value: graph.values[id].name.clone(), others: open.count() }),
+        None => with_values(graph, &groups, &fixed, &[], options, Rounding::Nearest),
+    }
+}
+
+/// Quantises `graph` by at least one sample; gives its outputs on all of them as well, as [`simulate`] does.
+pub fn quantized_on(
+    graph: &Graph,
+    data: &Dataset,
+    options: &Options,
+) -> Result<(Quantized, Vec<Vec<f32>>), Error> {
+    check_operators(graph)?;
+    let groups = shared_groups(graph, true);
+    let fixed = fixed_quantizations(graph, &groups)?;
     let graph = &gauge::equalized(graph, data);
     let statistics = ranges::collect(graph, data);
     let reference = evaluate(graph, &data.inputs, data.samples, &graph.outputs);
@@ -225,20 +234,21 @@ pub fn quantize(graph: &Graph, calibration: Option<&Dataset>, options: &Options)
         let values = calibrated(graph, &groups, &fixed, &statistics, finer.wide, clipped)?;
         with_values(graph, &groups, &values, finer.four, options, rounding)
     };
-    let judged =
-        |finer: Finer<'_>, clipped: bool, rounding: Rounding<'_>| -> Result<(f64, Quantized), Error> {
-            let mut quantized = made(finer, clipped, rounding)?;
-            let outputs = simulate(&quantized, &data.inputs, data.samples);
-            let error =
-                reference.iter().zip(&outputs).map(|(a, b)| metrics::relative_rms(a, b)).fold(0.0, f64::max);
-            quantized.choice = Choice {
-                clipped,
-                bias_corrected: !matches!(rounding, Rounding::Nearest),
-                fitted: matches!(rounding, Rounding::Fitted(_)),
-                error: Some(error),
-            };
-            Ok((error, quantized))
+    // Error, integers, outputs.
+    type Judged = (f64, Quantized, Vec<Vec<f32>>);
+    let judged = |finer: Finer<'_>, clipped: bool, rounding: Rounding<'_>| -> Result<Judged, Error> {
+        let mut quantized = made(finer, clipped, rounding)?;
+        let outputs = simulate(&quantized, &data.inputs, data.samples);
+        let error =
+            reference.iter().zip(&outputs).map(|(a, b)| metrics::relative_rms(a, b)).fold(0.0, f64::max);
+        quantized.choice = Choice {
+            clipped,
+            bias_corrected: !matches!(rounding, Rounding::Nearest),
+            fitted: matches!(rounding, Rounding::Fitted(_)),
+            error: Some(error),
         };
+        Ok((error, quantized, outputs))
+    };
     let inner = wide::inner(graph, &groups);
     let wide = match options.rank_bits {
         RankBits::Eight => Vec::new(),
@@ -280,7 +290,7 @@ pub fn quantize(graph: &Graph, calibration: Option<&Dataset>, options: &Options)
             best = next;
         }
     }
-    Ok(best.1)
+    Ok((best.1, best.2))
 }
 
 /// What is not stored in 8 bits: inner values of 16, nodes whose weights have 4.

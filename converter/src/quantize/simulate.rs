@@ -68,6 +68,32 @@ pub(super) fn round(data: &mut [f32], quantization: Quantization, [least, greate
     let zero = quantization.zero_point as f32;
     let (least, greatest) = (least as f32 - zero, greatest as f32 - zero);
     for x in data {
-        *x = (*x / quantization.scale).round().clamp(least, greatest) * quantization.scale;
+        // Bounds are whole numbers: cut off first, the number converts to an integer and back exactly.
+        let level = (*x / quantization.scale).clamp(least, greatest);
+        *x = nearest(level) * quantization.scale;
+    }
+}
+
+/// `f32::round` of a number that an `i32` holds, without a call; NaN stays.
+fn nearest(x: f32) -> f32 {
+    let whole = x as i32 as f32;
+    let rest = x - whole;
+    let up = if rest >= 0.5 { 1.0 } else { 0.0 };
+    let down = if rest <= -0.5 { 1.0 } else { 0.0 };
+    if x.is_nan() { x } else { whole + up - down }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn halves_round_away_from_zero() {
+        let mut numbers = vec![0.0, 0.5, 1.5, 2.5, 0.499_999_97, 127.49, 32767.5, 8_388_607.5, 1e-30];
+        numbers.extend((0..4000).map(|k| k as f32 * 0.031_25));
+        for x in numbers.into_iter().flat_map(|x| [x, -x]) {
+            assert_eq!(nearest(x), x.round(), "{x}");
+        }
+        assert!(nearest(f32::NAN).is_nan());
     }
 }

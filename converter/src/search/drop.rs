@@ -11,8 +11,9 @@
 //! many samples could not tell from zero.
 
 use crate::calibrate::Dataset;
+use crate::evaluate::ClassScores;
 use crate::evaluate::metrics::top;
-use crate::evaluate::{ClassScores, evaluate};
+use crate::execute;
 use crate::graph::Graph;
 
 use super::Error;
@@ -145,7 +146,7 @@ pub fn cross_judged(
 ) -> Result<Drop, Error> {
     let mut sum = Drop::default();
     for (train, judged) in folds(data, FOLDS) {
-        let before = evaluate(graph, &judged.inputs, judged.samples, &graph.outputs);
+        let before = execute::outputs(graph, &judged.inputs, judged.samples);
         let after = outputs(&train, &judged)?;
         let labels = judged.labels.as_deref().unwrap_or_default();
         let before = before.first().map(Vec::as_slice).unwrap_or_default();
@@ -158,6 +159,7 @@ pub fn cross_judged(
 mod tests {
     use super::super::refit::tests::{images, network};
     use super::*;
+    use crate::evaluate::evaluate;
 
     #[test]
     fn changed_decisions_are_counted_by_their_labels() {

@@ -12,7 +12,7 @@ use crate::calibrate::covariance::Geometry;
 use crate::compress::{self, Choice, Target};
 use crate::evaluate::gradient::Tape;
 use crate::graph::{Graph, Mode, Network, Weight};
-use crate::linalg::{Matrix, NotConverged, add_gram, product, roots, trace};
+use crate::linalg::{Matrix, NotConverged, add_square, mirror, product, roots, trace};
 
 use super::loss::Loss;
 use super::sensitivity::linear_layers;
@@ -127,7 +127,7 @@ pub fn metrics(
                 let gradients = tape.pull_back(&cotangents, &layers);
                 for ((sum, gradient), index) in sums.iter_mut().zip(&gradients).zip(&layers) {
                     let (rows, width) = (rows(graph, *index, gradient), sum.nrows().max(1));
-                    add_gram(sum.as_mut(), &rows, &rows, rows.len() / width);
+                    add_square(sum.as_mut(), &rows, rows.len() / width);
                 }
             }
             sums
@@ -137,6 +137,7 @@ pub fn metrics(
     for (position, index) in layers.iter().enumerate() {
         let mut sum = zeros(graph, *index);
         chunks.iter().for_each(|chunk| sum += &chunk[position]);
+        mirror(&mut sum);
         metrics[*index] = Some(Metric::new(&sum)?);
     }
     Ok(metrics)

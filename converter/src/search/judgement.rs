@@ -1,7 +1,8 @@
 //! Judges a compressed network by samples that no fit has seen, with the numbers that the blob will have: floats, or integers.
 
 use crate::calibrate::Dataset;
-use crate::evaluate::{ClassScores, evaluate, metrics};
+use crate::evaluate::{ClassScores, metrics};
+use crate::execute::{self, Executor};
 use crate::graph::Graph;
 use crate::{lower, passes, quantize};
 
@@ -91,7 +92,7 @@ impl<'a> Judge<'a> {
     ) -> Self {
         let run = |data: &Dataset| match data.samples {
             0 => Vec::new(),
-            samples => evaluate(graph, &data.inputs, samples, &graph.outputs),
+            samples => execute::outputs(graph, &data.inputs, samples),
         };
         let reference = run(held);
         let train_reference = if int8.is_some() && held.samples > 0 { run(train) } else { Vec::new() };
@@ -107,17 +108,17 @@ impl<'a> Judge<'a> {
     pub fn of(&self, compressed: &Graph) -> Result<Judgement, Error> {
         let Self { train, held, loss, reference, .. } = self;
         let lowered = lower::lower(compressed)?;
-        let float = evaluate(&lowered, &held.inputs, held.samples, &lowered.outputs);
+        let mut network = Executor::new(&lowered);
+        let float = network.outputs(&held.inputs, held.samples);
         let mut total = loss.measure(reference, &float, held.samples);
         let mut outputs = float;
         if let Some(options) = &self.int8 {
             // What rounding adds shows on all samples, for it is not fitted to any; what compression costs, only on those that no fit has seen.
-            let quantized = quantize::quantize(&passes::legalize(&lowered)?, Some(train), options)?;
-            let rounded = |data: &Dataset| quantize::simulate(&quantized, &data.inputs, data.samples);
-            let train_float = evaluate(&lowered, &train.inputs, train.samples, &lowered.outputs);
+            let (quantized, rounded) = quantize::quantized_on(&passes::legalize(&lowered)?, train, options)?;
+            let train_float = network.outputs(&train.inputs, train.samples);
             let before = loss.measure(&self.train_reference, &train_float, train.samples);
-            let after = loss.measure(&self.train_reference, &rounded(train), train.samples);
-            outputs = rounded(held);
+            let after = loss.measure(&self.train_reference, &rounded, train.samples);
+            outputs = quantize::simulate(&quantized, &held.inputs, held.samples);
             let [seen, unseen] = [train.samples as f64, held.samples as f64];
             let held_after = loss.measure(reference, &outputs, held.samples);
             let added = ((after - before) * seen + (held_after - total) * unseen) / (seen + unseen);
@@ -149,7 +150,7 @@ pub fn outputs(
             let quantized = quantize::quantize(&passes::legalize(&lowered)?, Some(train), options)?;
             quantize::simulate(&quantized, &held.inputs, held.samples)
         }
-        None => evaluate(&lowered, &held.inputs, held.samples, &lowered.outputs),
+        None => execute::outputs(&lowered, &held.inputs, held.samples),
     })
 }
 
