@@ -195,7 +195,20 @@ fn random_shape(noise: &mut Noise, kind: Kind) -> Shape {
             }
         }
         shape.groups = shape.inputs;
-        shape.outputs = if noise.one_of(5) { 2 * shape.inputs } else { shape.inputs };
+        if noise.one_of(6) {
+            // A single row, as parts of images have.
+            shape.rows.input = shape.rows.reach().saturating_sub(noise.below(shape.rows.kernel)).max(1);
+            shape.rows.output = 1;
+            shape.rows.pad = noise.below(shape.rows.reach() - shape.rows.input + 1);
+        }
+        if noise.one_of(3) {
+            let multiplier = noise.count(2, 8);
+            shape.inputs = shape.inputs.min(160 / multiplier);
+            shape.groups = shape.inputs;
+            shape.outputs = multiplier * shape.inputs;
+        } else {
+            shape.outputs = shape.inputs;
+        }
     } else if noise.one_of(3) {
         shape.groups = noise.count(2, 5);
         shape.inputs = shape.groups * noise.extent(16);
@@ -483,7 +496,7 @@ fn describe(case: &Case<'_>, number: usize, seed: u32) {
 }
 
 /// Layers of known networks: name, extents.
-fn known() -> [(&'static str, Shape); 35] {
+fn known() -> [(&'static str, Shape); 41] {
     let base = Shape {
         kind: Kind::Conv,
         batch: 1,
@@ -521,6 +534,9 @@ fn known() -> [(&'static str, Shape); 35] {
         }
     };
     let dense = |inputs: usize, outputs: usize| Shape { kind: Kind::Dense, inputs, outputs, ..base };
+    let times = |multiplier: usize, shape: Shape| Shape { outputs: multiplier * shape.inputs, ..shape };
+    // One row of an image, within it.
+    let row = |shape: Shape| Shape { rows: axis(3, 3, 1, 1, [0, 0]), ..shape };
     let wide = |shape: Shape, types: [DType; 2]| Shape { types, ..shape };
     let in_place = |shape: Shape| Shape { in_place: true, ..shape };
     let transformed = |shape: Shape| Shape { winograd: true, ..shape };
@@ -559,6 +575,12 @@ fn known() -> [(&'static str, Shape); 35] {
         ("depthwise 3x3 48x48 8", depthwise(48, 48, 8, 1)),
         ("depthwise 3x3 3x3 256", depthwise(3, 3, 256, 1)),
         ("depthwise 3x3 stride 2 24x24 32", depthwise(24, 24, 32, 2)),
+        ("depthwise 3x3 stride 2 32x32 16>80", times(5, depthwise(32, 32, 16, 2))),
+        ("depthwise 3x3 stride 2 16x16 32>160", times(5, depthwise(16, 16, 32, 2))),
+        ("depthwise 3x3 32x32 16>32", times(2, depthwise(32, 32, 16, 1))),
+        ("depthwise 3x3 row of 32 24", row(depthwise(1, 32, 24, 1))),
+        ("depthwise 3x3 row of 32 28", row(depthwise(1, 32, 28, 1))),
+        ("pointwise row of 32 16>28", pointwise(1, 32, 16, 28)),
         ("dense 640>128", dense(640, 128)),
         ("dense 128>128", dense(128, 128)),
         ("dense 64>12", dense(64, 12)),

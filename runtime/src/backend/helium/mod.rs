@@ -138,10 +138,11 @@ impl<K: Kernels> Backend for Helium<K> {
             constants: Constants::USUAL,
         };
         match spec::depthwise3(&request) {
-            Some(plan) if const { links::<K>("helium depthwise 3x3") } && plan.scratch() <= scratch.len() => {
+            Some(plan) if depthwise3_kernels::<K>(&plan).is_some() && plan.scratch() <= scratch.len() => {
                 let input = input.map(bytemuck::cast_slice);
                 let output = bytemuck::cast_slice_mut(output);
-                depthwise3::depthwise3(&plan, window, linear, input, output, scratch)
+                let kernels = depthwise3_kernels::<K>(&plan)?;
+                depthwise3::depthwise3(&plan, kernels, window, linear, input, output, scratch)
             }
             _ if const { links::<K>("helium depthwise") } && spec::depthwise(&request) => match input {
                 Some(input) => {
@@ -325,6 +326,17 @@ fn linked<K: Kernels>(conv: &spec::Conv) -> bool {
         spec::Conv::Pointwise { .. } => const { links::<K>("helium pointwise") },
         spec::Conv::Rows { .. } => const { links::<K>("helium rows") },
         spec::Conv::Patches { .. } => const { links::<K>("helium patches") },
+    }
+}
+
+/// The kernels for a depthwise convolution of 3 x 3 that are linked.
+fn depthwise3_kernels<K: Kernels>(plan: &spec::Depthwise3) -> Option<&'static depthwise3::Kernels> {
+    match plan.tile {
+        spec::Tile::Tall | spec::Tile::Square => {
+            const { links::<K>("helium depthwise 3x3") }.then_some(&depthwise3::STRIDE_1)
+        }
+        spec::Tile::Apart => const { links::<K>("helium depthwise 3x3") }.then_some(&depthwise3::STRIDE_2),
+        spec::Tile::Row => const { links::<K>("helium depthwise row") }.then_some(&depthwise3::ROW),
     }
 }
 

@@ -20,6 +20,10 @@ pub const MOST_TAPS: usize = 16;
 const ROUND_BYTES: usize = 4096;
 /// Bytes of strips that one round of a depthwise convolution aims at.
 const STRIP_BYTES: usize = 3600;
+/// Rows of images that count as a part of one: memory counts more than speed.
+const FEW_ROWS: usize = 4;
+/// Bytes of strips that fewer rows aim at.
+const FEW_BYTES: usize = 1664;
 /// Most positions of a round.
 const ROUND: usize = 64;
 
@@ -181,20 +185,73 @@ pub fn dense_scratch(inputs: usize, input: DType) -> usize {
     if inputs.is_multiple_of(BLOCK) { 0 } else { whole(inputs, BLOCK).saturating_mul(input.bytes()) }
 }
 
-/// Memory of a depthwise convolution of 3 x 3. Sizes are bytes.
+/// Outputs of a channel that a depthwise convolution of 3 x 3 makes at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tile {
+    /// Stride 1: four rows of two columns, from two strips.
+    Tall,
+    /// Stride 1: two rows of four columns.
+    Square,
+    /// Stride 1: eight columns of the only row.
+    Row,
+    /// Stride 2: four columns of a row, each from a gather of its own.
+    Apart,
+}
+
+impl Tile {
+    /// Rows.
+    pub fn rows(self) -> usize {
+        match self {
+            Self::Tall => 4,
+            Self::Square => 2,
+            Self::Row | Self::Apart => 1,
+        }
+    }
+
+    /// Columns.
+    pub fn columns(self) -> usize {
+        match self {
+            Self::Tall => 2,
+            Self::Square | Self::Apart => 4,
+            Self::Row => 8,
+        }
+    }
+
+    /// Strips for a group of output rows.
+    pub fn strips(self) -> usize {
+        if self == Self::Tall { 2 } else { 1 }
+    }
+
+    /// The tile of stride 1 of which an image needs fewest; of a single row it may be too long.
+    fn of(rows: usize, columns: usize) -> Option<Self> {
+        let count = |tile: Self| rows.div_ceil(tile.rows()).saturating_mul(columns.div_ceil(tile.columns()));
+        match (rows, columns) {
+            (1, 4..) => Some(Self::Row),
+            (2.., 2..) if rows >= FEW_ROWS && count(Self::Tall) < count(Self::Square) => Some(Self::Tall),
+            (2.., 2..) => Some(Self::Square),
+            _ => None,
+        }
+    }
+}
+
+/// Memory of a depthwise convolution of 3 x 3, with any number of outputs of each input channel. Sizes are bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Depthwise3 {
+    /// What is made at once.
+    pub tile: Tile,
+    /// Input channels of a strip.
+    pub slice: usize,
+    /// Outputs of an input channel.
+    pub multiplier: usize,
     /// Columns of a strip, padding included.
     pub columns: usize,
-    /// Of a strip: four input rows of 16 channels, or of all if they are fewer, and what is written too much.
+    /// Of a strip: four input rows of a slice, and what is written too much.
     pub strip: usize,
-    /// Strips for one group of output rows: of two groups of four rows for stride 1, else of one row.
-    pub strips_of_group: usize,
     /// Groups of output rows that are made at once.
     pub groups: usize,
     /// Groups of an image.
     pub all_groups: usize,
-    /// Tiles of a group: two columns for stride 1, else four.
+    /// Tiles of a group.
     pub tiles: usize,
     /// Of a row that is kept in place.
     pub kept_row: usize,
@@ -209,46 +266,71 @@ impl Depthwise3 {
         let three = |axis: &Axis| {
             axis.kernel == 3 && axis.dilation == 1 && (axis.stride == 1 || axis.stride == 2) && axis.pad < 3
         };
-        if !three(rows) || !three(columns) || rows.stride != columns.stride || inputs != outputs {
+        let multiplier = outputs.checked_div(*inputs)?;
+        if !three(rows)
+            || !three(columns)
+            || rows.stride != columns.stride
+            || multiplier == 0
+            || multiplier.checked_mul(*inputs)? != *outputs
+        {
             return None;
         }
         let single = rows.stride == 1;
-        if single && (rows.output < 2 || columns.output < 2) {
-            return None;
-        }
+        let tile = if single { Tile::of(rows.output, columns.output)? } else { Tile::Apart };
         // Places of outputs have 16 bits.
-        let line = columns.output.checked_mul(*inputs)?;
-        if single && line.checked_mul(3)?.checked_add(*inputs)? > 0xFFFF {
+        let line = columns.output.checked_mul(*outputs)?;
+        let highest = tile.rows().wrapping_sub(1).checked_mul(line)?;
+        if single && tile.columns().checked_mul(*outputs)?.checked_add(highest)? > 0xFFFF {
             return None;
         }
-        let slice = VECTOR.min(*inputs);
         // Tiles of stride 1 are even or overlap; those of stride 2 have four outputs of four columns each.
         let extent = if single {
             columns.output.checked_add(2)?
         } else {
             whole(columns.output, 4).checked_mul(2)?.checked_add(2)?
         };
-        let excess = if *inputs < VECTOR { 4 * VECTOR } else { 0 };
-        let strip = whole(extent.checked_mul(slice)?.checked_mul(4)?, VECTOR).checked_add(excess)?;
-        let strips_of_group = if single { 2 } else { 1 };
-        let group = strip.checked_mul(strips_of_group)?;
-        let all_groups = if single { rows.output.div_ceil(4) } else { rows.output };
-        let groups = STRIP_BYTES.checked_div(group)?.clamp(1, all_groups.max(1));
-        let tiles = columns.output.div_ceil(if single { 2 } else { 4 });
-        let kept_row = whole(columns.input.checked_mul(slice)?, VECTOR);
+        let channel = extent.checked_mul(4)?;
+        let few = single && rows.output < FEW_ROWS;
+        let slice = match few {
+            true => {
+                let most = FEW_BYTES.checked_div(channel)?.clamp(4, VECTOR);
+                inputs.div_ceil(inputs.div_ceil(most).max(1))
+            }
+            false => VECTOR.min(*inputs),
+        };
+        let excess = if slice < VECTOR { 4 * VECTOR } else { 0 };
+        let strip = whole(channel.checked_mul(slice)?, VECTOR).checked_add(excess)?;
+        let group = strip.checked_mul(tile.strips())?;
+        let all_groups = rows.output.div_ceil(tile.rows());
+        let bytes = if few { FEW_BYTES } else { STRIP_BYTES };
+        let groups = bytes.checked_div(group)?.clamp(1, all_groups.max(1));
+        let tiles = columns.output.div_ceil(tile.columns());
+        let kept_column = if slice == *inputs { slice } else { VECTOR };
+        let kept_row = whole(columns.input.checked_mul(kept_column)?, VECTOR);
         // Rows of windows above those that a round overwrites, and above a last group that is alone and overlaps them.
         let alone = all_groups.checked_rem(groups)? == 1 || groups == 1;
-        let overlap = if alone { rows.output.wrapping_neg() & 3 } else { 0 };
+        let overlap = if alone { rows.output.wrapping_neg() & tile.rows().wrapping_sub(1) } else { 0 };
         let kept_rows = match in_place && groups < all_groups {
             true => rows.pad.wrapping_add(overlap),
             false => 0,
         };
-        Some(Self { columns: extent, strip, strips_of_group, groups, all_groups, tiles, kept_row, kept_rows })
+        Some(Self {
+            tile,
+            slice,
+            multiplier,
+            columns: extent,
+            strip,
+            groups,
+            all_groups,
+            tiles,
+            kept_row,
+            kept_rows,
+        })
     }
 
     /// Of a group's strips.
     pub fn group(&self) -> usize {
-        self.strip.saturating_mul(self.strips_of_group)
+        self.strip.saturating_mul(self.tile.strips())
     }
 
     /// Of all strips.
@@ -271,6 +353,11 @@ impl Depthwise3 {
         let fixed = 18 * VECTOR;
         let rest = self.kept().saturating_add(self.moves().saturating_mul(2));
         self.strips().saturating_add(fixed).saturating_add(rest)
+    }
+
+    /// The kernel's name.
+    pub fn name(&self) -> &'static str {
+        if self.tile == Tile::Row { "helium depthwise row" } else { "helium depthwise 3x3" }
     }
 }
 
@@ -310,7 +397,7 @@ pub fn select(request: &Request) -> Option<Selection> {
             Some(Selection { name, scratch_bytes: conv2d_scratch(window, *groups, request.input, &conv) })
         }
         Linear::DepthwiseConv2d { window } => match depthwise3(request) {
-            Some(plan) => Some(Selection { name: "helium depthwise 3x3", scratch_bytes: plan.scratch() }),
+            Some(plan) => Some(Selection { name: plan.name(), scratch_bytes: plan.scratch() }),
             None if depthwise(request) => {
                 let scratch_bytes = if request.in_place { window.kept_bytes() } else { 0 };
                 Some(Selection { name: "helium depthwise", scratch_bytes })

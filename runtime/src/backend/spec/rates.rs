@@ -428,6 +428,12 @@ pub static ARMV8_1_M: &[Kernel] = &[
     ),
     own(
         OpCode::DepthwiseConv2dI8,
+        "helium depthwise row",
+        Loops::Tiles { positions: 1, outputs: 8, depth: 2 },
+        [577394, 0, 145, 0, 0, 380],
+    ),
+    own(
+        OpCode::DepthwiseConv2dI8,
         "helium grouped",
         Loops::Tiles { positions: 1, outputs: 16, depth: 1 },
         [0, 0, 0, 0, 1231, 0],
