@@ -496,7 +496,7 @@ fn describe(case: &Case<'_>, number: usize, seed: u32) {
 }
 
 /// Layers of known networks: name, extents.
-fn known() -> [(&'static str, Shape); 41] {
+fn known() -> [(&'static str, Shape); 43] {
     let base = Shape {
         kind: Kind::Conv,
         batch: 1,
@@ -537,6 +537,11 @@ fn known() -> [(&'static str, Shape); 41] {
     let times = |multiplier: usize, shape: Shape| Shape { outputs: multiplier * shape.inputs, ..shape };
     // One row of an image, within it.
     let row = |shape: Shape| Shape { rows: axis(3, 3, 1, 1, [0, 0]), ..shape };
+    let flat = |shape: Shape| Shape { columns: axis(shape.columns.input, 1, 1, 1, [0, 0]), ..shape };
+    let wider = |shape: Shape| {
+        let side = axis(shape.rows.input, 5, 1, 1, [2, 2]);
+        Shape { rows: side, columns: side, ..shape }
+    };
     let wide = |shape: Shape, types: [DType; 2]| Shape { types, ..shape };
     let in_place = |shape: Shape| Shape { in_place: true, ..shape };
     let transformed = |shape: Shape| Shape { winograd: true, ..shape };
@@ -580,6 +585,8 @@ fn known() -> [(&'static str, Shape); 41] {
         ("depthwise 3x3 32x32 16>32", times(2, depthwise(32, 32, 16, 1))),
         ("depthwise 3x3 row of 32 24", row(depthwise(1, 32, 24, 1))),
         ("depthwise 3x3 row of 32 28", row(depthwise(1, 32, 28, 1))),
+        ("depthwise 3x1 32x32 24", flat(depthwise(32, 32, 24, 1))),
+        ("depthwise 5x5 16x16 16>32", wider(times(2, depthwise(16, 16, 16, 1)))),
         ("pointwise row of 32 16>28", pointwise(1, 32, 16, 28)),
         ("dense 640>128", dense(640, 128)),
         ("dense 128>128", dense(128, 128)),

@@ -1,4 +1,4 @@
-//! Depthwise convolution with windows of 3 x 3, stride 1 or 2.
+//! Depthwise convolution with windows of at most 3 x 3.
 //!
 //! Sixteen channels at a time (all, if there are fewer), strips of four input rows are transposed to `[column][channel][row]`, so that four columns of a
 //! channel are four words a constant distance apart: one gather. The inner product with the channel's weights, `lane = 4 * column + row`, is one output; weights
@@ -101,34 +101,41 @@ unsafe extern "C" fn copy_columns(to: *mut u8, from: *const u8, step: usize, cou
     )
 }
 
-/// Takes the nine weights of up to 16 channels, `step` bytes from one tap to the next, to 16 bytes for each channel, `4 * column + row`.
+/// Takes the weights of up to 16 channels, `step` bytes from one tap to the next, to 16 bytes for each channel, `4 * column + row`.
 ///
 /// # Safety
-/// `from` is readable over `channels` bytes at each of nine steps, `to` writable over 256 bytes; those that get no weight stay.
+/// `from` is readable over `channels` bytes at each of `rows * columns` steps, `to` writable over 256 bytes; those that get no weight stay. Rows and columns are 1 to 4.
 #[unsafe(naked)]
-unsafe extern "C" fn weights_by_channel(to: *mut u8, from: *const i8, step: usize, channels: usize) {
+unsafe extern "C" fn weights_by_channel(
+    to: *mut u8,
+    from: *const i8,
+    step: usize,
+    channels: usize,
+    rows: usize,
+    columns: usize,
+) {
     naked_asm!(
         ".cpu cortex-m55",
-        "push {{r7, lr}}",
+        "push {{r6, r7, r8, lr}}",
+        "ldrd r7, r8, [sp, #16]",
         "vctp.8 r3",
         "movs r12, #0",
         "vidup.u8 q1, r12, #1",
         "vshl.i8 q1, q1, #4",
-        "movs r7, #3",
         "1:",
-        "movs r3, #3",
-        "dls lr, r3",
+        "mov r6, r0",
+        "dls lr, r8",
         "2:",
         "vpstt",
         "vldrbt.u8 q0, [r1]",
-        "vstrbt.8 q0, [r0, q1]",
+        "vstrbt.8 q0, [r6, q1]",
         "add r1, r2",
-        "adds r0, #4",
+        "adds r6, #4",
         "le lr, 2b",
-        "subs r0, #11",
+        "adds r0, #1",
         "subs r7, #1",
         "bne 1b",
-        "pop {{r7, pc}}",
+        "pop {{r6, r7, r8, pc}}",
         ".cpu cortex-m33",
     )
 }
@@ -166,9 +173,9 @@ struct Frame {
     moves: *const [u32; 2],
     /// 88: stride 1: from the first half of a tile to the other: bytes of strips.
     far: u32,
-    /// 92: stride 2: outputs of a tile.
+    /// 92: any stride: outputs of a tile.
     width: u32,
-    /// 96: strip bytes from a column to the next but one.
+    /// 96: strip bytes between gathers: rows of stride 1: of two columns, else of a stride.
     step: u32,
     /// 100: shift to the left. Set by the kernel.
     shift_left: u32,
@@ -372,9 +379,9 @@ stride_1_kernels!(
     ]
 );
 
-/// Stride 2. A tile is four outputs of one row (fewer, if a row has fewer: the predicate), each from a gather of its own. q3 has the places of the outputs, q5 to q7
+/// Any stride. A tile is four outputs of one row (fewer, if a row has fewer: the predicate), each from a gather of its own. q3 has the places of the outputs, q5 to q7
 /// those of the columns under the second to fourth.
-macro_rules! stride_2 {
+macro_rules! apart {
     (
         $(#[$doc:meta])* $name:ident, [$($shift:literal),*], [$($left:literal),*], [$($away:literal),*], [$($offset:literal),*]
     ) => {
@@ -426,13 +433,13 @@ macro_rules! stride_2 {
     };
 }
 
-stride_2!(
+apart!(
     /// Of layers whose least output is the zero point and whose shifts are not positive.
-    stride_2_relu, [], [], [], []
+    apart_relu, [], [], [], []
 );
-stride_2!(
+apart!(
     /// Of any layer.
-    stride_2_any,
+    apart_any,
     [
         "movs r0, #0",
         "cmp r9, #0",
@@ -482,7 +489,7 @@ pub const STRIDE_1: Kernels = Kernels { relu: stride_1_relu, any: stride_1_any }
 /// For [`Tile::Row`].
 pub const ROW: Kernels = Kernels { relu: row_relu, any: row_any };
 /// For [`Tile::Apart`].
-pub const STRIDE_2: Kernels = Kernels { relu: stride_2_relu, any: stride_2_any };
+pub const APART: Kernels = Kernels { relu: apart_relu, any: apart_any };
 
 impl Layer<'_> {
     /// The first output row of a group; the last group ends with the image, and may overlap the one before.
@@ -518,7 +525,7 @@ impl Layer<'_> {
                 across = across.wrapping_add(side).min(last);
             }
             let row = self.group_row(first.wrapping_add(group)).wrapping_sub(start);
-            let strip = across.wrapping_mul(self.column).wrapping_mul(self.rows.stride);
+            let strip = across.wrapping_mul(self.column).wrapping_mul(self.columns.stride);
             let output = across.wrapping_mul(self.outputs);
             let next = match done == count {
                 true => [0, 0],
@@ -663,7 +670,8 @@ pub fn depthwise3(
         zero: linear.input_zero as u8,
     };
     let image_out = rows.output.checked_mul(layer.line_out)?;
-    if linear.weights.len() < outputs.checked_mul(9)?
+    let taps = rows.kernel.checked_mul(columns.kernel)?;
+    if linear.weights.len() < outputs.checked_mul(taps)?
         || linear.bias.len() < outputs
         || linear.multiplier.len() < outputs
         || linear.shift.len() < outputs
@@ -705,6 +713,7 @@ pub fn depthwise3(
         Tile::Tall => plan.strip,
         _ => beside.wrapping_mul(layer.column),
     };
+    let between = if plan.tile == Tile::Apart { columns.stride } else { 2 };
     let mut frame = Frame {
         clamp: clamp(linear),
         offset: linear.output_zero.wrapping_sub(linear.low),
@@ -723,7 +732,7 @@ pub fn depthwise3(
         moves: core::ptr::null(),
         far: far as u32,
         width: columns.output.min(4) as u32,
-        step: layer.column.wrapping_mul(2) as u32,
+        step: layer.column.wrapping_mul(between) as u32,
         shift_left: 0,
         strips: core::ptr::null(),
         output: core::ptr::null_mut(),
@@ -776,8 +785,11 @@ pub fn depthwise3(
                     let count = past.wrapping_sub(output).min(VECTOR);
                     if loaded != output {
                         let from = linear.weights.as_ptr().wrapping_add(output);
-                        // SAFETY: there are nine weights of each output, as checked above; `weights` has a vector for each of 16 outputs behind its first.
-                        unsafe { weights_by_channel(by_channel, from, outputs, count) }
+                        // SAFETY: there are weights of all taps, at most 3 x 3 (`Depthwise3::new`), of each output, as checked above; `weights` has a vector for each of
+                        // 16 outputs behind its first.
+                        unsafe {
+                            weights_by_channel(by_channel, from, outputs, count, rows.kernel, columns.kernel);
+                        }
                         loaded = output;
                     }
                     let input = output.checked_div(plan.multiplier)?;
@@ -791,7 +803,7 @@ pub fn depthwise3(
                     frame.multipliers = linear.multiplier.as_ptr().wrapping_add(output);
                     frame.shift = linear.shift.as_ptr().wrapping_add(output);
                     // SAFETY: groups end with the image, and tiles with its rows, both of which have a tile's rows and columns at least, or those of its
-                    // halves, which then overlap (`Tile::of`; the predicate of stride 2); strips hold their inputs; offsets of 16 bits suffice (`Depthwise3::new`);
+                    // halves, which then overlap (`Tile::of`; the predicate of any stride); strips hold their inputs; offsets of 16 bits suffice (`Depthwise3::new`);
                     // the list has an entry for each tile. Outputs `output` to `output + count` are those of channels in the strips, and have weights and constants,
                     // as checked above.
                     unsafe { kernel(&frame) }

@@ -20,10 +20,14 @@ pub const MOST_TAPS: usize = 16;
 const ROUND_BYTES: usize = 4096;
 /// Bytes of strips that one round of a depthwise convolution aims at.
 const STRIP_BYTES: usize = 3600;
-/// Rows of images that count as a part of one: memory counts more than speed.
+/// Images of fewer rows count as parts of one: they want no more memory than the whole.
 const FEW_ROWS: usize = 4;
-/// Bytes of strips that fewer rows aim at.
+/// Bytes that their strips aim at.
 const FEW_BYTES: usize = 1664;
+/// Bytes behind a strip of less than whole vectors.
+const EXCESS: usize = 4 * VECTOR;
+/// Most columns of a narrow image.
+const NARROW: usize = 16;
 /// Most positions of a round.
 const ROUND: usize = 64;
 
@@ -185,16 +189,16 @@ pub fn dense_scratch(inputs: usize, input: DType) -> usize {
     if inputs.is_multiple_of(BLOCK) { 0 } else { whole(inputs, BLOCK).saturating_mul(input.bytes()) }
 }
 
-/// Outputs of a channel that a depthwise convolution of 3 x 3 makes at once.
+/// Outputs of a channel that a depthwise convolution of at most 3 x 3 makes at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tile {
     /// Stride 1: four rows of two columns, from two strips.
     Tall,
     /// Stride 1: two rows of four columns.
     Square,
-    /// Stride 1: eight columns of the only row.
+    /// Columns of stride 1: eight of a row.
     Row,
-    /// Stride 2: four columns of a row, each from a gather of its own.
+    /// Any stride: four columns of a row, each from a gather of its own.
     Apart,
 }
 
@@ -222,19 +226,20 @@ impl Tile {
         if self == Self::Tall { 2 } else { 1 }
     }
 
-    /// The tile of stride 1 of which an image needs fewest; of a single row it may be too long.
-    fn of(rows: usize, columns: usize) -> Option<Self> {
+    /// The tile for stride 1 of which an image needs fewest; of a single row it may be too long. Wide images have short strips in any number of rows.
+    fn of(rows: usize, columns: usize) -> Self {
         let count = |tile: Self| rows.div_ceil(tile.rows()).saturating_mul(columns.div_ceil(tile.columns()));
+        let narrow = rows >= FEW_ROWS && columns <= NARROW;
         match (rows, columns) {
-            (1, 4..) => Some(Self::Row),
-            (2.., 2..) if rows >= FEW_ROWS && count(Self::Tall) < count(Self::Square) => Some(Self::Tall),
-            (2.., 2..) => Some(Self::Square),
-            _ => None,
+            (1, 4..) => Self::Row,
+            (2.., 2..) if narrow && count(Self::Tall) < count(Self::Square) => Self::Tall,
+            (2.., 2..) => Self::Square,
+            _ => Self::Apart,
         }
     }
 }
 
-/// Memory of a depthwise convolution of 3 x 3, with any number of outputs of each input channel. Sizes are bytes.
+/// Memory of a depthwise convolution of at most 3 x 3, with any number of outputs of each input channel. Sizes are bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Depthwise3 {
     /// What is made at once.
@@ -263,47 +268,42 @@ impl Depthwise3 {
     /// The plan, of a window that fits.
     pub fn new(window: &Window, in_place: bool) -> Option<Self> {
         let Window { rows, columns, inputs, outputs, .. } = window;
-        let three = |axis: &Axis| {
-            axis.kernel == 3 && axis.dilation == 1 && (axis.stride == 1 || axis.stride == 2) && axis.pad < 3
-        };
+        let fits = |axis: &Axis| axis.kernel <= 3 && axis.dilation == 1 && axis.pad < axis.kernel;
         let multiplier = outputs.checked_div(*inputs)?;
-        if !three(rows)
-            || !three(columns)
-            || rows.stride != columns.stride
-            || multiplier == 0
-            || multiplier.checked_mul(*inputs)? != *outputs
-        {
+        if !fits(rows) || !fits(columns) || multiplier == 0 || multiplier.checked_mul(*inputs)? != *outputs {
             return None;
         }
-        let single = rows.stride == 1;
-        let tile = if single { Tile::of(rows.output, columns.output)? } else { Tile::Apart };
+        let tile = match (rows.stride, columns.stride) {
+            (1, 1) => Tile::of(rows.output, columns.output),
+            (_, 1) if columns.output >= 4 => Tile::Row,
+            _ => Tile::Apart,
+        };
         // Places of outputs have 16 bits.
+        let single = tile != Tile::Apart;
         let line = columns.output.checked_mul(*outputs)?;
         let highest = tile.rows().wrapping_sub(1).checked_mul(line)?;
         if single && tile.columns().checked_mul(*outputs)?.checked_add(highest)? > 0xFFFF {
             return None;
         }
-        // Tiles of stride 1 are even or overlap; those of stride 2 have four outputs of four columns each.
+        // Tiles of stride 1 are even or overlap; others have four outputs of four columns each.
         let extent = if single {
             columns.output.checked_add(2)?
         } else {
-            whole(columns.output, 4).checked_mul(2)?.checked_add(2)?
+            whole(columns.output, 4).wrapping_sub(1).checked_mul(columns.stride)?.checked_add(4)?
         };
         let channel = extent.checked_mul(4)?;
         let few = single && rows.output < FEW_ROWS;
-        let slice = match few {
-            true => {
-                let most = FEW_BYTES.checked_div(channel)?.clamp(4, VECTOR);
-                inputs.div_ceil(inputs.div_ceil(most).max(1))
-            }
-            false => VECTOR.min(*inputs),
-        };
-        let excess = if slice < VECTOR { 4 * VECTOR } else { 0 };
+        let mut slice = VECTOR.min(*inputs);
+        if few && channel.checked_mul(slice)? > FEW_BYTES {
+            let most = (FEW_BYTES - EXCESS).checked_div(channel)?.clamp(4, VECTOR);
+            slice = inputs.div_ceil(inputs.div_ceil(most).max(1));
+        }
+        let excess = if slice < VECTOR { EXCESS } else { 0 };
         let strip = whole(channel.checked_mul(slice)?, VECTOR).checked_add(excess)?;
         let group = strip.checked_mul(tile.strips())?;
         let all_groups = rows.output.div_ceil(tile.rows());
-        let bytes = if few { FEW_BYTES } else { STRIP_BYTES };
-        let groups = bytes.checked_div(group)?.clamp(1, all_groups.max(1));
+        let most = if few { 1 } else { STRIP_BYTES.checked_div(group)? };
+        let groups = most.clamp(1, all_groups.max(1));
         let tiles = columns.output.div_ceil(tile.columns());
         let kept_column = if slice == *inputs { slice } else { VECTOR };
         let kept_row = whole(columns.input.checked_mul(kept_column)?, VECTOR);
