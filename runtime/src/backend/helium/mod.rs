@@ -144,20 +144,24 @@ impl<K: Kernels> Backend for Helium<K> {
                 let kernels = depthwise3_kernels::<K>(&plan)?;
                 depthwise3::depthwise3(&plan, kernels, window, linear, input, output, scratch)
             }
-            _ if const { links::<K>("helium depthwise") } && spec::depthwise(&request) => match input {
-                Some(input) => {
-                    let (input, output) = (bytemuck::cast_slice(input), bytemuck::cast_slice_mut(output));
-                    depthwise::depthwise(window, linear, Width::Narrow, input, output)
+            _ => {
+                let any =
+                    spec::depthwise(&request).and_then(|plan| Some((plan, depthwise_kernels::<K>(plan)?)));
+                if let Some((plan, kernels)) = any {
+                    let run = |window: &Window, input: &[i8], output: &mut [i8]| {
+                        let (input, output) = (bytemuck::cast_slice(input), bytemuck::cast_slice_mut(output));
+                        depthwise::depthwise(plan, kernels, window, linear, Width::Narrow, input, output)
+                    };
+                    return match input {
+                        Some(input) => run(window, input, output),
+                        None => rows_in_place(window, output, scratch, &run),
+                    };
                 }
-                None => rows_in_place(window, output, scratch, &|window, input, output| {
-                    let (input, output) = (bytemuck::cast_slice(input), bytemuck::cast_slice_mut(output));
-                    depthwise::depthwise(window, linear, Width::Narrow, input, output)
-                }),
-            },
-            _ if const { links::<K>("helium grouped") } => {
-                plain(window, window.inputs, Order::Taps, linear, input, output, scratch)
+                if const { links::<K>("helium grouped") } {
+                    return plain(window, window.inputs, Order::Taps, linear, input, output, scratch);
+                }
+                compact::bytes(window, window.inputs, Order::Taps, linear, input, output, scratch)
             }
-            _ => compact::bytes(window, window.inputs, Order::Taps, linear, input, output, scratch),
         }
     }
 
@@ -179,8 +183,17 @@ impl<K: Kernels> Backend for Helium<K> {
             in_place: false,
             constants: Constants::USUAL,
         };
-        if const { links::<K>("helium depthwise") } && spec::depthwise(&request) {
-            return depthwise::depthwise(window, linear, width, bytes(input), bytes_mut(output));
+        let any = spec::depthwise(&request).and_then(|plan| Some((plan, depthwise_kernels::<K>(plan)?)));
+        if let Some((plan, kernels)) = any {
+            return depthwise::depthwise(
+                plan,
+                kernels,
+                window,
+                linear,
+                width,
+                bytes(input),
+                bytes_mut(output),
+            );
         }
         if const { links::<K>("helium grouped") } {
             return grouped(
@@ -337,6 +350,16 @@ fn depthwise3_kernels<K: Kernels>(plan: &spec::Depthwise3) -> Option<&'static de
         }
         spec::Tile::Apart => const { links::<K>("helium depthwise 3x3") }.then_some(&depthwise3::APART),
         spec::Tile::Row => const { links::<K>("helium depthwise row") }.then_some(&depthwise3::ROW),
+    }
+}
+
+/// The kernels for any depthwise convolution that are linked.
+fn depthwise_kernels<K: Kernels>(plan: spec::Depthwise) -> Option<&'static depthwise::Kernels> {
+    match plan {
+        spec::Depthwise::Beside => const { links::<K>("helium depthwise") }.then_some(&depthwise::BESIDE),
+        spec::Depthwise::Shared(_) => {
+            const { links::<K>("helium depthwise gather") }.then_some(&depthwise::GATHER)
+        }
     }
 }
 

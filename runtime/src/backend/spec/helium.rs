@@ -20,10 +20,10 @@ pub const MOST_TAPS: usize = 16;
 const ROUND_BYTES: usize = 4096;
 /// Bytes of strips that one round of a depthwise convolution aims at.
 const STRIP_BYTES: usize = 3600;
-/// Images of fewer rows count as parts of one: they want no more memory than the whole.
+/// Wide images of fewer rows count as parts of one: they want no more memory than the whole.
 const FEW_ROWS: usize = 4;
 /// Bytes that their strips aim at.
-const FEW_BYTES: usize = 1664;
+const FEW_BYTES: usize = 1728;
 /// Bytes behind a strip of less than whole vectors.
 const EXCESS: usize = 4 * VECTOR;
 /// Most columns of a narrow image.
@@ -229,10 +229,9 @@ impl Tile {
     /// The tile for stride 1 of which an image needs fewest; of a single row it may be too long. Wide images have short strips in any number of rows.
     fn of(rows: usize, columns: usize) -> Self {
         let count = |tile: Self| rows.div_ceil(tile.rows()).saturating_mul(columns.div_ceil(tile.columns()));
-        let narrow = rows >= FEW_ROWS && columns <= NARROW;
         match (rows, columns) {
             (1, 4..) => Self::Row,
-            (2.., 2..) if narrow && count(Self::Tall) < count(Self::Square) => Self::Tall,
+            (2.., 2..) if columns <= NARROW && count(Self::Tall) < count(Self::Square) => Self::Tall,
             (2.., 2..) => Self::Square,
             _ => Self::Apart,
         }
@@ -292,7 +291,7 @@ impl Depthwise3 {
             whole(columns.output, 4).wrapping_sub(1).checked_mul(columns.stride)?.checked_add(4)?
         };
         let channel = extent.checked_mul(4)?;
-        let few = single && rows.output < FEW_ROWS;
+        let few = single && rows.output < FEW_ROWS && columns.output > NARROW;
         let mut slice = VECTOR.min(*inputs);
         if few && channel.checked_mul(slice)? > FEW_BYTES {
             let most = (FEW_BYTES - EXCESS).checked_div(channel)?.clamp(4, VECTOR);
@@ -369,14 +368,36 @@ pub fn depthwise3(request: &Request) -> Option<Depthwise3> {
     Depthwise3::new(window, request.in_place)
 }
 
-/// Whether the general depthwise convolution takes a request. In place it wants the rows that every kernel keeps.
-pub fn depthwise(request: &Request) -> bool {
-    match &request.linear {
-        Linear::DepthwiseConv2d { window } => {
-            window.inputs == window.outputs && request.packing == Packing::Rows
-        }
-        _ => false,
+/// How the general depthwise convolution finds its inputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depthwise {
+    /// Those of outputs that lie side by side do so too.
+    Beside,
+    /// Those of several outputs are one: a gather, at the outputs' numbers times this factor, over 2^16.
+    Shared(u16),
+}
+
+impl Depthwise {
+    /// The kernel's name.
+    pub fn name(self) -> &'static str {
+        if self == Self::Beside { "helium depthwise" } else { "helium depthwise gather" }
     }
+}
+
+/// The general depthwise convolution for a request. In place it wants the rows that every kernel keeps.
+pub fn depthwise(request: &Request) -> Option<Depthwise> {
+    let Linear::DepthwiseConv2d { window } = &request.linear else { return None };
+    let multiplier = window.outputs.checked_div(window.inputs)?;
+    if request.packing != Packing::Rows || multiplier.checked_mul(window.inputs)? != window.outputs {
+        return None;
+    }
+    if multiplier == 1 {
+        return Some(Depthwise::Beside);
+    }
+    // The factor exceeds 2^16 / multiplier by less than 1, and so its products by less than one multiplier's part.
+    let exact = window.outputs.checked_mul(multiplier)? <= 1 << 16;
+    let factor = exact.then_some((1usize << 16).div_ceil(multiplier.max(2)))?;
+    Some(Depthwise::Shared(u16::try_from(factor).ok()?))
 }
 
 /// The kernel for a request; `None`: scalar code.
@@ -398,11 +419,13 @@ pub fn select(request: &Request) -> Option<Selection> {
         }
         Linear::DepthwiseConv2d { window } => match depthwise3(request) {
             Some(plan) => Some(Selection { name: plan.name(), scratch_bytes: plan.scratch() }),
-            None if depthwise(request) => {
-                let scratch_bytes = if request.in_place { window.kept_bytes() } else { 0 };
-                Some(Selection { name: "helium depthwise", scratch_bytes })
-            }
-            None => Some(Selection { name: "helium grouped", scratch_bytes: 0 }),
+            None => match depthwise(request) {
+                Some(plan) => {
+                    let scratch_bytes = if request.in_place { window.kept_bytes() } else { 0 };
+                    Some(Selection { name: plan.name(), scratch_bytes })
+                }
+                None => Some(Selection { name: "helium grouped", scratch_bytes: 0 }),
+            },
         },
         Linear::Dense { .. } if request.packing == Packing::Rows => {
             Some(Selection { name: "helium grouped", scratch_bytes: 0 })
