@@ -572,20 +572,26 @@ impl Layer<'_> {
         let first = row.wrapping_mul(self.rows.stride).wrapping_sub(self.rows.pad);
         let taken = if self.plan.tile.rows() == 1 { 3 } else { 4 };
         let across = if self.flat { VECTOR } else { self.channels };
-        let mut from = [padding.as_ptr(); 4];
-        let mut step = [0usize; 4];
-        for (j, (from, step)) in from.iter_mut().zip(&mut step).take(taken).enumerate() {
-            let y = first.wrapping_add(j);
-            if y >= self.rows.input {
-                continue;
-            }
-            if y < done {
-                let back = done.wrapping_sub(y).wrapping_mul(self.plan.kept_row);
-                *from = kept.get(kept.len().checked_sub(back)?..)?.as_ptr();
-                *step = VECTOR;
-            } else {
-                *from = image.as_ptr().wrapping_add(y.wrapping_mul(self.line_in).wrapping_add(channel));
-                *step = across;
+        let none = padding.as_ptr();
+        let at = |y: usize| image.as_ptr().wrapping_add(y.wrapping_mul(self.line_in).wrapping_add(channel));
+        let (mut from, mut step) = ([none; 4], [0usize; 4]);
+        if first >= done && first < self.rows.input && self.rows.input.wrapping_sub(first) >= taken {
+            let (last, last_step) = if taken == 4 { (at(first.wrapping_add(3)), across) } else { (none, 0) };
+            from = [at(first), at(first.wrapping_add(1)), at(first.wrapping_add(2)), last];
+            step = [across, across, across, last_step];
+        } else {
+            for (j, (from, step)) in from.iter_mut().zip(&mut step).take(taken).enumerate() {
+                let y = first.wrapping_add(j);
+                if y >= self.rows.input {
+                    continue;
+                }
+                if y < done {
+                    let back = done.wrapping_sub(y).wrapping_mul(self.plan.kept_row);
+                    *from = kept.get(kept.len().checked_sub(back)?..)?.as_ptr();
+                    *step = VECTOR;
+                } else {
+                    (*from, *step) = (at(y), across);
+                }
             }
         }
         let bytes = self.used.wrapping_mul(self.channels);
@@ -713,6 +719,7 @@ pub fn depthwise3(
         Tile::Tall => plan.strip,
         _ => beside.wrapping_mul(layer.column),
     };
+    let by_channel = weights.as_mut_ptr().wrapping_add(VECTOR);
     let between = if plan.tile == Tile::Apart { columns.stride } else { 2 };
     let mut frame = Frame {
         clamp: clamp(linear),
@@ -722,7 +729,7 @@ pub fn depthwise3(
         columns: [0, 1, 2, 3].map(|k: u32| k.wrapping_mul(layer.column as u32)),
         left: 0,
         outputs: 0,
-        weights: core::ptr::null(),
+        weights: by_channel,
         bias: core::ptr::null(),
         multipliers: core::ptr::null(),
         shift: core::ptr::null(),
@@ -754,7 +761,6 @@ pub fn depthwise3(
         while channel < channels {
             let count = slice.min(channels.wrapping_sub(channel));
             let part = [channel, count];
-            let by_channel = weights.as_mut_ptr().wrapping_add(VECTOR);
             // Whose weights are there.
             let mut loaded = usize::MAX;
             let mut group = 0usize;
@@ -792,13 +798,14 @@ pub fn depthwise3(
                         }
                         loaded = output;
                     }
-                    let input = output.checked_div(plan.multiplier)?;
-                    let begun = output.wrapping_sub(input.wrapping_mul(plan.multiplier));
+                    let (input, begun) = match plan.multiplier {
+                        1 => (output, 0),
+                        multiplier => (output.checked_div(multiplier)?, output.checked_rem(multiplier)?),
+                    };
                     frame.left = plan.multiplier.wrapping_sub(begun) as u32;
                     frame.outputs = count as u32;
                     frame.strips = strips.as_ptr().wrapping_add(input.wrapping_sub(channel).wrapping_mul(4));
                     frame.output = image.as_mut_ptr().wrapping_add(row).wrapping_add(output);
-                    frame.weights = by_channel;
                     frame.bias = linear.bias.as_ptr().wrapping_add(output);
                     frame.multipliers = linear.multiplier.as_ptr().wrapping_add(output);
                     frame.shift = linear.shift.as_ptr().wrapping_add(output);
