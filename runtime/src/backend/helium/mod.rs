@@ -12,6 +12,7 @@ mod grouped;
 mod memory;
 mod pool2d;
 mod product;
+mod strips;
 
 use core::marker::PhantomData;
 
