@@ -497,7 +497,7 @@ fn describe(case: &Case<'_>, number: usize, seed: u32) {
 }
 
 /// Layers of known networks: name, extents.
-fn known() -> [(&'static str, Shape); 44] {
+fn known() -> [(&'static str, Shape); 48] {
     let base = Shape {
         kind: Kind::Conv,
         batch: 1,
@@ -544,6 +544,11 @@ fn known() -> [(&'static str, Shape); 44] {
         Shape { rows, ..shape }
     };
     let dense = |inputs: usize, outputs: usize| Shape { kind: Kind::Dense, inputs, outputs, ..base };
+    let flat = |shape: Shape| Shape { columns: axis(shape.columns.input, 1, 1, 1, [0, 0]), ..shape };
+    let wider = |shape: Shape| {
+        let side = axis(shape.rows.input, 5, 1, 1, [2, 2]);
+        Shape { rows: side, columns: side, ..shape }
+    };
     let wide = |shape: Shape, types: [DType; 2]| Shape { types, ..shape };
     let in_place = |shape: Shape| Shape { in_place: true, ..shape };
     let transformed = |shape: Shape| Shape { winograd: true, ..shape };
@@ -587,6 +592,10 @@ fn known() -> [(&'static str, Shape); 44] {
         ("depthwise 3x3 16x16 16>32", multiplied(16, 16, 2, 1)),
         ("depthwise 3x3 32x32 24", depthwise(32, 32, 24, 1)),
         ("depthwise 3x3 row of 32 24", row(depthwise(32, 32, 24, 1))),
+        ("depthwise 3x3 row of 32 28", row(depthwise(32, 32, 28, 1))),
+        ("depthwise 3x1 32x32 24", flat(depthwise(32, 32, 24, 1))),
+        ("depthwise 5x5 16x16 16>32", wider(multiplied(16, 16, 2, 1))),
+        ("pointwise row of 32 16>28", row(pointwise(32, 32, 16, 28))),
         ("pointwise 32x32 16>24", pointwise(32, 32, 16, 24)),
         ("pointwise row of 32 16>24", row(pointwise(32, 32, 16, 24))),
         ("pointwise 32x32 24>16", pointwise(32, 32, 24, 16)),

@@ -1,4 +1,5 @@
-//! Depthwise convolution with any window, from and to 8 and 16 bits: eight channels of an output position at a time, tap by tap.
+//! Depthwise convolution with any window, from and to 8 and 16 bits: eight outputs of a position at a time, tap by tap. Where several outputs have one input, inputs are
+//! gathered.
 //!
 //! Sums of even and of odd channels are apart, as the widening multiplications leave them; narrowing puts them together again. Requantisation is
 //! that of [`super::product`].
@@ -6,6 +7,7 @@
 use core::arch::naked_asm;
 
 use super::product::{Width, clamp};
+use crate::backend::spec::helium::Depthwise;
 use crate::ops::linear::Integer;
 use crate::ops::window::{Axis, Run, Window};
 
@@ -30,7 +32,7 @@ struct Frame {
     step: [u32; 2],
     /// 40, 44: the same from behind a row's last tap to the next row.
     gap: [u32; 2],
-    /// 48: channels.
+    /// 48: outputs that are left.
     channels: u32,
     /// 52: outputs.
     output: *mut u8,
@@ -38,16 +40,20 @@ struct Frame {
     bias: *const i32,
     multiplier: *const i32,
     shift: *const i32,
-    /// 68: unused.
-    unused: u32,
+    /// 68: outputs that are made.
+    done: u32,
+    /// 72: of gathers: the input of an output, times 2^16.
+    factor: u32,
 }
 
 /// The kernel `$name`: the outputs of one position. `$load` loads eight inputs, whose eight are `$in_bytes` bytes; `$store` stores eight outputs of `$out_bytes` bytes.
 ///
 /// Registers: r1 inputs, r2 weights, r3 and r4 their steps, r5 zero point, r6 rows, r7 outputs, r8 and r9 gaps, r10 channels that are left, r11 offset into
-/// constants; q4 and q5 sums of even and odd channels, q7 places of every other word.
+/// constants; q4 and q5 sums of even and odd channels, q6 what `$places` makes for all taps of eight outputs, q7 places of every other word.
 macro_rules! kernel {
-    ($(#[$doc:meta])* $name:ident, $load:literal, $in_bytes:literal, $store:literal, $out_bytes:literal) => {
+    (
+        $(#[$doc:meta])* $name:ident, [$($places:literal),*], $load:literal, $in_bytes:literal, $store:literal, $out_bytes:literal
+    ) => {
         $(#[$doc])*
         ///
         /// # Safety
@@ -64,6 +70,8 @@ macro_rules! kernel {
                 "add r12, sp, #36",
                 "ldm r0, {{r1-r9}}",
                 "stm r12, {{r1-r9}}",
+                "ldr r1, [r0, #36]",
+                "str r1, [sp, #72]",
                 "ldrd r3, r4, [sp, #32]",
                 "ldrd r8, r9, [sp, #40]",
                 "ldrd r10, r7, [sp, #48]",
@@ -88,13 +96,15 @@ macro_rules! kernel {
                 "vldrwt.u32 q5, [r0, q7]",
                 "adds r0, #28",
                 "str r0, [sp, #56]",
+                $($places,)*
                 "vctp.16 r10",
-                "cbz r6, 4f",
+                "cmp r6, #0",
+                "beq.w 4f",
                 "2:",
                 "dls lr, r11",
                 "3:",
                 "vpsttt",
-                concat!($load, " q0, [r1]"),
+                $load,
                 "vldrbt.s16 q1, [r2]",
                 "vsubt.i16 q0, q0, r5",
                 "vmullb.s16 q2, q0, q1",
@@ -183,19 +193,53 @@ macro_rules! kernel {
 
 kernel!(
     /// From 8 to 8 bits.
-    depthwise_8_8, "vldrbt.s16", "8", "vstrbt.16", "8"
+    depthwise_8_8, [], "vldrbt.s16 q0, [r1]", "8", "vstrbt.16", "8"
 );
 kernel!(
     /// From 8 to 16 bits.
-    depthwise_8_16, "vldrbt.s16", "8", "vstrht.16", "16"
+    depthwise_8_16, [], "vldrbt.s16 q0, [r1]", "8", "vstrht.16", "16"
 );
 kernel!(
     /// From 16 to 8 bits.
-    depthwise_16_8, "vldrht.u16", "16", "vstrbt.16", "8"
+    depthwise_16_8, [], "vldrht.u16 q0, [r1]", "16", "vstrbt.16", "8"
 );
 kernel!(
     /// From 16 to 16 bits.
-    depthwise_16_16, "vldrht.u16", "16", "vstrht.16", "16"
+    depthwise_16_16, [], "vldrht.u16 q0, [r1]", "16", "vstrht.16", "16"
+);
+
+/// A [`kernel`] of layers with several outputs of an input: q6 has the inputs' numbers.
+macro_rules! gather {
+    ($(#[$doc:meta])* $name:ident, $load:literal, $store:literal, $out_bytes:literal) => {
+        kernel!(
+            $(#[$doc])* $name,
+            [
+                "ldrd r0, r12, [sp, #68]",
+                "vidup.u16 q6, r0, #1",
+                "str r0, [sp, #68]",
+                "vdup.16 q0, r12",
+                "vmulh.u16 q6, q6, q0"
+            ],
+            $load, "0", $store, $out_bytes
+        );
+    };
+}
+
+gather!(
+    /// From 8 to 8 bits.
+    gather_8_8, "vldrbt.s16 q0, [r1, q6]", "vstrbt.16", "8"
+);
+gather!(
+    /// From 8 to 16 bits.
+    gather_8_16, "vldrbt.s16 q0, [r1, q6]", "vstrht.16", "16"
+);
+gather!(
+    /// From 16 to 8 bits.
+    gather_16_8, "vldrht.u16 q0, [r1, q6, uxtw #1]", "vstrbt.16", "8"
+);
+gather!(
+    /// From 16 to 16 bits.
+    gather_16_16, "vldrht.u16 q0, [r1, q6, uxtw #1]", "vstrht.16", "16"
 );
 
 /// The taps of a window on the input; without taps if there are none.
@@ -215,17 +259,38 @@ pub fn taps(axis: &Axis, window: usize) -> Run {
     run
 }
 
-/// Runs a convolution with as many outputs as inputs. Slices are bytes of the tensors.
+/// Kernels, for each [`Width`] in its order.
+pub struct Kernels {
+    narrow: unsafe extern "C" fn(*const Frame),
+    widening: unsafe extern "C" fn(*const Frame),
+    narrowing: unsafe extern "C" fn(*const Frame),
+    wide: unsafe extern "C" fn(*const Frame),
+}
+
+/// For [`Depthwise::Beside`].
+pub const BESIDE: Kernels = Kernels {
+    narrow: depthwise_8_8,
+    widening: depthwise_8_16,
+    narrowing: depthwise_16_8,
+    wide: depthwise_16_16,
+};
+/// For [`Depthwise::Shared`].
+pub const GATHER: Kernels =
+    Kernels { narrow: gather_8_8, widening: gather_8_16, narrowing: gather_16_8, wide: gather_16_16 };
+
+/// Runs a convolution, with the plan's kernels. Slices are bytes of the tensors.
 #[inline(never)]
 pub fn depthwise(
+    plan: Depthwise,
+    kernels: &Kernels,
     window: &Window,
     linear: &Integer<'_>,
     width: Width,
     input: &[u8],
     output: &mut [u8],
 ) -> Option<()> {
-    let Window { batch, rows, columns, inputs: channels, .. } = *window;
-    let position = channels.checked_mul(width.input())?;
+    let Window { batch, rows, columns, inputs, outputs: channels } = *window;
+    let position = inputs.checked_mul(width.input())?;
     let image = window.image().checked_mul(width.input())?;
     let pixel = channels.checked_mul(width.output())?;
     let kernel_row = columns.kernel.checked_mul(channels)?;
@@ -237,11 +302,11 @@ pub fn depthwise(
     {
         return None;
     }
-    let kernel: unsafe extern "C" fn(*const Frame) = match width {
-        Width::Narrow => depthwise_8_8,
-        Width::Widening => depthwise_8_16,
-        Width::Narrowing => depthwise_16_8,
-        Width::Wide => depthwise_16_16,
+    let kernel = match width {
+        Width::Narrow => kernels.narrow,
+        Width::Widening => kernels.widening,
+        Width::Narrowing => kernels.narrowing,
+        Width::Wide => kernels.wide,
     };
     let step = columns.dilation.wrapping_mul(position);
     let row_step = rows.dilation.wrapping_mul(columns.input).wrapping_mul(position);
@@ -260,7 +325,11 @@ pub fn depthwise(
         bias: linear.bias.as_ptr(),
         multiplier: linear.multiplier.as_ptr(),
         shift: linear.shift.as_ptr(),
-        unused: 0,
+        done: 0,
+        factor: match plan {
+            Depthwise::Beside => 0,
+            Depthwise::Shared(factor) => factor.into(),
+        },
     };
     let mut images = input;
     let mut output_left = output;
@@ -285,7 +354,8 @@ pub fn depthwise(
                 frame.gap = [row_step.wrapping_sub(behind) as u32, kernel_row.wrapping_sub(weights) as u32];
                 frame.output = target.as_mut_ptr();
                 // SAFETY: the taps that `taps` gives lie on rows and columns of the image, which is as long as its extents say, and within the kernel, all
-                // of whose weights are there; `target` has an output for each channel, and so have the constants, as checked above.
+                // of whose weights are there; `target` has an output for each channel, and so have the constants, as checked above; an output's number times the factor over 2^16 is that of an
+                // input (`spec::depthwise`).
                 unsafe { kernel(&frame) }
             }
         }

@@ -1,8 +1,9 @@
-//! Depthwise convolution with windows of 3 x 3, stride 1 or 2.
+//! Depthwise convolution with windows of at most 3 x 3.
 //!
 //! Sixteen channels at a time (all, if there are fewer), strips of four input rows are transposed to `[column][channel][row]`, so that four columns of a
 //! channel are four words a constant distance apart: one gather. The inner product with the channel's weights, `lane = 4 * column + row`, is one output; weights
-//! moved by one lane give the output below, by four lanes the one beside it. Outputs of stride 1 come in fours from two strips, 2 x 2 each.
+//! moved by one lane give the output below, by four lanes the one beside it. Outputs of stride 1 come in two halves of 2 x 2, above each other or side by side, or of four columns
+//! of a single row. All outputs of an input channel are made from the same strips.
 //!
 //! In place, rows that later strips need and earlier ones overwrite are kept beside the strips. Requantisation is that of [`super::product`], with a channel's constants
 //! in general registers; a negative number is decremented by adding its sign times 1, or times 0 where nothing is shifted.
@@ -11,116 +12,13 @@ use core::arch::naked_asm;
 
 use super::memory;
 use super::product::{clamp, is_relu};
-use crate::backend::spec::helium::{Depthwise3, VECTOR};
+use super::strips::{Rows, copy_columns, transpose, weights_by_channel};
+use crate::backend::spec::helium::{Depthwise3, Tile, VECTOR};
 use crate::ops::linear::Integer;
 use crate::ops::window::{Axis, Window};
 
 /// Bytes of 16 channels' weights behind a vector of zeros.
 const WEIGHTS: usize = 17 * VECTOR;
-
-/// What [`transpose`] is told.
-#[repr(C)]
-struct Rows {
-    /// Four rows.
-    from: [*const u8; 4],
-    /// Bytes that each moves on after a vector.
-    step: [usize; 4],
-    /// Bytes that are left of a row.
-    left: usize,
-    /// How many fewer there are after a vector.
-    less: usize,
-    /// Vectors.
-    count: usize,
-}
-
-/// Interleaves vectors of four rows: byte `i` of row `r` goes to byte `4 * i + r`. Bytes beyond `left` become 0.
-///
-/// # Safety
-/// Every row is readable at `step * v` over the bytes that are left at vector `v`, at most 16; `to` is writable over 64 bytes for each vector. There is at
-/// least one vector.
-#[unsafe(naked)]
-unsafe extern "C" fn transpose(to: *mut u8, rows: *const Rows) {
-    naked_asm!(
-        ".cpu cortex-m55",
-        "push {{r4-r11, lr}}",
-        "ldm r1, {{r1-r11}}",
-        "dls lr, r11",
-        "1:",
-        "vctp.8 r9",
-        "vpstttt",
-        "vldrbt.u8 q0, [r1]",
-        "vldrbt.u8 q1, [r2]",
-        "vldrbt.u8 q2, [r3]",
-        "vldrbt.u8 q3, [r4]",
-        "add r1, r5",
-        "add r2, r6",
-        "add r3, r7",
-        "add r4, r8",
-        "vst40.8 {{q0, q1, q2, q3}}, [r0]",
-        "vst41.8 {{q0, q1, q2, q3}}, [r0]",
-        "vst42.8 {{q0, q1, q2, q3}}, [r0]",
-        "vst43.8 {{q0, q1, q2, q3}}, [r0]!",
-        "subs.w r9, r9, r10",
-        "le lr, 1b",
-        "pop {{r4-r11, pc}}",
-        ".cpu cortex-m33",
-    )
-}
-
-/// Copies the first `bytes` of each of `count` vectors, `step` bytes apart, to vectors side by side.
-///
-/// # Safety
-/// `from` is readable over `bytes`, at most 16, at each step, `to` writable over all vectors. There is at least one.
-#[unsafe(naked)]
-unsafe extern "C" fn copy_columns(to: *mut u8, from: *const u8, step: usize, count: usize, bytes: usize) {
-    naked_asm!(
-        ".cpu cortex-m55",
-        "push {{r7, lr}}",
-        "ldr r7, [sp, #8]",
-        "vctp.8 r7",
-        "dls lr, r3",
-        "1:",
-        "vpst",
-        "vldrbt.u8 q0, [r1]",
-        "add r1, r2",
-        "vstrb.8 q0, [r0], #16",
-        "le lr, 1b",
-        "pop {{r7, pc}}",
-        ".cpu cortex-m33",
-    )
-}
-
-/// Takes the nine weights of up to 16 channels, `step` bytes from one tap to the next, to 16 bytes for each channel, `4 * column + row`.
-///
-/// # Safety
-/// `from` is readable over `channels` bytes at each of nine steps, `to` writable over 256 bytes; those that get no weight stay.
-#[unsafe(naked)]
-unsafe extern "C" fn weights_by_channel(to: *mut u8, from: *const i8, step: usize, channels: usize) {
-    naked_asm!(
-        ".cpu cortex-m55",
-        "push {{r7, lr}}",
-        "vctp.8 r3",
-        "movs r12, #0",
-        "vidup.u8 q1, r12, #1",
-        "vshl.i8 q1, q1, #4",
-        "movs r7, #3",
-        "1:",
-        "movs r3, #3",
-        "dls lr, r3",
-        "2:",
-        "vpstt",
-        "vldrbt.u8 q0, [r1]",
-        "vstrbt.8 q0, [r0, q1]",
-        "add r1, r2",
-        "adds r0, #4",
-        "le lr, 2b",
-        "subs r0, #11",
-        "subs r7, #1",
-        "bne 1b",
-        "pop {{r7, pc}}",
-        ".cpu cortex-m33",
-    )
-}
 
 /// What a kernel is told; copied to its stack frame, in which the assembly names the fields by offset.
 #[repr(C)]
@@ -135,36 +33,40 @@ struct Frame {
     places: [u32; 4],
     /// 32: from the strip pointer to the columns of a tile.
     columns: [u32; 4],
-    /// 48: the channel's first column.
-    strips: *const u8,
-    /// 52: the channel's first output.
-    output: *mut u8,
+    /// 48: outputs that are left of the current input channel.
+    left: u32,
+    /// 52: outputs that are left.
+    outputs: u32,
     /// 56: the channel's weights.
     weights: *const u8,
     /// 60, 64, 68: the channel's constants.
     bias: *const i32,
-    multiplier: *const i32,
+    multipliers: *const i32,
     shift: *const i32,
     /// 72: zero point of the input.
     zero: i32,
-    /// 76: channels that are left.
-    channels: u32,
+    /// 76: outputs of an input channel.
+    multiplier: u32,
     /// 80: tiles.
     tiles: u32,
-    /// 84: for each tile, from its strips and outputs to those of the next: bytes.
+    /// 84: for each tile, from its strips and outputs to those of the next, from the last to those of the first: bytes.
     moves: *const [u32; 2],
-    /// 88: bytes of a strip.
-    strip: u32,
-    /// 92: stride 2: outputs of a tile.
+    /// 88: stride 1: from the first half of a tile to the other: bytes of strips.
+    far: u32,
+    /// 92: any stride: outputs of a tile.
     width: u32,
-    /// 96: stride 2: strip bytes from a column to the next but one.
+    /// 96: strip bytes between gathers: rows of stride 1: of two columns, else of a stride.
     step: u32,
     /// 100: shift to the left. Set by the kernel.
-    left: u32,
+    shift_left: u32,
+    /// 104: the first input channel's first column. Not copied.
+    strips: *const u8,
+    /// 108: the first output. Not copied.
+    output: *mut u8,
 }
 
-/// Copies the frame, then goes through the channels (at label 1), with r1 at the first tile's strips, r3 at its outputs, r11 at the moves to the next
-/// tiles, and the number of tiles in lr. A channel's constants: r5 bias less zero point times weights, r7 multiplier, r9 shift; r10 and r12 clamp. q1 has the
+/// Copies the frame, then goes through the output channels (at label 1), with r1 at the first tile's strips, r3 at its outputs, r11 at the moves to the next
+/// tiles, and the number of tiles in lr. The last move leads back to the first tile. A channel's constants: r5 bias less zero point times weights, r7 multiplier, r9 shift; r10 and r12 clamp. q1 has the
 /// places of columns, q4 weights. `$once` comes before all channels, `$moved` loads further weights, `$shift` prepares shifts.
 macro_rules! head {
     ([$($once:literal),*], [$($moved:literal),*], [$($shift:literal),*]) => {
@@ -179,6 +81,7 @@ macro_rules! head {
             "stm r12!, {{r1-r11}}\n",
             "ldm r0, {{r1-r4}}\n",
             "stm r12, {{r1-r4}}\n",
+            "ldrd r1, r3, [r0, #16]\n",
             "vldrw.u32 q1, [sp, #32]\n",
             "ldrd r10, r12, [sp, #0]\n",
             $($once, "\n",)*
@@ -199,14 +102,13 @@ macro_rules! head {
             "mls r5, r0, r2, r5\n",
             $($shift, "\n",)*
             "ldrd r0, r11, [sp, #80]\n",
-            "ldrd r1, r3, [sp, #48]\n",
             "dls lr, r0\n",
             "2:\n",
         )
     };
 }
 
-/// To the next tile, the next channel, the end.
+/// To the next tile, the next output channel and, where it is another, its input channel, the end.
 macro_rules! tail {
     () => {
         concat!(
@@ -215,12 +117,13 @@ macro_rules! tail {
             "add r3, r2\n",
             "le lr, 2b\n",
             "ldrd r0, r2, [sp, #48]\n",
-            "adds r0, #4\n",
-            "adds r2, #1\n",
-            "strd r0, r2, [sp, #48]\n",
-            "ldr r0, [sp, #76]\n",
+            "adds r3, #1\n",
             "subs r0, #1\n",
-            "str r0, [sp, #76]\n",
+            "itt eq\n",
+            "ldreq r0, [sp, #76]\n",
+            "addeq r1, #4\n",
+            "subs r2, #1\n",
+            "strd r0, r2, [sp, #48]\n",
             "bne.w 1b\n",
             "add sp, #108\n",
             "vpop {{d8-d15}}\n",
@@ -229,11 +132,12 @@ macro_rules! tail {
     };
 }
 
-/// Stride 1. A tile is two columns of four rows, from two strips, r8 bytes apart: 2 x 2 outputs in q2, the other 2 x 2 in q3. q4 to q7 are the weights for an output, the
-/// one below, the one beside it, and the one beside that.
+/// Stride 1. A tile is eight outputs, four in q2 and four in q3, from strips r8 bytes apart. `$near` are the sums of the first four, in r0, r2, r4 and r6, from strips
+/// at r1; `$far` the same of the others, from strips at r0.
 macro_rules! stride_1 {
     (
-        $(#[$doc:meta])* $name:ident, [$($shift:literal),*], [$($left:literal),*], [$($away:literal),*], [$($offset:literal),*]
+        $(#[$doc:meta])* $name:ident, [$($once:literal),*], [$($moved:literal),*], [$($near:literal),*], [$($far:literal),*],
+        [$($shift:literal),*], [$($left:literal),*], [$($away:literal),*], [$($offset:literal),*]
     ) => {
         $(#[$doc])*
         ///
@@ -243,24 +147,12 @@ macro_rules! stride_1 {
         unsafe extern "C" fn $name(frame: *const Frame) {
             naked_asm!(
                 ".cpu cortex-m55",
-                head!(
-                    ["ldr r8, [sp, #88]"],
-                    ["subs r2, r0, #5", "vldrb.u8 q5, [r2, #4]", "vldrb.u8 q6, [r2, #1]", "vldrb.u8 q7, [r2]"],
-                    [$($shift),*]
-                ),
-                "vldrw.u32 q0, [r1, q1]",
-                "vmladav.s8 r0, q0, q4",
-                "vmladav.s8 r2, q0, q5",
-                "vmladav.s8 r4, q0, q6",
-                "vmladav.s8 r6, q0, q7",
+                head!([$($once),*], [$($moved),*], [$($shift),*]),
+                $($near,)*
                 "vmov q2[2], q2[0], r0, r4",
                 "vmov q2[3], q2[1], r2, r6",
                 "adds.w r0, r1, r8",
-                "vldrw.u32 q0, [r0, q1]",
-                "vmladav.s8 r0, q0, q4",
-                "vmladav.s8 r2, q0, q5",
-                "vmladav.s8 r4, q0, q6",
-                "vmladav.s8 r6, q0, q7",
+                $($far,)*
                 "vmov q3[2], q3[0], r0, r4",
                 "vmov q3[3], q3[1], r2, r6",
                 "vadd.i32 q2, q2, r5",
@@ -285,39 +177,91 @@ macro_rules! stride_1 {
     };
 }
 
-stride_1!(
-    /// Of layers whose least output is the zero point and whose shifts are not positive.
-    stride_1_relu, [], [], [], []
-);
-stride_1!(
-    /// Of any layer.
+/// Kernels of stride 1, for layers whose least output is the zero point and whose shifts are not positive, and for any layer.
+macro_rules! stride_1_kernels {
+    ($relu:ident, $any:ident, $($sums:tt),*) => {
+        stride_1!(
+            /// Of layers whose least output is the zero point and whose shifts are not positive.
+            $relu, $($sums),*, [], [], [], []
+        );
+        stride_1!(
+            /// Of any layer.
+            $any, $($sums),*,
+            [
+                "movs r0, #0",
+                "cmp r9, #0",
+                "ite gt",
+                "movgt r2, r9",
+                "movle r2, r0",
+                "it gt",
+                "movgt r9, r0",
+                "lsr r0, r9, #31",
+                "str r0, [sp, #12]",
+                "str r2, [sp, #100]"
+            ],
+            ["ldr r0, [sp, #100]", "vshl.s32 q2, r0", "vshl.s32 q3, r0"],
+            [
+                "ldrd r4, r6, [sp, #8]",
+                "vshr.s32 q0, q2, #31",
+                "vmla.s32 q2, q0, r6",
+                "vshr.s32 q0, q3, #31",
+                "vmla.s32 q3, q0, r6"
+            ],
+            ["vqadd.s32 q2, q2, r4", "vqadd.s32 q3, q3, r4"]
+        );
+    };
+}
+
+// Two halves of 2 x 2 outputs, each from one gather. q4 to q7 are the weights for an output, the one below, the one beside it, and the one beside that.
+stride_1_kernels!(
+    stride_1_relu,
     stride_1_any,
+    ["ldr r8, [sp, #88]"],
+    ["subs r2, r0, #5", "vldrb.u8 q5, [r2, #4]", "vldrb.u8 q6, [r2, #1]", "vldrb.u8 q7, [r2]"],
     [
-        "movs r0, #0",
-        "cmp r9, #0",
-        "ite gt",
-        "movgt r2, r9",
-        "movle r2, r0",
-        "it gt",
-        "movgt r9, r0",
-        "lsr r0, r9, #31",
-        "str r0, [sp, #12]",
-        "str r2, [sp, #100]"
+        "vldrw.u32 q0, [r1, q1]",
+        "vmladav.s8 r0, q0, q4",
+        "vmladav.s8 r2, q0, q5",
+        "vmladav.s8 r4, q0, q6",
+        "vmladav.s8 r6, q0, q7"
     ],
-    ["ldr r0, [sp, #100]", "vshl.s32 q2, r0", "vshl.s32 q3, r0"],
     [
-        "ldrd r4, r6, [sp, #8]",
-        "vshr.s32 q0, q2, #31",
-        "vmla.s32 q2, q0, r6",
-        "vshr.s32 q0, q3, #31",
-        "vmla.s32 q3, q0, r6"
-    ],
-    ["vqadd.s32 q2, q2, r4", "vqadd.s32 q3, q3, r4"]
+        "vldrw.u32 q0, [r0, q1]",
+        "vmladav.s8 r0, q0, q4",
+        "vmladav.s8 r2, q0, q5",
+        "vmladav.s8 r4, q0, q6",
+        "vmladav.s8 r6, q0, q7"
+    ]
 );
 
-/// Stride 2. A tile is four outputs of one row (fewer, if a row has fewer: the predicate), each from a gather of its own. q3 has the places of the outputs, q5 to q7
+// Two halves of four outputs of a row, each from two gathers. q4 and q6 are the weights for an output and the one beside it, q5 has the places of the columns under the
+// third output.
+stride_1_kernels!(
+    row_relu,
+    row_any,
+    ["ldr r8, [sp, #88]", "ldr r0, [sp, #96]", "vadd.i32 q5, q1, r0"],
+    ["subs r2, r0, #4", "vldrb.u8 q6, [r2]"],
+    [
+        "vldrw.u32 q0, [r1, q1]",
+        "vmladav.s8 r0, q0, q4",
+        "vmladav.s8 r2, q0, q6",
+        "vldrw.u32 q0, [r1, q5]",
+        "vmladav.s8 r4, q0, q4",
+        "vmladav.s8 r6, q0, q6"
+    ],
+    [
+        "vldrw.u32 q0, [r0, q5]",
+        "vmladav.s8 r4, q0, q4",
+        "vmladav.s8 r6, q0, q6",
+        "vldrw.u32 q0, [r0, q1]",
+        "vmladav.s8 r0, q0, q4",
+        "vmladav.s8 r2, q0, q6"
+    ]
+);
+
+/// Any stride. A tile is four outputs of one row (fewer, if a row has fewer: the predicate), each from a gather of its own. q3 has the places of the outputs, q5 to q7
 /// those of the columns under the second to fourth.
-macro_rules! stride_2 {
+macro_rules! apart {
     (
         $(#[$doc:meta])* $name:ident, [$($shift:literal),*], [$($left:literal),*], [$($away:literal),*], [$($offset:literal),*]
     ) => {
@@ -369,13 +313,13 @@ macro_rules! stride_2 {
     };
 }
 
-stride_2!(
+apart!(
     /// Of layers whose least output is the zero point and whose shifts are not positive.
-    stride_2_relu, [], [], [], []
+    apart_relu, [], [], [], []
 );
-stride_2!(
+apart!(
     /// Of any layer.
-    stride_2_any,
+    apart_any,
     [
         "movs r0, #0",
         "cmp r9, #0",
@@ -399,6 +343,7 @@ struct Layer<'a> {
     rows: Axis,
     columns: Axis,
     channels: usize,
+    outputs: usize,
     /// Rows of input and output.
     line_in: usize,
     line_out: usize,
@@ -411,44 +356,80 @@ struct Layer<'a> {
     zero: u8,
 }
 
-impl Layer<'_> {
-    fn single(&self) -> bool {
-        self.rows.stride == 1
-    }
+/// The kernels of a tile.
+pub struct Kernels {
+    /// Of layers whose least output is the zero point and whose shifts are not positive.
+    relu: unsafe extern "C" fn(*const Frame),
+    /// Of any layer.
+    any: unsafe extern "C" fn(*const Frame),
+}
 
+/// For [`Tile::Tall`] and [`Tile::Square`].
+pub const STRIDE_1: Kernels = Kernels { relu: stride_1_relu, any: stride_1_any };
+/// For [`Tile::Row`].
+pub const ROW: Kernels = Kernels { relu: row_relu, any: row_any };
+/// For [`Tile::Apart`].
+pub const APART: Kernels = Kernels { relu: apart_relu, any: apart_any };
+
+impl Layer<'_> {
     /// The first output row of a group; the last group ends with the image, and may overlap the one before.
     fn group_row(&self, group: usize) -> usize {
-        if self.single() { group.wrapping_mul(4).min(self.rows.output.saturating_sub(4)) } else { group }
+        let rows = self.plan.tile.rows();
+        group.wrapping_mul(rows).min(self.rows.output.saturating_sub(rows))
     }
 
-    /// From a group's first output row to that of its second strip.
-    fn second(&self) -> usize {
-        self.rows.output.saturating_sub(2).min(2)
+    /// From the first half of a tile to the other, which may overlap it: rows, columns.
+    fn second(&self) -> [usize; 2] {
+        let within = |output: usize, half: usize| output.saturating_sub(half).min(half);
+        match self.plan.tile {
+            Tile::Tall => [within(self.rows.output, 2), 0],
+            Tile::Square => [0, within(self.columns.output, 2)],
+            Tile::Row => [0, within(self.columns.output, 4)],
+            Tile::Apart => [0, 0],
+        }
     }
 
-    /// Moves through the tiles of `groups` groups, from the group `first` on. The last tile of a row ends with it, and may overlap the one before.
+    /// Moves through the tiles of `groups` groups, from the group `first` on, and back to the first. The last tile of a row ends with it, and may overlap the one before.
     fn list(&self, first: usize, groups: usize, moves: &mut [[u32; 2]]) {
-        let side = if self.single() { 2usize } else { 4 };
+        let side = self.plan.tile.columns();
         let last = self.columns.output.saturating_sub(side);
         let strips = self.plan.group();
         let start = self.group_row(first);
         let (mut group, mut across) = (0usize, 0usize);
         let mut here = [0u32; 2];
-        for step in moves.iter_mut().take(groups.wrapping_mul(self.plan.tiles)) {
+        let count = groups.wrapping_mul(self.plan.tiles);
+        for (done, step) in (1..).zip(moves.iter_mut().take(count)) {
             if across == last {
                 (group, across) = (group.wrapping_add(1), 0);
             } else {
                 across = across.wrapping_add(side).min(last);
             }
             let row = self.group_row(first.wrapping_add(group)).wrapping_sub(start);
-            let strip = across.wrapping_mul(self.column).wrapping_mul(self.rows.stride);
-            let output = across.wrapping_mul(self.channels);
-            let next = [
-                group.wrapping_mul(strips).wrapping_add(strip) as u32,
-                row.wrapping_mul(self.line_out).wrapping_add(output) as u32,
-            ];
+            let strip = across.wrapping_mul(self.column).wrapping_mul(self.columns.stride);
+            let output = across.wrapping_mul(self.outputs);
+            let next = match done == count {
+                true => [0, 0],
+                false => [
+                    group.wrapping_mul(strips).wrapping_add(strip) as u32,
+                    row.wrapping_mul(self.line_out).wrapping_add(output) as u32,
+                ],
+            };
             *step = [next[0].wrapping_sub(here[0]), next[1].wrapping_sub(here[1])];
             here = next;
+        }
+    }
+
+    /// Sets the padding beside the rows in strips.
+    fn pad(&self, mut strips: &mut [u8]) {
+        let start = self.columns.pad.wrapping_mul(self.column);
+        while let Some((strip, rest)) = strips.split_at_mut_checked(self.plan.strip) {
+            if let Some((before, rows)) = strip.split_at_mut_checked(start) {
+                memory::fill(before, self.zero);
+                if let Some(behind) = rows.get_mut(self.used.wrapping_mul(self.column)..) {
+                    memory::fill(behind, self.zero);
+                }
+            }
+            strips = rest;
         }
     }
 
@@ -469,36 +450,43 @@ impl Layer<'_> {
             return None;
         }
         let first = row.wrapping_mul(self.rows.stride).wrapping_sub(self.rows.pad);
-        let taken = if self.single() { 4 } else { 3 };
+        let taken = if self.plan.tile.rows() == 1 { 3 } else { 4 };
         let across = if self.flat { VECTOR } else { self.channels };
-        let mut from = [padding.as_ptr(); 4];
-        let mut step = [0usize; 4];
-        for (j, (from, step)) in from.iter_mut().zip(&mut step).take(taken).enumerate() {
-            let y = first.wrapping_add(j);
-            if y >= self.rows.input {
-                continue;
-            }
-            if y < done {
-                let back = done.wrapping_sub(y).wrapping_mul(self.plan.kept_row);
-                *from = kept.get(kept.len().checked_sub(back)?..)?.as_ptr();
-                *step = VECTOR;
-            } else {
-                *from = image.as_ptr().wrapping_add(y.wrapping_mul(self.line_in).wrapping_add(channel));
-                *step = across;
+        let none = padding.as_ptr();
+        let at = |y: usize| image.as_ptr().wrapping_add(y.wrapping_mul(self.line_in).wrapping_add(channel));
+        let (mut from, mut step) = ([none; 4], [0usize; 4]);
+        if first >= done && first < self.rows.input && self.rows.input.wrapping_sub(first) >= taken {
+            let (last, last_step) = if taken == 4 { (at(first.wrapping_add(3)), across) } else { (none, 0) };
+            from = [at(first), at(first.wrapping_add(1)), at(first.wrapping_add(2)), last];
+            step = [across, across, across, last_step];
+        } else {
+            for (j, (from, step)) in from.iter_mut().zip(&mut step).take(taken).enumerate() {
+                let y = first.wrapping_add(j);
+                if y >= self.rows.input {
+                    continue;
+                }
+                if y < done {
+                    let back = done.wrapping_sub(y).wrapping_mul(self.plan.kept_row);
+                    *from = kept.get(kept.len().checked_sub(back)?..)?.as_ptr();
+                    *step = VECTOR;
+                } else {
+                    (*from, *step) = (at(y), across);
+                }
             }
         }
         let bytes = self.used.wrapping_mul(self.channels);
-        let job = if self.flat {
-            Rows { from, step, left: bytes, less: VECTOR, count: bytes.div_ceil(VECTOR) }
-        } else {
-            Rows { from, step, left: count, less: 0, count: self.used }
+        let [vector, last, vectors] = match self.flat {
+            true => [VECTOR, bytes % VECTOR, bytes / VECTOR],
+            false => [count, 0, self.used],
         };
+        let to_step = if self.flat { 4 * VECTOR } else { self.column };
+        let job = Rows { from, step, bytes: vector, last, count: vectors, to_step };
         let start = self.columns.pad.wrapping_mul(self.column);
         // SAFETY: a row is `used` columns of a row of `image`, which has all of them, or of a kept row, which has a vector for each column or all bytes of
         // a flat row, or one vector of padding that is read again and again. `Depthwise3::new` has made strips long enough for all columns, and for a
         // flat row's last vector.
         unsafe { transpose(strip.as_mut_ptr().wrapping_add(start), &job) }
-        if self.flat && !bytes.is_multiple_of(VECTOR) {
+        if !(if self.flat { bytes } else { self.plan.slice }).is_multiple_of(VECTOR) {
             // The last vector has overwritten padding.
             let behind = start.wrapping_add(self.used.wrapping_mul(self.column));
             memory::fill(strip.get_mut(behind..)?, self.zero);
@@ -541,45 +529,42 @@ impl Layer<'_> {
     }
 }
 
-/// Runs the convolution. Without `input` the output holds it.
+/// Runs the convolution, with the kernels for the plan's tile. Without `input` the output holds it.
 #[inline(never)]
 pub fn depthwise3(
     plan: &Depthwise3,
+    kernels: &Kernels,
     window: &Window,
     linear: &Integer<'_>,
     input: Option<&[u8]>,
     output: &mut [u8],
     scratch: &mut [u8],
 ) -> Option<()> {
-    let Window { batch, rows, columns, inputs: channels, .. } = *window;
-    let single = rows.stride == 1;
-    let slice = channels.min(VECTOR);
+    let Window { batch, rows, columns, inputs: channels, outputs } = *window;
+    let slice = plan.slice;
     let layer = Layer {
         plan,
         rows,
         columns,
         channels,
+        outputs,
         line_in: columns.input.checked_mul(channels)?,
-        line_out: columns.output.checked_mul(channels)?,
+        line_out: columns.output.checked_mul(outputs)?,
         column: slice.wrapping_mul(4),
         used: columns.input.min(plan.columns.saturating_sub(columns.pad)),
-        flat: channels <= VECTOR,
+        flat: slice == channels,
         zero: linear.input_zero as u8,
     };
     let image_out = rows.output.checked_mul(layer.line_out)?;
-    if linear.weights.len() < channels.checked_mul(9)?
-        || linear.bias.len() < channels
-        || linear.multiplier.len() < channels
-        || linear.shift.len() < channels
+    let taps = rows.kernel.checked_mul(columns.kernel)?;
+    if linear.weights.len() < outputs.checked_mul(taps)?
+        || linear.bias.len() < outputs
+        || linear.multiplier.len() < outputs
+        || linear.shift.len() < outputs
     {
         return None;
     }
-    let kernel: unsafe extern "C" fn(*const Frame) = match (single, is_relu(linear)) {
-        (true, true) => stride_1_relu,
-        (true, false) => stride_1_any,
-        (false, true) => stride_2_relu,
-        (false, false) => stride_2_any,
-    };
+    let kernel = if is_relu(linear) { kernels.relu } else { kernels.any };
     let (strips, rest) = scratch.split_at_mut_checked(plan.strips())?;
     let (weights, rest) = rest.split_at_mut_checked(WEIGHTS)?;
     let (padding, rest) = rest.split_first_chunk_mut::<VECTOR>()?;
@@ -587,7 +572,7 @@ pub fn depthwise3(
     let lists = bytemuck::try_cast_slice_mut(rest.get_mut(..plan.moves().checked_mul(2)?)?).ok()?;
     let (moves, last_moves) = lists.split_at_mut_checked(plan.groups.checked_mul(plan.tiles)?)?;
     *padding = [layer.zero; VECTOR];
-    memory::fill(strips, layer.zero);
+    layer.pad(strips);
     memory::fill(weights, 0);
     // The last round may have fewer groups, and its last group another place.
     let last_round = plan.all_groups.saturating_sub(1).checked_div(plan.groups)?.wrapping_mul(plan.groups);
@@ -595,35 +580,49 @@ pub fn depthwise3(
         layer.list(0, plan.groups, moves);
     }
     layer.list(last_round, plan.all_groups.wrapping_sub(last_round), last_moves);
-    let side = channels as u32;
+    let side = outputs as u32;
     let line = layer.line_out as u32;
-    let places = if single {
-        // Halfwords: lanes of both strips alternate.
-        let far = (layer.second() as u32).wrapping_mul(line);
-        [0, line, side, line.wrapping_add(side)].map(|at| at & 0xFFFF | at.wrapping_add(far) << 16)
-    } else {
-        [0, 1, 2, 3].map(|k: u32| k.wrapping_mul(side))
+    let [down, beside] = layer.second();
+    let first = match plan.tile {
+        Tile::Tall | Tile::Square => [0, line, side, line.wrapping_add(side)],
+        Tile::Row | Tile::Apart => [0, 1, 2, 3].map(|k: u32| k.wrapping_mul(side)),
     };
+    let places = match plan.tile {
+        Tile::Apart => first,
+        _ => {
+            // Halfwords: lanes of both halves alternate.
+            let far = (down as u32).wrapping_mul(line).wrapping_add((beside as u32).wrapping_mul(side));
+            first.map(|at| at & 0xFFFF | at.wrapping_add(far) << 16)
+        }
+    };
+    let far = match plan.tile {
+        Tile::Tall => plan.strip,
+        _ => beside.wrapping_mul(layer.column),
+    };
+    let by_channel = weights.as_mut_ptr().wrapping_add(VECTOR);
+    let between = if plan.tile == Tile::Apart { columns.stride } else { 2 };
     let mut frame = Frame {
         clamp: clamp(linear),
         offset: linear.output_zero.wrapping_sub(linear.low),
         away: 0,
         places,
         columns: [0, 1, 2, 3].map(|k: u32| k.wrapping_mul(layer.column as u32)),
-        strips: core::ptr::null(),
-        output: core::ptr::null_mut(),
-        weights: core::ptr::null(),
+        left: 0,
+        outputs: 0,
+        weights: by_channel,
         bias: core::ptr::null(),
-        multiplier: core::ptr::null(),
+        multipliers: core::ptr::null(),
         shift: core::ptr::null(),
         zero: linear.input_zero.into(),
-        channels: 0,
+        multiplier: plan.multiplier as u32,
         tiles: 0,
         moves: core::ptr::null(),
-        strip: plan.strip as u32,
+        far: far as u32,
         width: columns.output.min(4) as u32,
-        step: layer.column.wrapping_mul(2) as u32,
-        left: 0,
+        step: layer.column.wrapping_mul(between) as u32,
+        shift_left: 0,
+        strips: core::ptr::null(),
+        output: core::ptr::null_mut(),
     };
     let mut inputs_left = input;
     let mut outputs_left = output;
@@ -642,43 +641,61 @@ pub fn depthwise3(
         while channel < channels {
             let count = slice.min(channels.wrapping_sub(channel));
             let part = [channel, count];
-            let by_channel = weights.as_mut_ptr().wrapping_add(VECTOR);
-            // SAFETY: there are nine weights of each channel, as checked above; `weights` has a vector for each of 16 channels behind its first.
-            unsafe {
-                weights_by_channel(by_channel, linear.weights.as_ptr().wrapping_add(channel), channels, count)
-            }
+            // Whose weights are there.
+            let mut loaded = usize::MAX;
             let mut group = 0usize;
             while group < plan.all_groups {
                 let end = group.wrapping_add(plan.groups).min(plan.all_groups);
                 // Rows that are overwritten in place.
-                let done = if source.is_none() { group.wrapping_mul(4) } else { 0 };
+                let done = if source.is_none() { group.wrapping_mul(plan.tile.rows()) } else { 0 };
                 let mut strips_left = &mut *strips;
                 for group in group..end {
                     let row = layer.group_row(group);
-                    for row in [row, row.wrapping_add(layer.second())].into_iter().take(plan.strips_of_group)
-                    {
+                    for row in [row, row.wrapping_add(down)].into_iter().take(plan.tile.strips()) {
                         layer.load(row, part, source.unwrap_or(image), (kept, done), padding, strips_left)?;
                         strips_left = strips_left.get_mut(plan.strip..)?;
                     }
                 }
                 let last = end == plan.all_groups;
                 if source.is_none() && !last {
-                    layer.keep([done, end.wrapping_mul(4)], part, image, kept)?;
+                    let next = end.wrapping_mul(plan.tile.rows());
+                    layer.keep([done, next], part, image, kept)?;
                 }
-                let first = layer.group_row(group).wrapping_mul(layer.line_out).wrapping_add(channel);
-                frame.strips = strips.as_ptr();
-                frame.output = image.as_mut_ptr().wrapping_add(first);
-                frame.weights = by_channel;
-                frame.bias = linear.bias.as_ptr().wrapping_add(channel);
-                frame.multiplier = linear.multiplier.as_ptr().wrapping_add(channel);
-                frame.shift = linear.shift.as_ptr().wrapping_add(channel);
-                frame.channels = count as u32;
+                let row = layer.group_row(group).wrapping_mul(layer.line_out);
                 frame.tiles = end.wrapping_sub(group).wrapping_mul(plan.tiles) as u32;
                 frame.moves = if last { last_moves.as_ptr() } else { moves.as_ptr() };
-                // SAFETY: groups end with the image, and tiles with its rows, both of which have a tile's rows and columns at least (`Depthwise3::new`; the
-                // predicate of stride 2); strips hold their inputs; offsets of 16 bits suffice (`Depthwise3::new`); the list has an entry for each
-                // tile. Channels `channel` to `channel + count` have weights and constants, as checked above.
-                unsafe { kernel(&frame) }
+                // Up to 16 outputs at a time.
+                let past = channel.wrapping_add(count).wrapping_mul(plan.multiplier);
+                let mut output = channel.wrapping_mul(plan.multiplier);
+                while output < past {
+                    let count = past.wrapping_sub(output).min(VECTOR);
+                    if loaded != output {
+                        let from = linear.weights.as_ptr().wrapping_add(output);
+                        // SAFETY: there are weights of all taps, at most 3 x 3 (`Depthwise3::new`), of each output, as checked above; `weights` has a vector for each of
+                        // 16 outputs behind its first.
+                        unsafe {
+                            weights_by_channel(by_channel, from, outputs, count, rows.kernel, columns.kernel);
+                        }
+                        loaded = output;
+                    }
+                    let (input, begun) = match plan.multiplier {
+                        1 => (output, 0),
+                        multiplier => (output.checked_div(multiplier)?, output.checked_rem(multiplier)?),
+                    };
+                    frame.left = plan.multiplier.wrapping_sub(begun) as u32;
+                    frame.outputs = count as u32;
+                    frame.strips = strips.as_ptr().wrapping_add(input.wrapping_sub(channel).wrapping_mul(4));
+                    frame.output = image.as_mut_ptr().wrapping_add(row).wrapping_add(output);
+                    frame.bias = linear.bias.as_ptr().wrapping_add(output);
+                    frame.multipliers = linear.multiplier.as_ptr().wrapping_add(output);
+                    frame.shift = linear.shift.as_ptr().wrapping_add(output);
+                    // SAFETY: groups end with the image, and tiles with its rows, both of which have a tile's rows and columns at least, or those of its
+                    // halves, which then overlap (`Tile::of`; the predicate of any stride); strips hold their inputs; offsets of 16 bits suffice (`Depthwise3::new`);
+                    // the list has an entry for each tile. Outputs `output` to `output + count` are those of channels in the strips, and have weights and constants,
+                    // as checked above.
+                    unsafe { kernel(&frame) }
+                    output = output.wrapping_add(count);
+                }
                 group = end;
             }
             channel = channel.wrapping_add(slice);

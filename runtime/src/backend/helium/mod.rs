@@ -12,6 +12,7 @@ mod grouped;
 mod memory;
 mod pool2d;
 mod product;
+mod strips;
 
 use core::marker::PhantomData;
 
@@ -138,25 +139,30 @@ impl<K: Kernels> Backend for Helium<K> {
             constants: Constants::USUAL,
         };
         match spec::depthwise3(&request) {
-            Some(plan) if const { links::<K>("helium depthwise 3x3") } && plan.scratch() <= scratch.len() => {
+            Some(plan) if depthwise3_kernels::<K>(&plan).is_some() && plan.scratch() <= scratch.len() => {
                 let input = input.map(bytemuck::cast_slice);
                 let output = bytemuck::cast_slice_mut(output);
-                depthwise3::depthwise3(&plan, window, linear, input, output, scratch)
+                let kernels = depthwise3_kernels::<K>(&plan)?;
+                depthwise3::depthwise3(&plan, kernels, window, linear, input, output, scratch)
             }
-            _ if const { links::<K>("helium depthwise") } && spec::depthwise(&request) => match input {
-                Some(input) => {
-                    let (input, output) = (bytemuck::cast_slice(input), bytemuck::cast_slice_mut(output));
-                    depthwise::depthwise(window, linear, Width::Narrow, input, output)
+            _ => {
+                let any =
+                    spec::depthwise(&request).and_then(|plan| Some((plan, depthwise_kernels::<K>(plan)?)));
+                if let Some((plan, kernels)) = any {
+                    let run = |window: &Window, input: &[i8], output: &mut [i8]| {
+                        let (input, output) = (bytemuck::cast_slice(input), bytemuck::cast_slice_mut(output));
+                        depthwise::depthwise(plan, kernels, window, linear, Width::Narrow, input, output)
+                    };
+                    return match input {
+                        Some(input) => run(window, input, output),
+                        None => rows_in_place(window, output, scratch, &run),
+                    };
                 }
-                None => rows_in_place(window, output, scratch, &|window, input, output| {
-                    let (input, output) = (bytemuck::cast_slice(input), bytemuck::cast_slice_mut(output));
-                    depthwise::depthwise(window, linear, Width::Narrow, input, output)
-                }),
-            },
-            _ if const { links::<K>("helium grouped") } => {
-                plain(window, window.inputs, Order::Taps, linear, input, output, scratch)
+                if const { links::<K>("helium grouped") } {
+                    return plain(window, window.inputs, Order::Taps, linear, input, output, scratch);
+                }
+                compact::bytes::<K>(window, window.inputs, Order::Taps, linear, input, output, scratch)
             }
-            _ => compact::bytes::<K>(window, window.inputs, Order::Taps, linear, input, output, scratch),
         }
     }
 
@@ -178,8 +184,17 @@ impl<K: Kernels> Backend for Helium<K> {
             in_place: false,
             constants: Constants::USUAL,
         };
-        if const { links::<K>("helium depthwise") } && spec::depthwise(&request) {
-            return depthwise::depthwise(window, linear, width, bytes(input), bytes_mut(output));
+        let any = spec::depthwise(&request).and_then(|plan| Some((plan, depthwise_kernels::<K>(plan)?)));
+        if let Some((plan, kernels)) = any {
+            return depthwise::depthwise(
+                plan,
+                kernels,
+                window,
+                linear,
+                width,
+                bytes(input),
+                bytes_mut(output),
+            );
         }
         if const { links::<K>("helium grouped") } {
             return grouped(
@@ -325,6 +340,27 @@ fn linked<K: Kernels>(conv: &spec::Conv) -> bool {
         spec::Conv::Pointwise { .. } => const { links::<K>("helium pointwise") },
         spec::Conv::Rows { .. } => const { links::<K>("helium rows") },
         spec::Conv::Patches { .. } => const { links::<K>("helium patches") },
+    }
+}
+
+/// The kernels for a depthwise convolution of 3 x 3 that are linked.
+fn depthwise3_kernels<K: Kernels>(plan: &spec::Depthwise3) -> Option<&'static depthwise3::Kernels> {
+    match plan.tile {
+        spec::Tile::Tall | spec::Tile::Square => {
+            const { links::<K>("helium depthwise 3x3") }.then_some(&depthwise3::STRIDE_1)
+        }
+        spec::Tile::Apart => const { links::<K>("helium depthwise 3x3") }.then_some(&depthwise3::APART),
+        spec::Tile::Row => const { links::<K>("helium depthwise row") }.then_some(&depthwise3::ROW),
+    }
+}
+
+/// The kernels for any depthwise convolution that are linked.
+fn depthwise_kernels<K: Kernels>(plan: spec::Depthwise) -> Option<&'static depthwise::Kernels> {
+    match plan {
+        spec::Depthwise::Beside => const { links::<K>("helium depthwise") }.then_some(&depthwise::BESIDE),
+        spec::Depthwise::Shared(_) => {
+            const { links::<K>("helium depthwise gather") }.then_some(&depthwise::GATHER)
+        }
     }
 }
 

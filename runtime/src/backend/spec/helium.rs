@@ -20,6 +20,14 @@ pub const MOST_TAPS: usize = 16;
 const ROUND_BYTES: usize = 4096;
 /// Bytes of strips that one round of a depthwise convolution aims at.
 const STRIP_BYTES: usize = 3600;
+/// Wide images of fewer rows count as parts of one: they want no more memory than the whole.
+const FEW_ROWS: usize = 4;
+/// Bytes that their strips aim at.
+const FEW_BYTES: usize = 1728;
+/// Bytes behind a strip of less than whole vectors.
+const EXCESS: usize = 4 * VECTOR;
+/// Most columns of a narrow image.
+const NARROW: usize = 16;
 /// Most positions of a round.
 const ROUND: usize = 64;
 
@@ -181,20 +189,73 @@ pub fn dense_scratch(inputs: usize, input: DType) -> usize {
     if inputs.is_multiple_of(BLOCK) { 0 } else { whole(inputs, BLOCK).saturating_mul(input.bytes()) }
 }
 
-/// Memory of a depthwise convolution of 3 x 3. Sizes are bytes.
+/// Outputs of a channel that a depthwise convolution of at most 3 x 3 makes at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tile {
+    /// Stride 1: four rows of two columns, from two strips.
+    Tall,
+    /// Stride 1: two rows of four columns.
+    Square,
+    /// Columns of stride 1: eight of a row.
+    Row,
+    /// Any stride: four columns of a row, each from a gather of its own.
+    Apart,
+}
+
+impl Tile {
+    /// Rows.
+    pub fn rows(self) -> usize {
+        match self {
+            Self::Tall => 4,
+            Self::Square => 2,
+            Self::Row | Self::Apart => 1,
+        }
+    }
+
+    /// Columns.
+    pub fn columns(self) -> usize {
+        match self {
+            Self::Tall => 2,
+            Self::Square | Self::Apart => 4,
+            Self::Row => 8,
+        }
+    }
+
+    /// Strips for a group of output rows.
+    pub fn strips(self) -> usize {
+        if self == Self::Tall { 2 } else { 1 }
+    }
+
+    /// The tile for stride 1 of which an image needs fewest; of a single row it may be too long. Wide images have short strips in any number of rows.
+    fn of(rows: usize, columns: usize) -> Self {
+        let count = |tile: Self| rows.div_ceil(tile.rows()).saturating_mul(columns.div_ceil(tile.columns()));
+        match (rows, columns) {
+            (1, 4..) => Self::Row,
+            (2.., 2..) if columns <= NARROW && count(Self::Tall) < count(Self::Square) => Self::Tall,
+            (2.., 2..) => Self::Square,
+            _ => Self::Apart,
+        }
+    }
+}
+
+/// Memory of a depthwise convolution of at most 3 x 3, with any number of outputs of each input channel. Sizes are bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Depthwise3 {
+    /// What is made at once.
+    pub tile: Tile,
+    /// Input channels of a strip.
+    pub slice: usize,
+    /// Outputs of an input channel.
+    pub multiplier: usize,
     /// Columns of a strip, padding included.
     pub columns: usize,
-    /// Of a strip: four input rows of 16 channels, or of all if they are fewer, and what is written too much.
+    /// Of a strip: four input rows of a slice, and what is written too much.
     pub strip: usize,
-    /// Strips for one group of output rows: of two groups of four rows for stride 1, else of one row.
-    pub strips_of_group: usize,
     /// Groups of output rows that are made at once.
     pub groups: usize,
     /// Groups of an image.
     pub all_groups: usize,
-    /// Tiles of a group: two columns for stride 1, else four.
+    /// Tiles of a group.
     pub tiles: usize,
     /// Of a row that is kept in place.
     pub kept_row: usize,
@@ -206,49 +267,69 @@ impl Depthwise3 {
     /// The plan, of a window that fits.
     pub fn new(window: &Window, in_place: bool) -> Option<Self> {
         let Window { rows, columns, inputs, outputs, .. } = window;
-        let three = |axis: &Axis| {
-            axis.kernel == 3 && axis.dilation == 1 && (axis.stride == 1 || axis.stride == 2) && axis.pad < 3
+        let fits = |axis: &Axis| axis.kernel <= 3 && axis.dilation == 1 && axis.pad < axis.kernel;
+        let multiplier = outputs.checked_div(*inputs)?;
+        if !fits(rows) || !fits(columns) || multiplier == 0 || multiplier.checked_mul(*inputs)? != *outputs {
+            return None;
+        }
+        let tile = match (rows.stride, columns.stride) {
+            (1, 1) => Tile::of(rows.output, columns.output),
+            (_, 1) if columns.output >= 4 => Tile::Row,
+            _ => Tile::Apart,
         };
-        if !three(rows) || !three(columns) || rows.stride != columns.stride || inputs != outputs {
-            return None;
-        }
-        let single = rows.stride == 1;
-        if single && (rows.output < 2 || columns.output < 2) {
-            return None;
-        }
         // Places of outputs have 16 bits.
-        let line = columns.output.checked_mul(*inputs)?;
-        if single && line.checked_mul(3)?.checked_add(*inputs)? > 0xFFFF {
+        let single = tile != Tile::Apart;
+        let line = columns.output.checked_mul(*outputs)?;
+        let highest = tile.rows().wrapping_sub(1).checked_mul(line)?;
+        if single && tile.columns().checked_mul(*outputs)?.checked_add(highest)? > 0xFFFF {
             return None;
         }
-        let slice = VECTOR.min(*inputs);
-        // Tiles of stride 1 are even or overlap; those of stride 2 have four outputs of four columns each.
+        // Tiles of stride 1 are even or overlap; others have four outputs of four columns each.
         let extent = if single {
             columns.output.checked_add(2)?
         } else {
-            whole(columns.output, 4).checked_mul(2)?.checked_add(2)?
+            whole(columns.output, 4).wrapping_sub(1).checked_mul(columns.stride)?.checked_add(4)?
         };
-        let excess = if *inputs < VECTOR { 4 * VECTOR } else { 0 };
-        let strip = whole(extent.checked_mul(slice)?.checked_mul(4)?, VECTOR).checked_add(excess)?;
-        let strips_of_group = if single { 2 } else { 1 };
-        let group = strip.checked_mul(strips_of_group)?;
-        let all_groups = if single { rows.output.div_ceil(4) } else { rows.output };
-        let groups = STRIP_BYTES.checked_div(group)?.clamp(1, all_groups.max(1));
-        let tiles = columns.output.div_ceil(if single { 2 } else { 4 });
-        let kept_row = whole(columns.input.checked_mul(slice)?, VECTOR);
+        let channel = extent.checked_mul(4)?;
+        let few = single && rows.output < FEW_ROWS && columns.output > NARROW;
+        let mut slice = VECTOR.min(*inputs);
+        if few && channel.checked_mul(slice)? > FEW_BYTES {
+            let most = (FEW_BYTES - EXCESS).checked_div(channel)?.clamp(4, VECTOR);
+            slice = inputs.div_ceil(inputs.div_ceil(most).max(1));
+        }
+        let excess = if slice < VECTOR { EXCESS } else { 0 };
+        let strip = whole(channel.checked_mul(slice)?, VECTOR).checked_add(excess)?;
+        let group = strip.checked_mul(tile.strips())?;
+        let all_groups = rows.output.div_ceil(tile.rows());
+        let most = if few { 1 } else { STRIP_BYTES.checked_div(group)? };
+        let groups = most.clamp(1, all_groups.max(1));
+        let tiles = columns.output.div_ceil(tile.columns());
+        let kept_column = if slice == *inputs { slice } else { VECTOR };
+        let kept_row = whole(columns.input.checked_mul(kept_column)?, VECTOR);
         // Rows of windows above those that a round overwrites, and above a last group that is alone and overlaps them.
         let alone = all_groups.checked_rem(groups)? == 1 || groups == 1;
-        let overlap = if alone { rows.output.wrapping_neg() & 3 } else { 0 };
+        let overlap = if alone { rows.output.wrapping_neg() & tile.rows().wrapping_sub(1) } else { 0 };
         let kept_rows = match in_place && groups < all_groups {
             true => rows.pad.wrapping_add(overlap),
             false => 0,
         };
-        Some(Self { columns: extent, strip, strips_of_group, groups, all_groups, tiles, kept_row, kept_rows })
+        Some(Self {
+            tile,
+            slice,
+            multiplier,
+            columns: extent,
+            strip,
+            groups,
+            all_groups,
+            tiles,
+            kept_row,
+            kept_rows,
+        })
     }
 
     /// Of a group's strips.
     pub fn group(&self) -> usize {
-        self.strip.saturating_mul(self.strips_of_group)
+        self.strip.saturating_mul(self.tile.strips())
     }
 
     /// Of all strips.
@@ -272,6 +353,11 @@ impl Depthwise3 {
         let rest = self.kept().saturating_add(self.moves().saturating_mul(2));
         self.strips().saturating_add(fixed).saturating_add(rest)
     }
+
+    /// The kernel's name.
+    pub fn name(&self) -> &'static str {
+        if self.tile == Tile::Row { "helium depthwise row" } else { "helium depthwise 3x3" }
+    }
 }
 
 /// The depthwise convolution for a request.
@@ -282,14 +368,36 @@ pub fn depthwise3(request: &Request) -> Option<Depthwise3> {
     Depthwise3::new(window, request.in_place)
 }
 
-/// Whether the general depthwise convolution takes a request. In place it wants the rows that every kernel keeps.
-pub fn depthwise(request: &Request) -> bool {
-    match &request.linear {
-        Linear::DepthwiseConv2d { window } => {
-            window.inputs == window.outputs && request.packing == Packing::Rows
-        }
-        _ => false,
+/// How the general depthwise convolution finds its inputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depthwise {
+    /// Those of outputs that lie side by side do so too.
+    Beside,
+    /// Those of several outputs are one: a gather, at the outputs' numbers times this factor, over 2^16.
+    Shared(u16),
+}
+
+impl Depthwise {
+    /// The kernel's name.
+    pub fn name(self) -> &'static str {
+        if self == Self::Beside { "helium depthwise" } else { "helium depthwise gather" }
     }
+}
+
+/// The general depthwise convolution for a request. In place it wants the rows that every kernel keeps.
+pub fn depthwise(request: &Request) -> Option<Depthwise> {
+    let Linear::DepthwiseConv2d { window } = &request.linear else { return None };
+    let multiplier = window.outputs.checked_div(window.inputs)?;
+    if request.packing != Packing::Rows || multiplier.checked_mul(window.inputs)? != window.outputs {
+        return None;
+    }
+    if multiplier == 1 {
+        return Some(Depthwise::Beside);
+    }
+    // The factor exceeds 2^16 / multiplier by less than 1, and so its products by less than one multiplier's part.
+    let exact = window.outputs.checked_mul(multiplier)? <= 1 << 16;
+    let factor = exact.then_some((1usize << 16).div_ceil(multiplier.max(2)))?;
+    Some(Depthwise::Shared(u16::try_from(factor).ok()?))
 }
 
 /// The kernel for a request; `None`: scalar code.
@@ -310,12 +418,14 @@ pub fn select(request: &Request) -> Option<Selection> {
             Some(Selection { name, scratch_bytes: conv2d_scratch(window, *groups, request.input, &conv) })
         }
         Linear::DepthwiseConv2d { window } => match depthwise3(request) {
-            Some(plan) => Some(Selection { name: "helium depthwise 3x3", scratch_bytes: plan.scratch() }),
-            None if depthwise(request) => {
-                let scratch_bytes = if request.in_place { window.kept_bytes() } else { 0 };
-                Some(Selection { name: "helium depthwise", scratch_bytes })
-            }
-            None => Some(Selection { name: "helium grouped", scratch_bytes: 0 }),
+            Some(plan) => Some(Selection { name: plan.name(), scratch_bytes: plan.scratch() }),
+            None => match depthwise(request) {
+                Some(plan) => {
+                    let scratch_bytes = if request.in_place { window.kept_bytes() } else { 0 };
+                    Some(Selection { name: plan.name(), scratch_bytes })
+                }
+                None => Some(Selection { name: "helium grouped", scratch_bytes: 0 }),
+            },
         },
         Linear::Dense { .. } if request.packing == Packing::Rows => {
             Some(Selection { name: "helium grouped", scratch_bytes: 0 })

@@ -428,6 +428,18 @@ pub static ARMV8_1_M: &[Kernel] = &[
     ),
     own(
         OpCode::DepthwiseConv2dI8,
+        "helium depthwise row",
+        Loops::Tiles { positions: 1, outputs: 8, depth: 2 },
+        [577394, 0, 145, 0, 0, 380],
+    ),
+    own(
+        OpCode::DepthwiseConv2dI8,
+        "helium depthwise gather",
+        Loops::Tiles { positions: 4, outputs: 2, depth: 4 },
+        [440861, 0, 1216, 0, 50, 252],
+    ),
+    own(
+        OpCode::DepthwiseConv2dI8,
         "helium grouped",
         Loops::Tiles { positions: 1, outputs: 16, depth: 1 },
         [0, 0, 0, 0, 1231, 0],
@@ -436,6 +448,12 @@ pub static ARMV8_1_M: &[Kernel] = &[
     own(
         OpCode::DepthwiseConv2dI16,
         "helium depthwise",
+        Loops::Tiles { positions: 1, outputs: 8, depth: 1 },
+        [80365, 13239, 1345, 0, 86, 28],
+    ),
+    own(
+        OpCode::DepthwiseConv2dI16,
+        "helium depthwise gather",
         Loops::Tiles { positions: 1, outputs: 8, depth: 1 },
         [80365, 13239, 1345, 0, 86, 28],
     ),
