@@ -121,9 +121,12 @@ impl Memory<'_> {
         };
         let scratch = if scratch.is_empty() { 0..0 } else { scratch.clone() };
         let arena = [of(output, Space::Arena, true), scratch, of(input, Space::Arena, !in_place)];
-        let state = [of(output, Space::State, true), of(input, Space::State, !in_place)];
-        let [out_arena, scratch, in_arena] = self.arena.get_disjoint_mut(arena).ok()?;
-        let [out_state, in_state] = self.state.get_disjoint_mut(state).ok()?;
+        let state = [of(output, Space::State, true), 0..0, of(input, Space::State, !in_place)];
+        let [out_arena, scratch, in_arena] = three(self.arena, arena)?;
+        let [out_state, _, in_state] = match (input.space, output.space) {
+            (Space::Arena, Space::Arena) => Default::default(),
+            _ => three(self.state, state)?,
+        };
         let output = match output.space {
             Space::Arena => out_arena,
             Space::State => out_state,
@@ -192,6 +195,12 @@ impl Memory<'_> {
         }
         Some(Views { inputs: views, output: output_view, scratch: scratch_view })
     }
+}
+
+/// Three ranges of a buffer that do not overlap.
+#[inline(never)]
+fn three(buffer: &mut [u8], ranges: [Range<usize>; 3]) -> Option<[&mut [u8]; 3]> {
+    buffer.get_disjoint_mut(ranges).ok()
 }
 
 #[cfg(test)]

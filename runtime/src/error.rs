@@ -20,6 +20,8 @@ pub struct Error {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
+// A word, as the fields beside it: results are copied in words.
+#[repr(u32)]
 pub enum ErrorKind {
     /// The first four bytes are not the magic.
     Magic,

@@ -128,7 +128,8 @@ impl<'m> Step<'m> {
     #[inline(never)]
     fn new(blob: &'m Blob<'m>, index: u16) -> Option<Self> {
         let record = blob.step(index)?;
-        let [inputs, outputs, weights] = [record.inputs, record.outputs, record.weights].map(usize::from);
+        let (inputs, outputs) = (usize::from(record.inputs), usize::from(record.outputs));
+        let weights = usize::from(record.weights);
         let count = inputs.wrapping_add(outputs).wrapping_add(weights);
         let operands = blob.operands(record.operands_at, count);
         let first = |before: usize, count: usize| {
@@ -264,9 +265,9 @@ impl<'m> Step<'m> {
     /// Whether the output lies in the place of the first input.
     #[inline(never)]
     pub fn in_place(&self) -> bool {
-        let places = [self.input(0), self.output(0)].map(|tensor| tensor.as_ref().and_then(place_of));
-        let [read, written] = places;
-        read.is_some() && read == written
+        self.ends().is_some_and(|(read, written)| {
+            tensor_place(read).zip(tensor_place(written)).is_some_and(|(read, written)| read == written)
+        })
     }
 
     /// The kernel that the code of a backend takes for it, and the scratch that this kernel wants.
@@ -292,7 +293,7 @@ impl<'m> Step<'m> {
 
     /// The bytes of the first output.
     pub(crate) fn written<'s>(&self, memory: &'s Memory<'_>) -> Option<&'s [u8]> {
-        let Place { space, range } = place_again(self.first_output.as_ref()?)?;
+        let Place { space, range } = tensor_place(self.first_output.as_ref()?)?;
         match space {
             Space::Arena => memory.arena.get(range),
             Space::State => memory.state.get(range),
@@ -305,9 +306,12 @@ impl<'m> Step<'m> {
     pub fn views<'s, const N: usize>(&self, memory: &'s mut Memory<'_>) -> Option<Views<'s, N>> {
         let mut inputs = [const { Place { space: Space::Arena, range: 0..0 } }; N];
         for (k, place) in inputs.iter_mut().enumerate() {
-            *place = place_again(&self.input(k)?)?;
+            *place = match k {
+                0 => tensor_place(self.first_input.as_ref()?)?,
+                _ => place_again(self.blob, self.input_id(k)?)?,
+            };
         }
-        memory.views(&inputs, &place_again(&self.output(0)?)?, &self.scratch())
+        memory.views(&inputs, &tensor_place(self.first_output.as_ref()?)?, &self.scratch())
     }
 }
 
@@ -344,10 +348,16 @@ pub(crate) fn place_of(tensor: &TensorRecord) -> Option<Place> {
 }
 
 /// As [`place_of`], of a tensor that has one.
-#[inline]
-fn place_again(tensor: &TensorRecord) -> Option<Place> {
+#[inline(never)]
+fn tensor_place(tensor: &TensorRecord) -> Option<Place> {
     let start = tensor.offset as usize;
     Some(Place { space: tensor.space, range: start..start.checked_add(tensor.bytes_again())? })
+}
+
+/// The bytes of tensor `id`, without slack, of a blob whose tensors were all found valid.
+#[inline(never)]
+pub(crate) fn place_again(blob: &Blob<'_>, id: u16) -> Option<Place> {
+    tensor_place(blob.tensor_again(id).as_ref()?)
 }
 
 /// Judges all that a blob's sections hold.
@@ -533,30 +543,28 @@ fn check_step(step: &Step<'_>, defined: &mut u16, in_place: bool) -> Result<(), 
 
     let output_id = step.output_id(0).ok_or(malformed)?;
     let unknown = (ErrorKind::Operand, u32::from(output_id));
-    let output = step.output(0).ok_or(unknown)?;
-    let written = place_of(&output).ok_or(unknown)?;
+    let written = place_again(step.blob, output_id).ok_or(unknown)?;
     if written.meets(&scratch) {
         return Err((ErrorKind::Overlap, u32::from(output_id)));
     }
+    let mut reads = [const { Place { space: Space::Arena, range: 0..0 } }; MAX_INPUTS];
     for k in 0..usize::from(record.inputs) {
         let id = step.input_id(k).ok_or(malformed)?;
         let unknown = (ErrorKind::Operand, u32::from(id));
-        let input = step.input(k).ok_or(unknown)?;
-        let read = place_of(&input).ok_or(unknown)?;
-        if input.space != Space::State && !is_written(step.blob, id, *defined) {
+        let read = place_again(step.blob, id).ok_or(unknown)?;
+        if read.space != Space::State && !is_written(step.blob, id, *defined) {
             return Err(unknown);
         }
         let allowed = k == 0 && in_place && read == written;
-        let overlaps = read.meets(&written) && !allowed;
+        let (earlier, later) = reads.split_at_mut_checked(k).ok_or(malformed)?;
         // Views of inputs are shared only where they are the same.
-        let crosses = (0..k)
-            .filter_map(|earlier| place_of(&step.input(earlier)?))
-            .any(|earlier| earlier.meets(&read) && earlier != read);
-        if overlaps || crosses || read.meets(&scratch) {
+        let crosses = earlier.iter().any(|earlier| earlier.meets(&read) && *earlier != read);
+        if read.meets(&written) && !allowed || crosses || read.meets(&scratch) {
             return Err((ErrorKind::Overlap, u32::from(id)));
         }
+        *later.first_mut().ok_or(malformed)? = read;
     }
-    if output.space == Space::Arena {
+    if written.space == Space::Arena {
         if output_id != *defined {
             return Err(unknown);
         }

@@ -9,15 +9,18 @@ use crate::arena::Memory;
 use crate::backend::kernels::contains;
 use crate::backend::spec::select::SCALAR;
 use crate::backend::{Backend, Scalar};
-use crate::blob::{DType, RegionRecord, TensorRecord};
+use crate::blob::{Blob, DType, Header, RegionRecord, TensorRecord};
 use crate::error::{Error, ErrorKind};
-use crate::model::{Model, Step, place_of};
+use crate::model::{Model, Step, place_again};
 use crate::op_set::OpSet;
 use crate::region::Tiles;
 
 /// Sees every step: to profile, inspect, compare, or feed a watchdog. The steps of a [region](crate::region) run in turns: they are seen as one,
 /// before the first and after the last.
 pub trait Observer {
+    /// Whether it wants to be called. For one that does not, outputs are not looked up.
+    const SEES: bool = true;
+
     /// Called before a step.
     fn before(&mut self, step: &Step<'_>) {
         let _ = step;
@@ -30,7 +33,9 @@ pub trait Observer {
 }
 
 /// Sees nothing.
-impl Observer for () {}
+impl Observer for () {
+    const SEES: bool = false;
+}
 
 /// How far a run has come; see [`Session::start`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,9 +73,8 @@ impl<'m, O: OpSet, B: Backend> Session<'m, O, B> {
     /// # Errors
     /// [`ErrorKind::NoSuchTerminal`], [`ErrorKind::ArenaTooSmall`], [`ErrorKind::ArenaAlignment`].
     pub fn input_mut<'a>(&self, arena: &'a mut [u8], k: u16) -> Result<&'a mut [u8], Error> {
-        let none = Error::new(ErrorKind::NoSuchTerminal, u32::from(self.model.inputs()));
-        let range = self.terminal(arena, self.model.input(k), none)?;
-        arena.get_mut(range).ok_or(none)
+        let range = terminal(self.model.blob(), arena, k, [0, self.model.inputs()])?;
+        arena.get_mut(range).ok_or(Error::new(ErrorKind::NoSuchTerminal, 0))
     }
 
     /// The elements of graph input `k`, of type `i8`.
@@ -114,9 +118,8 @@ impl<'m, O: OpSet, B: Backend> Session<'m, O, B> {
     /// # Errors
     /// [`ErrorKind::NoSuchTerminal`], [`ErrorKind::ArenaTooSmall`], [`ErrorKind::ArenaAlignment`].
     pub fn output<'a>(&self, arena: &'a [u8], k: u16) -> Result<&'a [u8], Error> {
-        let none = Error::new(ErrorKind::NoSuchTerminal, u32::from(self.model.outputs()));
-        let range = self.terminal(arena, self.model.output(k), none)?;
-        arena.get(range).ok_or(none)
+        let range = terminal(self.model.blob(), arena, k, [self.model.inputs(), self.model.outputs()])?;
+        arena.get(range).ok_or(Error::new(ErrorKind::NoSuchTerminal, 0))
     }
 
     /// The elements of graph output `k`, of type `i8`.
@@ -169,11 +172,11 @@ impl<'m, O: OpSet, B: Backend> Session<'m, O, B> {
     /// # Errors
     /// As [`Session::run`].
     #[inline(never)]
-    pub fn run_observed(
+    pub fn run_observed<W: Observer>(
         &self,
         arena: &mut [u8],
         state: &mut [u8],
-        observer: &mut impl Observer,
+        observer: &mut W,
     ) -> Result<(), Error> {
         let mut cursor = self.start();
         while self.step_observed(&mut cursor, arena, state, observer)? {}
@@ -194,38 +197,38 @@ impl<'m, O: OpSet, B: Backend> Session<'m, O, B> {
         self.step_observed(cursor, arena, state, &mut ())
     }
 
-    fn step_observed(
+    fn step_observed<W: Observer>(
         &self,
         cursor: &mut Cursor,
         arena: &mut [u8],
         state: &mut [u8],
-        observer: &mut impl Observer,
+        observer: &mut W,
     ) -> Result<bool, Error> {
         // Borrowed where it was made: it is not moved.
         let found = self.model.step(cursor.next);
         let Some(step) = &found else { return Ok(false) };
-        self.check_arena(arena)?;
-        let header = self.model.blob().header();
-        let (bytes, align) = (header.state_bytes, header.align);
-        fits(state, bytes, align, ErrorKind::StateTooSmall, ErrorKind::StateAlignment)?;
+        check_buffers(self.model.blob().header(), arena, state)?;
         observer.before(step);
         let mut memory = Memory { arena, state };
         // Where portable code is linked, every step that was accepted runs.
         let kind =
             if const { contains(B::KERNELS, SCALAR) } { ErrorKind::Internal } else { ErrorKind::NotLinked };
         let fault = Error::at_step(kind, step.index(), step.op(), 0);
-        cursor.next = match self.region_at(step.index()) {
+        let next = match self.region_at(step.index()) {
             None => {
                 O::run(self.backend, step, &mut memory).ok_or(fault)?;
-                observer.after(step, step.written(&memory).ok_or(fault)?);
                 step.index().saturating_add(1)
             }
             Some(region) => {
-                let last = self.run_region(&region, &mut memory).ok_or(fault)?;
-                observer.after(&last, last.written(&memory).ok_or(fault)?);
+                self.run_region(&region, &mut memory).ok_or(fault)?;
                 region.end()
             }
         };
+        if W::SEES {
+            let last = self.model.step(next.saturating_sub(1)).ok_or(fault)?;
+            observer.after(&last, last.written(&memory).ok_or(fault)?);
+        }
+        cursor.next = next;
         Ok(true)
     }
 
@@ -234,38 +237,42 @@ impl<'m, O: OpSet, B: Backend> Session<'m, O, B> {
         if O::TILES { self.model.blob().region_at(first) } else { None }
     }
 
-    /// Runs the steps of a region in turns; gives the last one.
-    fn run_region(&self, region: &RegionRecord, memory: &mut Memory<'_>) -> Option<Step<'_>> {
+    /// Runs the steps of a region in turns.
+    #[inline(never)]
+    fn run_region(&self, region: &RegionRecord, memory: &mut Memory<'_>) -> Option<()> {
         let step = |k: usize| self.model.step(region.first.checked_add(u16::try_from(k).ok()?)?);
-        let count = usize::from(region.count);
-        let axes = (0..count).map_while(|k| O::rows(&step(k)?));
+        let axes = (0..usize::from(region.count)).map_while(|k| O::rows(step(k).as_ref()?));
         let mut tiles = Tiles::new(axes, usize::from(region.rows))?;
         while let Some((k, rows)) = tiles.advance() {
-            // Borrowed where it was made: it is not moved.
-            let found = step(k);
-            O::run_rows(self.backend, found.as_ref()?, memory, &rows)?;
+            O::run_rows(self.backend, step(k).as_ref()?, memory, &rows)?;
         }
-        step(count.checked_sub(1)?)
+        Some(())
     }
+}
 
-    #[inline(never)]
-    fn check_arena(&self, arena: &[u8]) -> Result<(), Error> {
-        let header = self.model.blob().header();
-        let (bytes, align) = (header.arena_bytes, header.align);
-        fits(arena, bytes, align, ErrorKind::ArenaTooSmall, ErrorKind::ArenaAlignment)
-    }
+/// Where graph input or output `k` of `count` lies in the arena, whose operands stand behind `before` others.
+#[inline(never)]
+fn terminal(blob: &Blob<'_>, arena: &[u8], k: u16, [before, count]: [u16; 2]) -> Result<Range<usize>, Error> {
+    let place = || {
+        let operand = u32::from(before).checked_add(u32::from(k))?;
+        place_again(blob, blob.operand(operand).filter(|_| k < count)?)
+    };
+    let place = place().ok_or(Error::new(ErrorKind::NoSuchTerminal, u32::from(count)))?;
+    check_arena(blob.header(), arena)?;
+    Ok(place.range)
+}
 
-    #[inline(never)]
-    fn terminal(
-        &self,
-        arena: &[u8],
-        tensor: Option<TensorRecord>,
-        none: Error,
-    ) -> Result<Range<usize>, Error> {
-        let place = tensor.and_then(|tensor| place_of(&tensor)).ok_or(none)?;
-        self.check_arena(arena)?;
-        Ok(place.range)
-    }
+#[inline(never)]
+fn check_arena(header: &Header, arena: &[u8]) -> Result<(), Error> {
+    let (bytes, align) = (header.arena_bytes, header.align);
+    fits(arena, bytes, align, ErrorKind::ArenaTooSmall, ErrorKind::ArenaAlignment)
+}
+
+#[inline(never)]
+fn check_buffers(header: &Header, arena: &[u8], state: &[u8]) -> Result<(), Error> {
+    check_arena(header, arena)?;
+    let (bytes, align) = (header.state_bytes, header.align);
+    fits(state, bytes, align, ErrorKind::StateTooSmall, ErrorKind::StateAlignment)
 }
 
 /// The type of a tensor that is not of type `dtype`.

@@ -38,8 +38,8 @@
 //!
 //! A section is *records times stride* bytes. Sections overlap neither each other nor the header nor the table. Each kind stands
 //! at most once, but for [`SectionKind::Weights`], which may stand several times (one for each memory that holds weights); a section
-//! that is missing has no records. Records: [`TensorRecord`], [`WeightRecord`], [`StepRecord`], [`RegionRecord`], [`InputContract`]; their stride is at least
-//! the bytes of the record. Operands are `u16` (stride 2), parameters are `u32` words laid out by the operator ([`crate::ops`],
+//! that is missing has no records. Records: [`TensorRecord`], [`WeightRecord`], [`StepRecord`], [`RegionRecord`], [`InputContract`]; their stride is
+//! the bytes of the record or, of later versions, a greater multiple of 4. Operands are `u16` (stride 2), parameters are `u32` words laid out by the operator ([`crate::ops`],
 //! stride 4); weights, names and labels are bytes (stride 1).
 //!
 //! # How it runs

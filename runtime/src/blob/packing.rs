@@ -7,6 +7,7 @@
 use super::record::Packing;
 #[cfg(feature = "host")]
 use super::winograd;
+use crate::rolled::rolled;
 
 /// Where a weight is stored, and in what form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,12 +165,14 @@ impl Packing {
     /// Whether kernels sum up these weights as they do the values that [`Packing::weight`] gives: in orders of which two products share a word none is -128.
     pub fn is_sound(self, stored: &[i8]) -> bool {
         match self {
-            Self::Columns8 | Self::EvenRows => !stored.contains(&i8::MIN),
-            Self::Pairs | Self::PairQuads => stored
-                .as_chunks::<2>()
-                .0
-                .iter()
-                .all(|&[low, high]| low != i8::MIN && high.wrapping_add(i8::from(low < 0)) != i8::MIN),
+            Self::Columns8 | Self::EvenRows => stored.iter().all(|&weight| {
+                rolled();
+                weight != i8::MIN
+            }),
+            Self::Pairs | Self::PairQuads => stored.as_chunks::<2>().0.iter().all(|&[low, high]| {
+                rolled();
+                low != i8::MIN && high.wrapping_add(i8::from(low < 0)) != i8::MIN
+            }),
             _ => true,
         }
     }

@@ -6,7 +6,7 @@
 use core::ops::Range;
 
 use super::crc::Crc;
-use super::record::{SectionKind, product, u16_at, words};
+use super::record::{SectionKind, product, u16_at, words_anywhere};
 use super::{
     BLOB_ALIGN, HEADER_BYTES, InputContract, KNOWN_FEATURES, MAGIC, MAJOR, MAX_SECTIONS, RegionRecord,
     SECTION_ENTRY_BYTES, StepRecord, TensorRecord, WeightRecord,
@@ -49,7 +49,7 @@ impl Header {
     pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
         let short = Error::new(ErrorKind::Truncated, HEADER_BYTES as u32);
         let header: &[u8; HEADER_BYTES] = bytes.first_chunk().ok_or(short)?;
-        let words: [u32; 12] = words(header).ok_or(short)?;
+        let words: [u32; 12] = words_anywhere(header).ok_or(short)?;
         let [magic, ..] = words;
         if magic != u32::from_le_bytes(MAGIC) {
             return Err(Error::new(ErrorKind::Magic, 0));
@@ -124,9 +124,11 @@ pub struct Section {
 }
 
 impl Section {
+    /// Entry `place` of the table at `table_at`.
     #[inline(never)]
-    fn parse(entry: &[u8]) -> Option<Self> {
-        let [kind, offset, count, stride, reserved] = words(entry)?;
+    fn entry(bytes: &[u8], table_at: u32, place: u16) -> Option<Self> {
+        let at = (table_at as usize).checked_add(usize::from(place).wrapping_mul(SECTION_ENTRY_BYTES))?;
+        let [kind, offset, count, stride, reserved] = words_anywhere(bytes.get(at..)?)?;
         Some(Self { kind: kind as u16, critical: (kind >> 16) as u16, offset, count, stride, reserved })
     }
 
@@ -137,10 +139,11 @@ impl Section {
         blob.get(self.offset as usize..)?.get(..length)
     }
 
-    /// Where it lies, with so many bytes.
-    fn from(&self, bytes: usize) -> Range<usize> {
+    /// Where it lies in the blob.
+    #[inline]
+    fn range(&self, blob: &[u8]) -> Option<Range<usize>> {
         let start = self.offset as usize;
-        start..start.saturating_add(bytes)
+        Some(start..start.wrapping_add(self.bytes(blob)?.len()))
     }
 
     /// Record `index`, from its first byte on. Of a section that lies in the blob, as those of a [`Blob`] do, it does not wrap; else what it
@@ -171,6 +174,24 @@ pub struct Layout {
     pub regions: Section,
     /// The first one of kind [`SectionKind::Weights`].
     constants: Section,
+}
+
+impl Layout {
+    /// Keeps the first section of a kind, if it is one that steps need.
+    #[inline(never)]
+    fn keep(&mut self, kind: SectionKind, section: &Section) {
+        let slot = match kind {
+            SectionKind::Tensors => &mut self.tensors,
+            SectionKind::WeightRecords => &mut self.weights,
+            SectionKind::Steps => &mut self.steps,
+            SectionKind::Operands => &mut self.operands,
+            SectionKind::Parameters => &mut self.parameters,
+            SectionKind::Weights => &mut self.constants,
+            SectionKind::Regions => &mut self.regions,
+            _ => return,
+        };
+        *slot = *section;
+    }
 }
 
 /// The sections that are read in place at every step.
@@ -249,57 +270,56 @@ impl<'m> Blob<'m> {
 
     #[inline(never)]
     fn place_sections(&mut self) -> Result<(), Error> {
-        let table_at = self.layout.header.table_at as usize;
-        let table_end =
-            table_at.saturating_add(usize::from(self.layout.header.sections) * SECTION_ENTRY_BYTES);
+        let header = self.layout.header;
+        let table_at = header.table_at as usize;
+        let table_end = table_at.saturating_add(usize::from(header.sections) * SECTION_ENTRY_BYTES);
         if table_end > self.bytes.len() {
             return Err(Error::new(ErrorKind::Header, 40));
         }
         let mut seen = 0u32;
-        for (place, section) in self.sections().enumerate() {
-            let wrong = Error::new(ErrorKind::Section, place as u32);
-            let own = section.bytes(self.bytes).map(|bytes| section.from(bytes.len())).ok_or(wrong)?;
-            let earlier = self.sections().take(place);
-            let apart = apart(&own, &(0..HEADER_BYTES))
-                && apart(&own, &(table_at..table_end))
-                && !earlier
-                    .into_iter()
-                    .any(|other| !apart(&own, &other.from(other.bytes(self.bytes).map_or(0, <[u8]>::len))));
-            let sound = (section.offset as usize).is_multiple_of(BLOB_ALIGN)
-                && section.critical <= 1
-                && section.reserved == 0;
-            if !sound || !apart {
+        for place in 0..header.sections {
+            let wrong = Error::new(ErrorKind::Section, place.into());
+            let found = Section::entry(self.bytes, header.table_at, place);
+            // Borrowed where it was made: it is not moved.
+            let section = found.as_ref().ok_or(wrong)?;
+            if !self.lies_well(section, place, table_at..table_end) {
                 return Err(wrong);
             }
-            let Some(kind) = SectionKind::parse(section.kind) else {
-                if section.critical == 1 {
-                    return Err(Error::new(ErrorKind::UnknownSection, u32::from(section.kind)));
-                }
-                continue;
-            };
-            if kind == SectionKind::Golden && section.critical == 1 {
-                return Err(Error::new(ErrorKind::UnknownSection, u32::from(section.kind)));
+            let kind = SectionKind::parse(section.kind);
+            if section.critical == 1 && matches!(kind, None | Some(SectionKind::Golden)) {
+                return Err(Error::new(ErrorKind::UnknownSection, section.kind.into()));
             }
+            let Some(kind) = kind else { continue };
             let stride = kind.record_bytes();
-            let fits = if kind.grows() { section.stride >= stride } else { section.stride == stride };
-            let bit = 1u32 << section.kind.min(31);
+            // Records are read in words.
+            let longer = kind.grows() && section.stride > stride && section.stride.is_multiple_of(4);
+            let bit = 1u32 << kind as u32;
             let repeated = seen & bit != 0;
-            if !fits || (repeated && kind != SectionKind::Weights) {
+            if !(section.stride == stride || longer) || repeated && kind != SectionKind::Weights {
                 return Err(wrong);
             }
             seen |= bit;
-            match kind {
-                SectionKind::Tensors => self.layout.tensors = section,
-                SectionKind::WeightRecords => self.layout.weights = section,
-                SectionKind::Steps => self.layout.steps = section,
-                SectionKind::Operands => self.layout.operands = section,
-                SectionKind::Parameters => self.layout.parameters = section,
-                SectionKind::Weights if !repeated => self.layout.constants = section,
-                SectionKind::Regions => self.layout.regions = section,
-                _ => {}
+            if !repeated {
+                self.layout.keep(kind, section);
             }
         }
         Ok(())
+    }
+
+    /// Whether section `place` lies in the blob, aligned, apart from header, table and the sections before it.
+    #[inline(never)]
+    fn lies_well(&self, section: &Section, place: u16, table: Range<usize>) -> bool {
+        let Some(own) = section.range(self.bytes) else { return false };
+        for earlier in self.sections().take(place.into()) {
+            if !earlier.range(self.bytes).is_some_and(|other| apart(&own, &other)) {
+                return false;
+            }
+        }
+        own.start.is_multiple_of(BLOB_ALIGN)
+            && section.critical <= 1
+            && section.reserved == 0
+            && apart(&own, &(0..HEADER_BYTES))
+            && apart(&own, &table)
     }
 
     /// The whole blob.
@@ -398,8 +418,9 @@ impl<'m> Blob<'m> {
 
     /// The bytes of a weight, without slack; `None` if it does not lie, slack included, in its section.
     pub fn weight_bytes(&self, record: &WeightRecord) -> Option<&'m [u8]> {
-        let bytes = self.weight_bytes_again(record)?;
-        let beyond = self.weight_section(record)?.get(record.offset as usize..)?.get(bytes.len()..)?;
+        let length = product(record.elements, record.dtype.bytes() as u32)? as usize;
+        let rest = self.weight_section(record)?.get(record.offset as usize..)?;
+        let (bytes, beyond) = rest.split_at_checked(length)?;
         (beyond.len() >= record.slack as usize).then_some(bytes)
     }
 
@@ -463,13 +484,17 @@ impl<'m> Blob<'m> {
     #[inline(never)]
     fn structure_crc(&self) -> u32 {
         let mut crc = Crc::new();
-        let header = |range: Range<usize>| self.bytes.get(range).unwrap_or_default();
-        crc.add(header(0..20));
+        let header = &self.layout.header;
+        let part = |range: Range<usize>| self.bytes.get(range).unwrap_or_default();
+        let table = header.table_at as usize;
+        crc.add(part(0..20));
         crc.add(&[0; 4]);
-        crc.add(header(24..HEADER_BYTES));
-        crc.add(table(self.bytes, &self.layout.header).unwrap_or_default());
-        for section in self.sections().filter(|section| section.kind != SectionKind::Weights as u16) {
-            crc.add(section.bytes(self.bytes).unwrap_or_default());
+        crc.add(part(24..HEADER_BYTES));
+        crc.add(part(table..table.saturating_add(usize::from(header.sections) * SECTION_ENTRY_BYTES)));
+        for section in self.sections() {
+            if section.kind != SectionKind::Weights as u16 {
+                crc.add(section.bytes(self.bytes).unwrap_or_default());
+            }
         }
         crc.finish()
     }
@@ -496,13 +521,9 @@ fn apart(a: &Range<usize>, b: &Range<usize>) -> bool {
     a.end <= b.start || b.end <= a.start
 }
 
-fn table<'m>(bytes: &'m [u8], header: &Header) -> Option<&'m [u8]> {
-    bytes.get(header.table_at as usize..)?.get(..usize::from(header.sections) * SECTION_ENTRY_BYTES)
-}
-
 fn sections<'m>(bytes: &'m [u8], header: &Header) -> impl Iterator<Item = Section> + use<'m> {
-    let (entries, _) = table(bytes, header).unwrap_or_default().as_chunks::<SECTION_ENTRY_BYTES>();
-    entries.iter().filter_map(|entry| Section::parse(entry))
+    let (table_at, count) = (header.table_at, header.sections);
+    (0..count).map_while(move |place| Section::entry(bytes, table_at, place))
 }
 
 /// What a blob asks of a device, read from the header and the steps alone: neither alignment nor checksum is needed, so a program

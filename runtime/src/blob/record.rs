@@ -16,22 +16,22 @@ fn u8_at(bytes: &[u8], at: usize) -> Option<u8> {
     bytes.get(at).copied()
 }
 
-/// The first `N` words of a record. Records are read at every step: in one piece where they lie at a multiple of 4.
+/// The first `N` words of a record; `None` if it does not lie at a multiple of 4, as those of a [`super::Blob`] do.
 #[inline]
 pub(super) fn words<const N: usize>(record: &[u8]) -> Option<[u32; N]> {
     let bytes = record.get(..N.checked_mul(4)?)?;
-    match bytemuck::try_cast_slice::<u8, u32>(bytes) {
-        Ok(words) => words.first_chunk().copied(),
-        Err(_) => {
-            let mut words = [0; N];
-            scattered_words(bytes, &mut words);
-            Some(words)
-        }
-    }
+    bytemuck::try_cast_slice::<u8, u32>(bytes).ok()?.first_chunk().copied()
 }
 
-/// The first words of a record that lies elsewhere, as strides of later versions may have it.
-#[cold]
+/// The first `N` words of bytes that may lie anywhere.
+#[inline]
+pub(super) fn words_anywhere<const N: usize>(bytes: &[u8]) -> Option<[u32; N]> {
+    let bytes = bytes.get(..N.checked_mul(4)?)?;
+    let mut words = [0; N];
+    scattered_words(bytes, &mut words);
+    Some(words)
+}
+
 #[inline(never)]
 fn scattered_words(bytes: &[u8], words: &mut [u32]) {
     for (word, bytes) in words.iter_mut().zip(bytes.as_chunks().0) {
@@ -134,20 +134,22 @@ impl SectionKind {
 
     /// Bytes of a record of this version.
     pub const fn record_bytes(self) -> u32 {
-        match self {
-            Self::Tensors => TensorRecord::BYTES as u32,
-            Self::WeightRecords => WeightRecord::BYTES as u32,
-            Self::Steps => StepRecord::BYTES as u32,
-            Self::Contracts => InputContract::BYTES as u32,
-            Self::Regions => RegionRecord::BYTES as u32,
+        // Bytes: the table of the `match` is one of bytes then.
+        let bytes: u8 = match self {
+            Self::Tensors => TensorRecord::BYTES as u8,
+            Self::WeightRecords => WeightRecord::BYTES as u8,
+            Self::Steps => StepRecord::BYTES as u8,
+            Self::Contracts => InputContract::BYTES as u8,
+            Self::Regions => RegionRecord::BYTES as u8,
             Self::Operands => 2,
             Self::Parameters => 4,
             Self::Weights | Self::Names | Self::Labels | Self::Golden => 1,
-        }
+        };
+        bytes as u32
     }
 
     /// Whether a later minor version may append fields to the records, so that the stride may be larger than
-    /// [`SectionKind::record_bytes`]. The others are plain arrays, read in place.
+    /// [`SectionKind::record_bytes`], by a multiple of 4. The others are plain arrays, read in place.
     pub const fn grows(self) -> bool {
         !matches!(self, Self::Operands | Self::Parameters | Self::Weights | Self::Names | Self::Labels)
     }
@@ -187,11 +189,12 @@ impl DType {
 
     /// Bytes of one element.
     pub const fn bytes(self) -> usize {
-        match self {
-            Self::I8 | Self::I4x2 => 1,
-            Self::I16 | Self::F16 => 2,
-            Self::I32 | Self::F32 => 4,
-        }
+        // Two bits a type: a `match` would be a table in the flash of each caller.
+        const LOGARITHMS: u32 = 1 << (2 * DType::I16 as u32)
+            | 2 << (2 * DType::I32 as u32)
+            | 2 << (2 * DType::F32 as u32)
+            | 1 << (2 * DType::F16 as u32);
+        1 << (LOGARITHMS >> (2 * self as u32) & 3)
     }
 
     /// The name used in reports: `i8`, `f32`, ...
@@ -209,7 +212,8 @@ impl DType {
 
 /// Which memory a tensor lies in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
+// A word in memory, so that places and records are copied in words.
+#[repr(u32)]
 pub enum Space {
     /// The arena: working memory, free for others between runs.
     Arena = 0,
@@ -242,7 +246,7 @@ impl Space {
 ///
 /// In [`Packing::Pairs`], [`Packing::PairQuads`], [`Packing::Columns8`] and [`Packing::EvenRows`] no weight is -128 ([`Packing::is_sound`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
+#[repr(u32)]
 pub enum Packing {
     /// Plain order, as the operator's page states it: output-major, channels innermost.
     Rows = 0,

@@ -116,10 +116,15 @@ impl Parameters {
 }
 
 impl Parameters {
+    /// The windows of a step that was checked.
+    pub(super) fn window_of(&self, step: &Step<'_>) -> Option<Window> {
+        let (input, output) = step.ends()?;
+        self.window(input, output).ok()
+    }
+
     /// The row axis of a step that has one image.
     pub(super) fn rows(&self, step: &Step<'_>) -> Option<Axis> {
-        let (input, output) = step.ends()?;
-        let window = self.window(input, output).ok()?;
+        let window = self.window_of(step)?;
         (window.batch == 1).then_some(window.rows)
     }
 }
@@ -136,8 +141,7 @@ impl<'m> Layer<'m> {
     #[inline(never)]
     pub fn of(step: &Step<'m>) -> Option<Self> {
         let p = Parameters::parse(step.parameters())?;
-        let (input, output) = step.ends()?;
-        let window = p.window(input, output).ok()?;
+        let window = p.window_of(step)?;
         Some(Self { window, groups: p.groups as usize, linear: Integer::of(step, p.act_min, p.act_max)? })
     }
 }
@@ -194,7 +198,8 @@ impl Operator for Conv2dI8 {
     }
 
     fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
-        let Layer { window, groups, linear } = &Layer::of(step)?;
+        let layer = Layer::of(step);
+        let Layer { window, groups, linear } = layer.as_ref()?;
         let (input, output, scratch) = maybe_in_place(step.views(memory)?)?;
         backend.conv2d_i8(window, *groups, linear, input, output, scratch)
     }
@@ -204,7 +209,8 @@ impl Operator for Conv2dI8 {
     }
 
     fn run_rows<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>, rows: &Rows) -> Option<()> {
-        let Layer { window, groups, linear } = &Layer::of(step)?;
+        let layer = Layer::of(step);
+        let Layer { window, groups, linear } = layer.as_ref()?;
         let (part, input, output, scratch) = tile(window, rows, step.views(memory)?)?;
         backend.conv2d_i8(&part, *groups, linear, Some(input), output, scratch)
     }
@@ -222,14 +228,15 @@ impl Operator for Conv2dI16 {
 
     fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
         let p = Parameters::parse(step.parameters())?;
-        let (from, to) = (step.input(0)?, step.output(0)?);
-        let window = p.window(&from, &to).ok()?;
-        let linear = Integer::of(step, p.act_min, p.act_max)?;
+        let (from, to) = step.ends()?;
+        let window = p.window(from, to).ok()?;
+        let linear = Integer::of(step, p.act_min, p.act_max);
+        let linear = linear.as_ref()?;
         let views = step.views::<1>(memory)?;
         let [input] = views.inputs;
         let input = integers(from.dtype, input?)?;
         let output = integers_mut(to.dtype, views.output)?;
-        backend.conv2d_i16(&window, p.groups as usize, &linear, input, output, views.scratch)
+        backend.conv2d_i16(&window, p.groups as usize, linear, input, output, views.scratch)
     }
 
     fn rows(step: &Step<'_>) -> Option<Axis> {
@@ -238,9 +245,10 @@ impl Operator for Conv2dI16 {
 
     fn run_rows<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>, rows: &Rows) -> Option<()> {
         let p = Parameters::parse(step.parameters())?;
-        let (from, to) = (step.input(0)?, step.output(0)?);
-        let window = p.window(&from, &to).ok()?;
-        let linear = Integer::of(step, p.act_min, p.act_max)?;
+        let (from, to) = step.ends()?;
+        let window = p.window(from, to).ok()?;
+        let linear = Integer::of(step, p.act_min, p.act_max);
+        let linear = linear.as_ref()?;
         let views = step.views(memory)?;
         let (part, input, output, scratch) = match (from.dtype, to.dtype) {
             (DType::I16, DType::I16) => {
@@ -256,7 +264,7 @@ impl Operator for Conv2dI16 {
                 (part, Integers::I8(input), IntegersMut::I16(output), scratch)
             }
         };
-        backend.conv2d_i16(&part, p.groups as usize, &linear, input, output, scratch)
+        backend.conv2d_i16(&part, p.groups as usize, linear, input, output, scratch)
     }
 }
 
@@ -272,10 +280,11 @@ impl Operator for Conv2dI4 {
 
     fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
         let p = Parameters::parse(step.parameters())?;
-        let window = p.window(&step.input(0)?, &step.output(0)?).ok()?;
-        let linear = Integer::of_i4x2(step, p.act_min, p.act_max)?;
+        let window = p.window_of(step)?;
+        let linear = Integer::of_i4x2(step, p.act_min, p.act_max);
+        let linear = linear.as_ref()?;
         let (input, output) = apart(step.views(memory)?)?;
-        backend.conv2d_i4(&window, p.groups as usize, &linear, input, output)
+        backend.conv2d_i4(&window, p.groups as usize, linear, input, output)
     }
 }
 
@@ -291,7 +300,7 @@ impl Operator for Conv2dF32 {
 
     fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
         let p = Parameters::parse(step.parameters())?;
-        let window = p.window(&step.input(0)?, &step.output(0)?).ok()?;
+        let window = p.window_of(step)?;
         let linear = Float::of(step, p.act_min, p.act_max)?;
         let (input, output) = apart(step.views(memory)?)?;
         backend.conv2d_f32(&window, p.groups as usize, &linear, input, output)
@@ -303,7 +312,7 @@ impl Operator for Conv2dF32 {
 
     fn run_rows<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>, rows: &Rows) -> Option<()> {
         let p = Parameters::parse(step.parameters())?;
-        let window = p.window(&step.input(0)?, &step.output(0)?).ok()?;
+        let window = p.window_of(step)?;
         let linear = Float::of(step, p.act_min, p.act_max)?;
         let (part, input, output, _) = tile(&window, rows, step.views(memory)?)?;
         backend.conv2d_f32(&part, p.groups as usize, &linear, input, output)
@@ -323,7 +332,7 @@ impl Operator for Conv2dF16 {
 
     fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
         let p = Parameters::parse(step.parameters())?;
-        let window = p.window(&step.input(0)?, &step.output(0)?).ok()?;
+        let window = p.window_of(step)?;
         let linear = Float::of_f16(step, p.act_min, p.act_max)?;
         let (input, output) = apart(step.views(memory)?)?;
         backend.conv2d_f16(&window, p.groups as usize, &linear, input, output)
@@ -335,7 +344,7 @@ impl Operator for Conv2dF16 {
 
     fn run_rows<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>, rows: &Rows) -> Option<()> {
         let p = Parameters::parse(step.parameters())?;
-        let window = p.window(&step.input(0)?, &step.output(0)?).ok()?;
+        let window = p.window_of(step)?;
         let linear = Float::of_f16(step, p.act_min, p.act_max)?;
         let (part, input, output, _) = tile(&window, rows, step.views(memory)?)?;
         backend.conv2d_f16(&part, p.groups as usize, &linear, input, output)

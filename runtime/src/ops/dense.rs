@@ -60,10 +60,11 @@ impl Operator for DenseI8 {
 
     fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
         let p = Parameters::parse(step.parameters())?;
-        let linear = Integer::of(step, p.act_min, p.act_max)?;
-        let inputs = last_axis(&step.input(0)?)?;
+        let linear = Integer::of(step, p.act_min, p.act_max);
+        let linear = linear.as_ref()?;
+        let inputs = last_axis(step.ends()?.0)?;
         let (input, output, scratch) = apart_with_scratch(step.views(memory)?)?;
-        backend.dense_i8(inputs as usize, &linear, input, output, scratch)
+        backend.dense_i8(inputs as usize, linear, input, output, scratch)
     }
 }
 
@@ -79,13 +80,14 @@ impl Operator for DenseI16 {
 
     fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
         let p = Parameters::parse(step.parameters())?;
-        let linear = Integer::of(step, p.act_min, p.act_max)?;
+        let linear = Integer::of(step, p.act_min, p.act_max);
+        let linear = linear.as_ref()?;
         let from = step.input(0)?;
         let views = step.views::<1>(memory)?;
         let [input] = views.inputs;
         let input = integers(from.dtype, input?)?;
         let output = integers_mut(step.output(0)?.dtype, views.output)?;
-        backend.dense_i16(last_axis(&from)? as usize, &linear, input, output, views.scratch)
+        backend.dense_i16(last_axis(&from)? as usize, linear, input, output, views.scratch)
     }
 }
 
@@ -101,10 +103,11 @@ impl Operator for DenseI4 {
 
     fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
         let p = Parameters::parse(step.parameters())?;
-        let linear = Integer::of_i4x2(step, p.act_min, p.act_max)?;
-        let inputs = last_axis(&step.input(0)?)?;
+        let linear = Integer::of_i4x2(step, p.act_min, p.act_max);
+        let linear = linear.as_ref()?;
+        let inputs = last_axis(step.ends()?.0)?;
         let (input, output) = apart(step.views(memory)?)?;
-        backend.dense_i4(inputs as usize, &linear, input, output)
+        backend.dense_i4(inputs as usize, linear, input, output)
     }
 }
 
@@ -121,7 +124,7 @@ impl Operator for DenseF32 {
     fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
         let p = Parameters::parse(step.parameters())?;
         let linear = Float::of(step, p.act_min, p.act_max)?;
-        let inputs = last_axis(&step.input(0)?)?;
+        let inputs = last_axis(step.ends()?.0)?;
         let (input, output) = apart(step.views(memory)?)?;
         backend.dense_f32(inputs as usize, &linear, input, output)
     }
@@ -141,7 +144,7 @@ impl Operator for DenseF16 {
     fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
         let p = Parameters::parse(step.parameters())?;
         let linear = Float::of_f16(step, p.act_min, p.act_max)?;
-        let inputs = last_axis(&step.input(0)?)?;
+        let inputs = last_axis(step.ends()?.0)?;
         let (input, output) = apart(step.views(memory)?)?;
         backend.dense_f16(inputs as usize, &linear, input, output)
     }

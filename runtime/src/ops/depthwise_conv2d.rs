@@ -30,7 +30,8 @@ impl Operator for DepthwiseConv2dI8 {
     }
 
     fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
-        let Layer { window, linear, .. } = &Layer::of(step)?;
+        let layer = Layer::of(step);
+        let Layer { window, linear, .. } = layer.as_ref()?;
         let (input, output, scratch) = maybe_in_place(step.views(memory)?)?;
         backend.depthwise_conv2d_i8(window, linear, input, output, scratch)
     }
@@ -40,8 +41,11 @@ impl Operator for DepthwiseConv2dI8 {
     }
 
     fn run_rows<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>, rows: &Rows) -> Option<()> {
-        let Layer { window, linear, .. } = &Layer::of(step)?;
-        let (part, input, output, scratch) = tile(window, rows, step.views(memory)?)?;
+        let p = Parameters::parse(step.parameters())?;
+        let window = p.window_of(step)?;
+        let linear = Integer::of(step, p.act_min, p.act_max);
+        let linear = linear.as_ref()?;
+        let (part, input, output, scratch) = tile(&window, rows, step.views(memory)?)?;
         backend.depthwise_conv2d_i8(&part, linear, Some(input), output, scratch)
     }
 }
@@ -58,14 +62,15 @@ impl Operator for DepthwiseConv2dI16 {
 
     fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
         let p = Parameters::parse(step.parameters())?;
-        let (from, to) = (step.input(0)?, step.output(0)?);
-        let window = p.window(&from, &to).ok()?;
-        let linear = Integer::of(step, p.act_min, p.act_max)?;
+        let (from, to) = step.ends()?;
+        let window = p.window(from, to).ok()?;
+        let linear = Integer::of(step, p.act_min, p.act_max);
+        let linear = linear.as_ref()?;
         let views = step.views::<1>(memory)?;
         let [input] = views.inputs;
         let input = integers(from.dtype, input?)?;
         let output = integers_mut(to.dtype, views.output)?;
-        backend.depthwise_conv2d_i16(&window, &linear, input, output, views.scratch)
+        backend.depthwise_conv2d_i16(&window, linear, input, output, views.scratch)
     }
 
     fn rows(step: &Step<'_>) -> Option<Axis> {
@@ -74,9 +79,10 @@ impl Operator for DepthwiseConv2dI16 {
 
     fn run_rows<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>, rows: &Rows) -> Option<()> {
         let p = Parameters::parse(step.parameters())?;
-        let (from, to) = (step.input(0)?, step.output(0)?);
-        let window = p.window(&from, &to).ok()?;
-        let linear = Integer::of(step, p.act_min, p.act_max)?;
+        let (from, to) = step.ends()?;
+        let window = p.window(from, to).ok()?;
+        let linear = Integer::of(step, p.act_min, p.act_max);
+        let linear = linear.as_ref()?;
         let views = step.views(memory)?;
         let (part, input, output, scratch) = match (from.dtype, to.dtype) {
             (DType::I16, DType::I16) => {
@@ -92,7 +98,7 @@ impl Operator for DepthwiseConv2dI16 {
                 (part, Integers::I8(input), IntegersMut::I16(output), scratch)
             }
         };
-        backend.depthwise_conv2d_i16(&part, &linear, input, output, scratch)
+        backend.depthwise_conv2d_i16(&part, linear, input, output, scratch)
     }
 }
 
@@ -108,7 +114,7 @@ impl Operator for DepthwiseConv2dF32 {
 
     fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
         let p = Parameters::parse(step.parameters())?;
-        let window = p.window(&step.input(0)?, &step.output(0)?).ok()?;
+        let window = p.window_of(step)?;
         let linear = Float::of(step, p.act_min, p.act_max)?;
         let (input, output) = apart(step.views(memory)?)?;
         backend.depthwise_conv2d_f32(&window, &linear, input, output)
@@ -120,7 +126,7 @@ impl Operator for DepthwiseConv2dF32 {
 
     fn run_rows<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>, rows: &Rows) -> Option<()> {
         let p = Parameters::parse(step.parameters())?;
-        let window = p.window(&step.input(0)?, &step.output(0)?).ok()?;
+        let window = p.window_of(step)?;
         let linear = Float::of(step, p.act_min, p.act_max)?;
         let (part, input, output, _) = tile(&window, rows, step.views(memory)?)?;
         backend.depthwise_conv2d_f32(&part, &linear, input, output)
@@ -140,7 +146,7 @@ impl Operator for DepthwiseConv2dF16 {
 
     fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
         let p = Parameters::parse(step.parameters())?;
-        let window = p.window(&step.input(0)?, &step.output(0)?).ok()?;
+        let window = p.window_of(step)?;
         let linear = Float::of_f16(step, p.act_min, p.act_max)?;
         let (input, output) = apart(step.views(memory)?)?;
         backend.depthwise_conv2d_f16(&window, &linear, input, output)
@@ -152,7 +158,7 @@ impl Operator for DepthwiseConv2dF16 {
 
     fn run_rows<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>, rows: &Rows) -> Option<()> {
         let p = Parameters::parse(step.parameters())?;
-        let window = p.window(&step.input(0)?, &step.output(0)?).ok()?;
+        let window = p.window_of(step)?;
         let linear = Float::of_f16(step, p.act_min, p.act_max)?;
         let (part, input, output, _) = tile(&window, rows, step.views(memory)?)?;
         backend.depthwise_conv2d_f16(&part, &linear, input, output)

@@ -50,6 +50,7 @@ impl<'a, W: AnyBitPattern> Integer<'a, W> {
     fn with(dtype: DType, step: &Step<'a>, act_min: u32, act_max: u32) -> Option<Self> {
         let mut constants = [Constant::NONE; 4];
         step.constants(0, &mut constants)?;
+        let (input, output) = step.ends()?;
         let [weights, bias, multiplier, shift] = &constants;
         Some(Self {
             weights: weights.elements(dtype)?,
@@ -57,8 +58,8 @@ impl<'a, W: AnyBitPattern> Integer<'a, W> {
             bias: bias.elements(DType::I32)?,
             multiplier: multiplier.elements(DType::I32)?,
             shift: shift.elements(DType::I32)?,
-            input_zero: step.input(0)?.zero_point as i16,
-            output_zero: step.output(0)?.zero_point,
+            input_zero: input.zero_point as i16,
+            output_zero: output.zero_point,
             low: act_min as i32,
             high: act_max as i32,
         })
@@ -175,7 +176,8 @@ pub(super) fn check(
         Family::F32 => Float::of(step, act_min, act_max).ok_or(missing)?.check(weights, outputs),
         Family::F16 => Float::of_f16(step, act_min, act_max).ok_or(missing)?.check(weights, outputs),
         Family::I8 | Family::I16 => {
-            let linear = Integer::of(step, act_min, act_max).ok_or(missing)?;
+            let linear = Integer::of(step, act_min, act_max);
+            let linear = linear.as_ref().ok_or(missing)?;
             if !linear.packing.is_sound(linear.weights) {
                 return Err(ErrorKind::Quantisation);
             }

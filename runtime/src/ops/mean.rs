@@ -83,8 +83,8 @@ impl Operator for Mean2dI8 {
 
     fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
         let p = Parameters::parse(step.parameters())?;
-        let (from, to) = (step.input(0)?, step.output(0)?);
-        let window = window(&from, &to).ok()?;
+        let (from, to) = step.ends()?;
+        let window = window(from, to).ok()?;
         let (input, output) = apart(step.views(memory)?)?;
         backend.mean2d_i8(&window, &p, [from.zero_point, to.zero_point], input, output)
     }

@@ -137,7 +137,8 @@ impl Operator for MaxPool2dI8 {
 
     fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
         let p = Parameters::parse(step.parameters())?;
-        let window = p.window(&step.input(0)?, &step.output(0)?).ok()?;
+        let (from, to) = step.ends()?;
+        let window = p.window(from, to).ok()?;
         let bounds = [p.act_min as i8, p.act_max as i8];
         let (input, output) = apart(step.views(memory)?)?;
         backend.max_pool2d_i8(&window, bounds, input, output)
@@ -156,7 +157,8 @@ impl Operator for MaxPool2dF32 {
 
     fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
         let p = Parameters::parse(step.parameters())?;
-        let window = p.window(&step.input(0)?, &step.output(0)?).ok()?;
+        let (from, to) = step.ends()?;
+        let window = p.window(from, to).ok()?;
         let bounds = [f32::from_bits(p.act_min), f32::from_bits(p.act_max)];
         let (input, output) = apart(step.views(memory)?)?;
         backend.max_pool2d_f32(&window, bounds, input, output)
@@ -175,8 +177,8 @@ impl Operator for AveragePool2dI8 {
 
     fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
         let p = Parameters::parse(step.parameters())?;
-        let from = step.input(0)?;
-        let window = p.window(&from, &step.output(0)?).ok()?;
+        let (from, to) = step.ends()?;
+        let window = p.window(from, to).ok()?;
         let bounds = [p.act_min as i8, p.act_max as i8];
         let (input, output) = apart(step.views(memory)?)?;
         let padding = (p.count_include_pad == 1).then_some(from.zero_point as i8);
@@ -196,7 +198,8 @@ impl Operator for AveragePool2dF32 {
 
     fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
         let p = Parameters::parse(step.parameters())?;
-        let window = p.window(&step.input(0)?, &step.output(0)?).ok()?;
+        let (from, to) = step.ends()?;
+        let window = p.window(from, to).ok()?;
         let bounds = [f32::from_bits(p.act_min), f32::from_bits(p.act_max)];
         let (input, output) = apart(step.views(memory)?)?;
         backend.average_pool2d_f32(&window, p.count_include_pad == 1, bounds, input, output)

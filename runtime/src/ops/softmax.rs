@@ -57,7 +57,7 @@ impl Operator for SoftmaxI8 {
 
     fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
         let p = Parameters::parse(step.parameters())?;
-        let row = last_axis(&step.input(0)?)? as usize;
+        let row = last_axis(step.ends()?.0)? as usize;
         let views = step.views::<1>(memory)?;
         backend.softmax_i8(&p, row, in_place(&views.inputs, views.output)?)
     }
@@ -82,7 +82,7 @@ impl Operator for SoftmaxI16 {
 
     fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
         let p = Parameters::parse(step.parameters())?;
-        let row = last_axis(&step.input(0)?)? as usize;
+        let row = last_axis(step.ends()?.0)? as usize;
         let (input, output) = apart(step.views::<1>(memory)?)?;
         backend.softmax_i16(&p, row, input, output)
     }
@@ -127,7 +127,7 @@ impl Operator for SoftmaxF32 {
     }
 
     fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
-        let row = last_axis(&step.input(0)?)? as usize;
+        let row = last_axis(step.ends()?.0)? as usize;
         let views = step.views::<1>(memory)?;
         backend.softmax_f32(row, in_place(&views.inputs, views.output)?)
     }

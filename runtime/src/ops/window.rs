@@ -145,6 +145,7 @@ pub struct Window {
 impl Window {
     /// Checks the shapes of an input and an output against windows. Arguments in pairs are of rows and columns, `pads` of top, left,
     /// bottom, right.
+    #[inline(never)]
     pub fn new(
         input: &TensorRecord,
         output: &TensorRecord,

@@ -21,7 +21,7 @@ pub struct WinogradConv2dI8;
 /// Windows and constants of a step that was checked.
 fn parse<'a>(step: &Step<'a>) -> Option<(Window, Integer<'a>)> {
     let p = Parameters::parse(step.parameters())?;
-    let window = p.window(&step.input(0)?, &step.output(0)?).ok()?;
+    let window = p.window_of(step)?;
     Some((window, Integer::of(step, p.act_min, p.act_max)?))
 }
 

@@ -28,7 +28,7 @@ fn infer(arena: &mut [u8], state: &mut [u8]) -> Option<u8> {
     let session = Session::new(&model, backend()?);
     session.input_mut(arena, 0).ok()?.fill(black_box(1));
     session.run(arena, state).ok()?;
-    Some(session.output(arena, 0).ok()?.iter().fold(0, |all, byte| all ^ byte))
+    black_box(session.output(arena, 0).ok()?).first().copied()
 }
 
 #[unsafe(no_mangle)]
