@@ -49,7 +49,10 @@ impl Room {
 const WITHIN: [f64; 4] = [1.2, 1.4, 1.7, f64::INFINITY];
 /// What nobody asked for by name, fewer instructions for each multiply-add and no more memory than the dense network's, is worth up to this many times the
 /// loss that is predicted without it.
-pub const WORTH_LOSS: f64 = 1.2;
+const WORTH_LOSS: f64 = 1.2;
+/// [`WITHIN`] and [`WORTH_LOSS`] on a host: its memory and flash are not short, so that fewer multiply-adds which take no less time are good for nothing.
+const WITHIN_ON_HOST: [f64; 4] = [1.3, 1.5, 1.7, f64::INFINITY];
+const WORTH_ON_HOST: f64 = 4.0;
 
 impl Prices {
     /// Costs of `graph` as `options` will store and run it.
@@ -133,16 +136,24 @@ impl Prices {
         self.options.macs_ratio.is_some() || self.options.budget.macs.is_some()
     }
 
+    /// How many times the loss what nobody asked for by name is worth.
+    pub fn worth_loss(&self) -> f64 {
+        if self.options.core.is_host() { WORTH_ON_HOST } else { WORTH_LOSS }
+    }
+
     /// Limits with which instructions on the target fall along with multiply-adds where these are limited, less and less strict, and last what they came
     /// from; each with how many times the loss of a less strict one it is worth.
     pub fn along(&self, limits: Limits) -> Vec<(Limits, f64)> {
         let macs = limits.costs[Cost::Macs as usize];
         let worth = self.wants_macs() && self.options.budget.instructions.is_none();
-        let strict = WITHIN.iter().filter(|_| worth && macs < 1.0);
+        let host = self.options.core.is_host();
+        let within = if host { WITHIN_ON_HOST } else { WITHIN };
+        let strict = within.iter().filter(|_| worth && macs < 1.0);
         let strict: Vec<_> = strict
-            .map(|within| (limits.with(Cost::Instructions, (macs * within).min(1.0)), WORTH_LOSS))
+            .map(|within| (limits.with(Cost::Instructions, (macs * within).min(1.0)), self.worth_loss()))
             .collect();
-        let fair = strict.first().map(|(limits, worth)| (limits.with(Cost::Waste, 0.0), *worth));
+        let fair = strict.first().filter(|_| !host);
+        let fair = fair.map(|(limits, worth)| (limits.with(Cost::Waste, 0.0), *worth));
         fair.into_iter().chain(strict).chain([(limits, 1.0)]).collect()
     }
 

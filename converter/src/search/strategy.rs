@@ -9,7 +9,7 @@ use crate::graph::Graph;
 
 use super::allocate::{Cost, Costs, Limits, Row};
 use super::judgement::{Fold, Judge, Judgement};
-use super::prices::{Prices, Room, WORTH_LOSS};
+use super::prices::{Prices, Room};
 use super::tradeoff::Point;
 use super::{Error, LayerReport, Progress};
 
@@ -105,7 +105,7 @@ pub fn sized(
     });
     let beyond = beyond.min_by(f64::total_cmp).unwrap_or(f64::INFINITY);
     let strictest =
-        strictest.filter(|(_, least, _)| *least <= WORTH_LOSS * beyond).map(|(limits, ..)| limits);
+        strictest.filter(|(_, least, _)| *least <= prices.worth_loss() * beyond).map(|(limits, ..)| limits);
     let limits = strictest.unwrap_or(limits);
     let mut finalists: Vec<Finalist> = Vec::new();
     for (strategy, offers) in strategies.iter().enumerate() {
