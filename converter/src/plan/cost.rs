@@ -318,8 +318,7 @@ fn block_work(window: &Window, kernel: &Kernel) -> Work {
         Loops::Lanes(lanes) => u64::from(lanes).max(1),
         Loops::Tiles { .. } => {
             let depth = (window.rows.kernel * window.columns.kernel) as u64;
-            // Each input is laid out for each output that reads it.
-            let laid_out = batch * (window.rows.input * window.columns.input) as u64 * channels;
+            let laid_out = batch * (window.image() as u64);
             return tiled_work([positions, channels, depth], laid_out, kernel.loops);
         }
     };

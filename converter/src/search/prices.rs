@@ -47,6 +47,13 @@ impl Room {
 /// How many times the asked share of multiply-adds modelled instructions may be, from the best on: what is asked of multiply-adds is asked for speed. But
 /// never more than the dense network's.
 const WITHIN: [f64; 4] = [1.2, 1.4, 1.7, f64::INFINITY];
+/// The same on a host.
+const WITHIN_ON_HOST: [f64; 4] = [1.3, 1.5, 1.7, f64::INFINITY];
+/// What nobody asked for by name, fewer instructions for each multiply-add and no more memory than the dense network's, is worth up to this many times the
+/// loss without it.
+const WORTH: f64 = 1.1;
+/// The same on a host: its memory and flash are not short, so that fewer multiply-adds which take no less time are good for nothing.
+const WORTH_ON_HOST: f64 = 4.0;
 
 /// What a plan has to keep: all that was asked, and some of what nobody asks for by name but everyone likes to have.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -139,15 +146,22 @@ impl Prices {
         self.options.macs_ratio.is_some() || self.options.budget.macs.is_some()
     }
 
+    /// How many times the loss what nobody asked for by name is worth.
+    pub fn worth(&self) -> f64 {
+        if self.options.core.is_host() { WORTH_ON_HOST } else { WORTH }
+    }
+
     /// Wishes from the most modest on, which is what `limits` say alone, to networks whose instructions fall along with their multiply-adds, where these
     /// are limited, and whose arena is not above the dense network's.
     pub fn wishes(&self, limits: Limits) -> Vec<Wish> {
         let macs = limits.costs[Cost::Macs as usize];
         let along = self.wants_macs() && self.options.budget.instructions.is_none();
-        let within = WITHIN.iter().rev().filter(|_| along && macs < 1.0);
+        let host = self.options.core.is_host();
+        let within = if host { WITHIN_ON_HOST } else { WITHIN };
+        let within = within.iter().rev().filter(|_| along && macs < 1.0);
         let strict: Vec<Limits> =
             within.map(|within| limits.with(Cost::Instructions, (macs * within).min(1.0))).collect();
-        let fair = strict.last().map(|limits| limits.with(Cost::Waste, 0.0));
+        let fair = strict.last().filter(|_| !host).map(|limits| limits.with(Cost::Waste, 0.0));
         let in_arena = std::iter::once(limits).chain(strict).chain(fair);
         let in_arena = in_arena.map(|limits| Wish { limits, dense_arena: true });
         std::iter::once(Wish { limits, dense_arena: false }).chain(in_arena).collect()

@@ -65,11 +65,12 @@ pub struct Chosen {
 /// Trials of a limit on the loss.
 const TRIALS: usize = 5;
 
-/// What comes behind must lose this much less, as judged on the few held-out samples: behind a plan that keeps a greater wish, or that is predicted to be
-/// better.
+/// What prediction puts behind must be judged this much better on the few held-out samples.
 const SURE: f64 = 0.9;
-/// A plan of a greater wish is tried if it is predicted to lose up to this many times as much.
-const TRIED: f64 = 1.5;
+/// Predictions that are this far apart may come out equal.
+const FAR: f64 = 1.4;
+/// A plan with more modelled instructions than the dense network is passed over for one that has not, and loses up to this many times as much.
+const NOT_SLOWER: f64 = 4.0;
 /// Plans whose predicted loss is this many times the least one are not built to be compared.
 const HOPELESS: f64 = 6.0;
 
@@ -94,9 +95,13 @@ pub fn sized(
         let plans =
             wishes.iter().enumerate().filter_map(|(k, wish)| Some(finalist(k, offers.least_loss(*wish)?)));
         let mut plans: Vec<Finalist> = plans.collect();
-        let Some(modest) = plans.first().cloned() else { continue };
-        // The same plan may keep more than was wished.
-        plans.retain(|finalist| finalist.loss <= TRIED * modest.loss);
+        let Some(least) = plans.first().map(|plan| plan.loss) else { continue };
+        let faster = |finalist: &Finalist| {
+            let slow = offers.expected(&finalist.plan).costs[Cost::Instructions as usize] > 1.0;
+            !slow && finalist.loss <= NOT_SLOWER * least
+        };
+        let modest = plans.iter().find(|finalist| faster(finalist)).unwrap_or(&plans[0]).clone();
+        plans.retain(|finalist| finalist.loss <= FAR * prices.worth() * modest.loss);
         finalists.extend(plans.pop());
         let rivals = offers.rivals(wishes[modest.wish], &modest.plan);
         finalists.extend(rivals.into_iter().map(|plan| finalist(modest.wish, plan)));
@@ -116,8 +121,8 @@ pub fn sized(
     finalists.retain(|finalist| finalist.loss <= HOPELESS * least);
     let mut judged = Vec::new();
     // Where nobody judges, predictions decide.
-    let sure = finalists.iter().position(|finalist| SURE * finalist.loss <= least);
-    let mut best: (usize, Option<Judgement>) = (sure.unwrap_or(0), None);
+    let near = finalists.iter().position(|finalist| finalist.loss <= prices.worth() * least);
+    let mut best: (usize, Option<Judgement>) = (near.unwrap_or(0), None);
     if finalists.len() > 1 {
         for (index, finalist) in finalists.iter().enumerate() {
             let mut judgements = Vec::with_capacity(folds.len());
@@ -130,7 +135,9 @@ pub fn sized(
                 if judgements.len() == folds.len() {
                     let judgement = Judgement::over(&judgements);
                     judged.push(Point::judged(&shrunk.graph, judgement));
-                    if best.1.is_none_or(|best| judgement.loss < SURE * best.loss) {
+                    let more = finalists[best.0].wish > finalist.wish;
+                    let clearly = if more { 1.0 / prices.worth() } else { SURE };
+                    if best.1.is_none_or(|best| judgement.loss < clearly * best.loss) {
                         best = (index, Some(judgement));
                     }
                 }

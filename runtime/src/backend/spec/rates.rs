@@ -543,7 +543,7 @@ pub static X86_64: &[Kernel] = &[
         OpCode::DepthwiseConv2dI8,
         "depthwise_conv2d_i8, multiplied",
         Loops::Tiles { positions: 1, outputs: 16, depth: 1 },
-        [10_000_000, 0, 80_000, 0, 0, 0],
+        [5_000_000, 0, 29_000, 0, 0, 0],
     ),
     kernel(OpCode::DepthwiseConv2dI16, 1, [0, 0, 0, 0, 100_000, 0]),
     kernel(OpCode::DepthwiseConv2dF32, 1, [0, 0, 0, 0, 100_000, 0]),
@@ -552,6 +552,12 @@ pub static X86_64: &[Kernel] = &[
         "depthwise_conv2d_f32",
         Loops::Tiles { positions: 1, outputs: 16, depth: 1 },
         [5_000_000, 0, 7_869, 0, 0, 16_101],
+    ),
+    own(
+        OpCode::DepthwiseConv2dF32,
+        "depthwise_conv2d_f32, multiplied",
+        Loops::Tiles { positions: 1, outputs: 16, depth: 1 },
+        [5_000_000, 0, 33_000, 0, 0, 0],
     ),
     own(
         OpCode::DepthwiseConv2dF16,

@@ -1,4 +1,4 @@
-//! Which kernels x86 hosts have for linear layers: names by which they are priced. A prepared program ([`crate::host`]) gives its layers the same.
+//! Which kernels x86 hosts have for linear layers in prepared programs ([`crate::host`]): the names by which they are priced.
 
 use super::select::{Linear, Request, Selection, least_scratch};
 use crate::blob::{DType, Packing};
