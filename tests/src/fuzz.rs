@@ -4,9 +4,11 @@
 //! not only read.
 
 use std::io::Write;
+use std::iter::once;
 
 use tucano::backend::spec::Core;
-use tucano::blob::{HEADER_BYTES, SECTION_ENTRY_BYTES, SectionKind, crc32};
+use tucano::blob::{DType, HEADER_BYTES, SECTION_ENTRY_BYTES, SectionKind, crc32};
+use tucano::host::{self, OpenError, Runner};
 use tucano::{AllOps, Model, Session, backend::Scalar};
 use tucano_converter::calibrate::Dataset;
 use tucano_converter::convert;
@@ -63,6 +65,65 @@ pub fn blob(bytes: &[u8]) {
     run_blob(aligned);
 }
 
+/// The first byte chooses one of this machine's backends for the blob behind it. With checksums made right, the blob must be refused by all or by none
+/// and, if it is one of integers, give the bytes of portable code.
+pub fn host(bytes: &[u8]) {
+    let Some((&choice, blob)) = bytes.split_first() else { return };
+    let mut blob = blob.to_vec();
+    repair(&mut blob);
+    repair_weights(&mut blob);
+    host_blob(&blob, usize::from(choice));
+}
+
+/// Runs a blob on a backend of this machine and on portable code, on the same noise; whether it was accepted and run.
+///
+/// # Panics
+/// If they do not agree.
+pub fn host_blob(blob: &[u8], choice: usize) -> bool {
+    let backends = host::backends();
+    let backend = backends[choice % backends.len()];
+    let small =
+        |model: &Model<'_, AllOps>| model.arena_bytes() <= MOST_ARENA && model.state_bytes() <= MOST_ARENA;
+    let mut portable = match Runner::with_backend(blob, "scalar") {
+        Ok(portable) => portable,
+        Err(error) => {
+            let other = Runner::with_backend(blob, backend).map(|_| ());
+            assert_eq!(other, Err::<(), OpenError>(error), "{backend} accepts another blob");
+            return false;
+        }
+    };
+    if !small(&portable.model()) {
+        return false;
+    }
+    let mut runner = Runner::with_backend(blob, backend).expect("what portable code accepts is accepted");
+    let noise = |k: usize, at: usize| (at.wrapping_mul(91).wrapping_add(k * 17) >> 3) as u8;
+    for run in 0..2 {
+        let inputs: Vec<Vec<u8>> = (0..)
+            .zip(portable.inputs())
+            .map(|(k, terminal)| {
+                let floats = terminal.tensor.dtype == DType::F32;
+                let bytes = terminal.elements() * terminal.tensor.dtype.bytes();
+                // Floats of a few units: the upper bytes of each decide.
+                let byte = |at: usize| match at % 4 {
+                    3 if floats => 0x3F | noise(k, at + run) & 0x80,
+                    _ => noise(k, at + run),
+                };
+                (0..bytes).map(byte).collect()
+            })
+            .collect();
+        let inputs: Vec<&[u8]> = inputs.iter().map(Vec::as_slice).collect();
+        let expected = portable.run_raw(&inputs).expect("what a load accepts runs");
+        let found = runner.run_raw(&inputs).expect("what a load accepts runs");
+        assert_eq!(found.len(), expected.len());
+        let integers =
+            portable.model().steps().all(|step| step.output(0).is_some_and(|to| to.dtype != DType::F32));
+        if integers {
+            assert_eq!(found, expected, "{backend}, run {run}");
+        }
+    }
+    true
+}
+
 fn run_blob(bytes: &[u8]) {
     let Ok(model) = Model::<AllOps>::load(bytes) else { return };
     if model.arena_bytes() > MOST_ARENA || model.state_bytes() > MOST_ARENA {
@@ -106,6 +167,16 @@ pub fn blobs() -> Vec<Vec<u8>> {
     blobs
 }
 
+/// [`blobs`] with a first byte for each of this machine's backends.
+pub fn host_blobs() -> Vec<Vec<u8>> {
+    let blobs = blobs();
+    let backends = 0..host::backends().len();
+    let prefixed = |choice: usize| {
+        blobs.iter().map(move |blob| once(choice as u8).chain(blob.iter().copied()).collect())
+    };
+    backends.flat_map(prefixed).collect()
+}
+
 /// Memory at a multiple of 64.
 struct Buffer(Vec<u8>, usize);
 
@@ -132,6 +203,27 @@ pub fn repair(bytes: &mut [u8]) {
     field[4..].fill(0);
     let Some(crc) = structure_crc(bytes) else { return };
     bytes[20..24].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// Makes the checksum of the weights fit them, and that of the structure with it, where all sections are there.
+pub fn repair_weights(bytes: &mut [u8]) {
+    let Some(crc) = weights_crc(bytes) else { return };
+    bytes[24..28].copy_from_slice(&crc.to_le_bytes());
+    repair(bytes);
+}
+
+fn weights_crc(bytes: &[u8]) -> Option<u32> {
+    let sections = usize::from(u16::from_le_bytes(bytes.get(38..40)?.try_into().ok()?));
+    let table_at = u32_at(bytes, 40)?;
+    let table = bytes.get(table_at..table_at + sections * SECTION_ENTRY_BYTES)?;
+    let weights = table
+        .chunks_exact(SECTION_ENTRY_BYTES)
+        .filter(|entry| entry[..2] == (SectionKind::Weights as u16).to_le_bytes())
+        .map(|entry| {
+            let (at, count, stride) = (u32_at(entry, 4)?, u32_at(entry, 8)?, u32_at(entry, 12)?);
+            bytes.get(at..at.checked_add(count.checked_mul(stride)?)?)
+        });
+    Some(crc32(&weights.collect::<Option<Vec<_>>>()?))
 }
 
 fn structure_crc(bytes: &[u8]) -> Option<u32> {

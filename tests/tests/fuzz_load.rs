@@ -12,7 +12,8 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRu
 use tucano::backend::Scalar;
 use tucano::blob::{BlobBuilder, DType, Packing, SectionKind, Space, TensorRecord};
 use tucano::ops::OpCode;
-use tucano::{AllOps, Model, Session};
+use tucano::{AllOps, Model, Session, host};
+use tucano_tests::fuzz::{host_blob, repair_weights};
 
 const I8_BOUNDS: [u32; 2] = [-128i32 as u32, 127];
 const I16_BOUNDS: [u32; 2] = [-32768i32 as u32, 32767];
@@ -249,6 +250,16 @@ fn mutate(bytes: &mut [u8], mutations: &[Mutation]) {
     repair(bytes);
 }
 
+/// Runs on every backend of this machine: an error where portable code has one, the same bytes of integers.
+fn execute_on_host(bytes: &[u8]) -> Result<(), TestCaseError> {
+    let mut blob = bytes.to_vec();
+    repair_weights(&mut blob);
+    for choice in 0..host::backends().len() {
+        host_blob(&blob, choice);
+    }
+    Ok(())
+}
+
 /// Loads, and runs what is accepted. `None`: refused.
 fn execute(bytes: &[u8]) -> Option<Result<(), TestCaseError>> {
     let placed = Placed::new(bytes);
@@ -318,7 +329,8 @@ fn what_is_accepted_runs() {
             match execute(&bytes) {
                 Some(result) => {
                     accepted.set(accepted.get() + 1);
-                    result
+                    result?;
+                    execute_on_host(&bytes)
                 }
                 None => Ok(()),
             }
