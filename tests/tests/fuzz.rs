@@ -101,6 +101,11 @@ fn npz_reader() {
 }
 
 #[test]
+fn host_backends() {
+    fuzz("host", &fuzz::host_blobs(), 8192, fuzz::host);
+}
+
+#[test]
 fn blob_loader_and_run() {
     fuzz("blob", &fuzz::blobs(), 8192, fuzz::blob);
 }
