@@ -51,7 +51,7 @@ const WITHIN: [f64; 4] = [1.2, 1.4, 1.7, f64::INFINITY];
 const WITHIN_ON_HOST: [f64; 4] = [1.3, 1.5, 1.7, f64::INFINITY];
 /// What nobody asked for by name, fewer instructions for each multiply-add and no more memory than the dense network's, is worth up to this many times the
 /// loss without it.
-const WORTH: f64 = 1.1;
+const WORTH: f64 = 1.2;
 /// The same on a host: its memory and flash are not short, so that fewer multiply-adds which take no less time are good for nothing.
 const WORTH_ON_HOST: f64 = 4.0;
 
