@@ -16,6 +16,7 @@ use comfy_table::CellAlignment;
 use miette::{IntoDiagnostic, Result, WrapErr, ensure, miette};
 use serde_json::{Value, json};
 
+use tucano::backend::spec::Core;
 use tucano_benches::peers::chart::{self, Bar, Group, time};
 use tucano_benches::peers::describe::{self, Description};
 use tucano_benches::peers::environment::{self, Machine};
@@ -273,7 +274,7 @@ fn measure(
 ) -> Result<Vec<Row>> {
     let said = |text: String| miette!("{} {}: {text}", subject.name, form.name());
     let int8 = form == Form::Int8;
-    let options = Options { int8, ..Options::default() };
+    let options = Options { int8, target: Core::X86_64, ..Options::default() };
     let mut calibration = data.slice(0..CALIBRATION.min(data.samples));
     calibration.labels = None;
     let dense = convert(graph, Some(&calibration), &options, &Silent)?;
