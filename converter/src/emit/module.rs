@@ -76,7 +76,7 @@ pub fn module(program: &Program, blob: &str) -> Result<String, Error> {
     let _ = writeln!(out, "\ntucano::op_set! {{\n    /// The operators of this network: no other is linked.");
     let tiles = if program.plan.regions.is_empty() { "" } else { "; tiles" };
     let _ = writeln!(out, "    pub struct Ops {{ {}{tiles} }}\n}}", codes.join(", "));
-    if program.isa.backend() != Isa::Scalar.backend() {
+    if program.isa.has_kernels() {
         let runner = Runner::new(&super::emit(program)?).map_err(|fault| Error::Blob(fault.to_string()))?;
         let _ = write!(out, "\n{}", declare_kernels(&kernels(&runner.model(), program.isa)));
     }
@@ -110,7 +110,7 @@ pub fn declare_kernels(names: &[&str]) -> String {
 
 /// The type of a target's backend, with the declared kernels if the program `chooses` any.
 pub fn backend_type(isa: Isa, chooses: bool) -> String {
-    let kernels = if chooses && isa.backend() != Isa::Scalar.backend() { "<Kernels>" } else { "" };
+    let kernels = if chooses && isa.has_kernels() { "<Kernels>" } else { "" };
     format!("tucano::backend::{}{kernels}", isa.backend())
 }
 

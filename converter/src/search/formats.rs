@@ -144,21 +144,20 @@ impl<'a> Formats<'a> {
         self.rows.iter().map(cheapest).collect()
     }
 
-    /// The candidates that may keep a wish.
-    fn candidates(&self, wish: Wish) -> &[Vec<Row>] {
-        match self.prices.memory {
-            Some((_, Room::Dense(_))) if !wish.dense_arena => &self.all_rows,
-            _ => &self.rows,
-        }
+    /// Whether plans must fit an arena: that of a budget, or the dense network's where it is wished.
+    fn is_bound(&self, dense_arena: bool) -> bool {
+        dense_arena || !matches!(self.prices.memory, Some((_, Room::Dense(_))))
+    }
+
+    /// The candidates that may fit it.
+    fn candidates(&self, dense_arena: bool) -> &[Vec<Row>] {
+        if self.is_bound(dense_arena) { &self.rows } else { &self.all_rows }
     }
 
     /// The plan of least predicted loss out of `rows` that keeps a wish.
     fn among(&self, rows: &[Vec<Row>], wish: Wish) -> Option<Vec<usize>> {
         let plan = least_loss(rows, wish.limits.less(&self.prices.fixed))?;
-        match self.prices.memory {
-            Some((_, Room::Dense(_))) if !wish.dense_arena => Some(plan),
-            _ => self.in_memory(plan, wish.limits),
-        }
+        if self.is_bound(wish.dense_arena) { self.in_memory(plan, wish.limits) } else { Some(plan) }
     }
 
     /// The plan with other candidates where blocks with gaps between them would pass the limit on the arena; `None` if there are none within the
@@ -219,11 +218,7 @@ impl Strategy for Formats<'_> {
     }
 
     fn expected(&self, plan: &[usize]) -> Row {
-        let rows = match self.prices.memory {
-            Some((_, Room::Dense(_))) => &self.all_rows,
-            _ => &self.rows,
-        };
-        let sum = total(rows, plan);
+        let sum = total(self.candidates(false), plan);
         Row { costs: std::array::from_fn(|k| sum.costs[k] + self.prices.fixed[k]), loss: sum.loss }
     }
 
@@ -247,7 +242,7 @@ impl Strategy for Formats<'_> {
     }
 
     fn least_loss(&self, wish: Wish) -> Option<Vec<usize>> {
-        self.among(self.candidates(wish), wish)
+        self.among(self.candidates(wish.dense_arena), wish)
     }
 
     /// Under [`Method::Auto`] the plans of single methods, where the prediction gives them a chance: sums of losses are not so exact that what is
@@ -267,7 +262,8 @@ impl Strategy for Formats<'_> {
                 };
                 candidates.map(row).collect()
             };
-            let rows: Vec<Vec<Row>> = self.candidates(wish).iter().zip(&self.found).map(of_method).collect();
+            let rows: Vec<Vec<Row>> =
+                self.candidates(wish.dense_arena).iter().zip(&self.found).map(of_method).collect();
             let Some(rival) = self.among(&rows, wish) else { continue };
             let loss = self.expected(&rival).loss;
             if loss <= CHANCE * least && rival != plan && rivals.iter().all(|(_, other)| *other != rival) {

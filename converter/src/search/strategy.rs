@@ -4,6 +4,8 @@
 //! builds them. Here the plans are chosen: for a size, that of least loss; for a limit on the loss, the cheapest that holds it when it is run on samples
 //! that its fit has not seen. Where several strategies reach a size, each one's plan is built and run, and the best one is fitted again on all samples.
 
+use std::collections::HashSet;
+
 use crate::calibrate::Dataset;
 use crate::graph::Graph;
 
@@ -108,12 +110,8 @@ pub fn sized(
         finalists.push(modest);
     }
     finalists.sort_by(|a, b| b.wish.cmp(&a.wish).then(a.loss.total_cmp(&b.loss)));
-    let mut seen: Vec<(usize, Vec<usize>)> = Vec::new();
-    finalists.retain(|Finalist { strategy, plan, .. }| {
-        let new = !seen.iter().any(|(other, known)| other == strategy && known == plan);
-        seen.push((*strategy, plan.clone()));
-        new
-    });
+    let mut seen = HashSet::new();
+    finalists.retain(|Finalist { strategy, plan, .. }| seen.insert((*strategy, plan.clone())));
     let Some(least) = finalists.iter().map(|finalist| finalist.loss).min_by(f64::total_cmp) else {
         let all: Vec<&dyn Strategy> = strategies.iter().map(AsRef::as_ref).collect();
         return Err(unreachable(graph, &all, prices));

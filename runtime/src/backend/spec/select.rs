@@ -35,6 +35,11 @@ impl Isa {
             Self::Helium => "Helium",
         }
     }
+
+    /// Whether a firmware chooses kernels of its backend to link.
+    pub const fn has_kernels(self) -> bool {
+        !matches!(self, Self::Scalar | Self::X86)
+    }
 }
 
 /// A linear operator with its extents.

@@ -230,12 +230,8 @@ impl DepthwiseConv2d {
         }
         let (right, down) = (columns.dilation * input.pixel, rows.dilation * input.row);
         let step = |place: &Place, pixel: usize| if pixels > 1 { lanes } else { pixel * place.pixel };
-        let last = |axis: &crate::ops::window::Axis| {
-            (axis.output - 1) * axis.stride + (axis.kernel - 1) * axis.dilation
-        };
-        let read = origin + last(&rows) * input.row + last(&columns) * input.pixel + channels;
-        let written =
-            output.start + (rows.output - 1) * output.row + (columns.output - 1) * output.pixel + channels;
+        // Under all windows.
+        let [high, wide] = [rows, columns].map(|axis| (axis.output - 1) * axis.stride + axis.reach());
         Some(Self {
             width,
             strips,
@@ -249,7 +245,10 @@ impl DepthwiseConv2d {
             bounds: [linear.low, linear.high],
             images: batch,
             image: [input.image, output.image],
-            reach: [read + (batch - 1) * input.image, written + (batch - 1) * output.image],
+            reach: [
+                origin + input.span([batch, high, wide], channels),
+                output.start + output.span([batch, rows.output, columns.output], channels),
+            ],
         })
     }
 

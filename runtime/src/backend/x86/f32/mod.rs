@@ -93,6 +93,13 @@ pub struct Place {
     pub image: usize,
 }
 
+impl Place {
+    /// Elements from the first pixel to behind the last of `extents` (images, rows, columns), of so many channels.
+    pub fn span(&self, [images, rows, columns]: [usize; 3], channels: usize) -> usize {
+        (images - 1) * self.image + (rows - 1) * self.row + (columns - 1) * self.pixel + channels
+    }
+}
+
 /// A cache line of 16 words.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(64))]

@@ -5,7 +5,7 @@ use core::arch::x86_64::{__m256, __m512};
 use super::lanes::Lanes;
 use super::{Aligned, Place, Registers, Width};
 use crate::ops::linear::Float;
-use crate::ops::window::{Axis, Window};
+use crate::ops::window::Window;
 
 /// Positions that share a register of weights.
 const POSITIONS: usize = 4;
@@ -156,10 +156,8 @@ impl Multiplied {
         }
         let (right, down) = (columns.dilation * input.pixel, rows.dilation * input.row);
         let line = |row: usize| [origin + row * rows.stride * input.row, output.start + row * output.row];
-        let last = |axis: &Axis| (axis.output - 1) * axis.stride + (axis.kernel - 1) * axis.dilation;
-        let read = origin + last(&rows) * input.row + last(&columns) * input.pixel + inputs;
-        let written =
-            output.start + (rows.output - 1) * output.row + (columns.output - 1) * output.pixel + outputs;
+        // Under all windows.
+        let [high, wide] = [rows, columns].map(|axis| (axis.output - 1) * axis.stride + axis.reach());
         Some(Self {
             width,
             panels,
@@ -172,7 +170,10 @@ impl Multiplied {
             bounds: [linear.low, linear.high],
             images: batch,
             image: [input.image, output.image],
-            reach: [read + (batch - 1) * input.image, written + (batch - 1) * output.image],
+            reach: [
+                origin + input.span([batch, high, wide], inputs),
+                output.start + output.span([batch, rows.output, columns.output], outputs),
+            ],
         })
     }
 

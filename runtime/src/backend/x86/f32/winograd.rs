@@ -250,9 +250,6 @@ impl Winograd {
                 }
             }
         }
-        let end = |place: &Place, rows: usize, columns: usize, channels: usize| {
-            place.image * (batch - 1) + (rows - 1) * place.row + (columns - 1) * place.pixel + channels
-        };
         let tiles = [rows.output.div_ceil(2), columns.output.div_ceil(2)];
         Some(Self {
             width,
@@ -270,8 +267,8 @@ impl Winograd {
             input: *input,
             output: *output,
             reach: [
-                origin + end(input, 2 * tiles[0] + 2, 2 * tiles[1] + 2, inputs),
-                output.start + end(output, rows.output, columns.output, outputs),
+                origin + input.span([batch, 2 * tiles[0] + 2, 2 * tiles[1] + 2], inputs),
+                output.start + output.span([batch, rows.output, columns.output], outputs),
             ],
         })
     }
