@@ -75,25 +75,23 @@ pub fn host(bytes: &[u8]) {
     host_blob(&blob, usize::from(choice));
 }
 
-/// Runs a blob on a backend of this machine and on portable code, on the same noise; whether it was accepted and run.
+/// Runs a blob on a backend of this machine and on portable code, on the same noise, if it is accepted and small.
 ///
 /// # Panics
 /// If they do not agree.
-pub fn host_blob(blob: &[u8], choice: usize) -> bool {
+pub fn host_blob(blob: &[u8], choice: usize) {
     let backends = host::backends();
     let backend = backends[choice % backends.len()];
-    let small =
-        |model: &Model<'_, AllOps>| model.arena_bytes() <= MOST_ARENA && model.state_bytes() <= MOST_ARENA;
     let mut portable = match Runner::with_backend(blob, "scalar") {
         Ok(portable) => portable,
         Err(error) => {
             let other = Runner::with_backend(blob, backend).map(|_| ());
             assert_eq!(other, Err::<(), OpenError>(error), "{backend} accepts another blob");
-            return false;
+            return;
         }
     };
-    if !small(&portable.model()) {
-        return false;
+    if !is_small(&portable.model()) {
+        return;
     }
     let mut runner = Runner::with_backend(blob, backend).expect("what portable code accepts is accepted");
     let noise = |k: usize, at: usize| (at.wrapping_mul(91).wrapping_add(k * 17) >> 3) as u8;
@@ -121,12 +119,16 @@ pub fn host_blob(blob: &[u8], choice: usize) -> bool {
             assert_eq!(found, expected, "{backend}, run {run}");
         }
     }
-    true
+}
+
+/// Whether a blob is run.
+fn is_small(model: &Model<'_, AllOps>) -> bool {
+    model.arena_bytes() <= MOST_ARENA && model.state_bytes() <= MOST_ARENA
 }
 
 fn run_blob(bytes: &[u8]) {
     let Ok(model) = Model::<AllOps>::load(bytes) else { return };
-    if model.arena_bytes() > MOST_ARENA || model.state_bytes() > MOST_ARENA {
+    if !is_small(&model) {
         return;
     }
     let (mut arena, mut state) = (Buffer::new(model.arena_bytes()), Buffer::new(model.state_bytes()));

@@ -27,6 +27,18 @@ pub fn zoo() -> Option<PathBuf> {
     None
 }
 
+/// The models of a folder, sorted.
+///
+/// # Panics
+/// If there is no such folder.
+pub fn onnx_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+    let mut paths: Vec<_> =
+        entries.filter(|path| path.extension().is_some_and(|extension| extension == "onnx")).collect();
+    paths.sort();
+    paths
+}
+
 /// A model of one input with batch 1, and the first array of samples that fits it; `labels` names the array of their classes.
 pub fn read(model: &Path, data: &Path, labels: Option<&str>) -> miette::Result<(Graph, Dataset)> {
     let graph = import(model, &import::Options { batch: 1 })?;

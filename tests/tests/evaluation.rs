@@ -1,6 +1,6 @@
 //! The converter's evaluations of whole graphs by the runtime against its own evaluator, and what each takes.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use tucano_converter::calibrate::Dataset;
@@ -8,7 +8,7 @@ use tucano_converter::evaluate::evaluate;
 use tucano_converter::execute::Executor;
 use tucano_converter::graph::Graph;
 use tucano_converter::passes;
-use tucano_tests::{models, read, zoo};
+use tucano_tests::{models, onnx_files, read, zoo};
 
 /// Largest difference, as a share of the largest output.
 const TOLERANCE: f32 = 1e-5;
@@ -43,10 +43,7 @@ fn both(model: &Path, data: &Path) {
 
 #[test]
 fn runtime_and_evaluator_agree_on_small_models() {
-    let files = std::fs::read_dir(models()).expect("folder").map(|entry| entry.expect("entry").path());
-    let mut files: Vec<PathBuf> =
-        files.filter(|path| path.extension().is_some_and(|extension| extension == "onnx")).collect();
-    files.sort();
+    let files = onnx_files(&models());
     assert!(files.len() >= 5, "{files:?}");
     for model in files {
         both(&model, &model.with_extension("npz"));

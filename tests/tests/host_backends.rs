@@ -15,7 +15,7 @@ use tucano_converter::passes::{legalize, simplify};
 use tucano_converter::plan::plan_for;
 use tucano_converter::quantize;
 use tucano_converter::search::Silent;
-use tucano_tests::{float_models, models, read, zoo};
+use tucano_tests::{float_models, models, onnx_files, read, zoo};
 
 /// Largest difference of floats, as a share of the largest output.
 const TOLERANCE: f32 = 1e-5;
@@ -26,7 +26,8 @@ const NOISE: usize = 2;
 /// Times fewer multiply-adds of a factorised form.
 const MACS_RATIO: f64 = 1.3;
 /// Names of backends on any machine.
-const KNOWN: [&str; 5] = ["x86-avx512-vnni", "x86-avx512", "x86-avx2", "aarch64-neon", "scalar"];
+const KNOWN: [&str; 6] =
+    ["x86-avx512-vnni", "x86-avx512", "x86-avx2", "aarch64-neon-dotprod", "aarch64-neon", "scalar"];
 /// One form for each kind of chain that layers are lowered to; networks take them in turns.
 const FORMS: [Method; 5] =
     [Method::Tucker, Method::Cp, Method::OneWay, Method::DepthwisePointwise, Method::LowRank];
@@ -175,10 +176,7 @@ fn judge_all(paths: &[PathBuf], factorised: usize) {
 
 #[test]
 fn models_of_the_repository() {
-    let entries = std::fs::read_dir(models()).expect("folder").map(|entry| entry.expect("entry").path());
-    let mut paths: Vec<_> =
-        entries.filter(|path| path.extension().is_some_and(|extension| extension == "onnx")).collect();
-    paths.sort();
+    let paths = onnx_files(&models());
     assert!(paths.len() >= 5);
     judge_all(&paths, 2);
 }

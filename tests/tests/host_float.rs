@@ -6,7 +6,7 @@ use tucano::host::{self, Runner};
 use tucano_converter::convert::{Method, Options, convert};
 use tucano_converter::import::{self, import};
 use tucano_converter::search::Silent;
-use tucano_tests::{models, zoo};
+use tucano_tests::{models, onnx_files, zoo};
 
 /// Largest difference, as a share of the largest output.
 const TOLERANCE: f32 = 1e-5;
@@ -70,13 +70,7 @@ fn judge(path: &Path, options: &Options) {
 }
 
 fn onnx(folder: &Path, part: &str) -> Vec<PathBuf> {
-    let files = std::fs::read_dir(folder).expect("folder").map(|entry| entry.expect("entry").path());
-    let mut files: Vec<PathBuf> = files
-        .filter(|path| path.extension().is_some_and(|extension| extension == "onnx"))
-        .filter(|path| path.to_string_lossy().contains(part))
-        .collect();
-    files.sort();
-    files
+    onnx_files(folder).into_iter().filter(|path| path.to_string_lossy().contains(part)).collect()
 }
 
 #[test]
