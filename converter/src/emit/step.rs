@@ -62,8 +62,7 @@ impl Program<'_> {
         let node = &self.graph.nodes[step.node];
         match &step.kind {
             Kind::Conv(window, gather) => {
-                let Op::Conv(conv) = &node.op else { return Err(mismatch(node)) };
-                self.convolution(step, node, window, gather, conv.groups, |family| match family {
+                self.convolution(step, node, window, gather, |family| match family {
                     Family::I8 if self.four_bits(step) => OpCode::Conv2dI4,
                     Family::I8 => OpCode::Conv2dI8,
                     Family::I16 => OpCode::Conv2dI16,
@@ -72,8 +71,7 @@ impl Program<'_> {
                 })
             }
             Kind::DepthwiseConv(window, gather) => {
-                let Op::Conv(conv) = &node.op else { return Err(mismatch(node)) };
-                self.convolution(step, node, window, gather, conv.groups, |family| match family {
+                self.convolution(step, node, window, gather, |family| match family {
                     Family::I8 => OpCode::DepthwiseConv2dI8,
                     Family::I16 => OpCode::DepthwiseConv2dI16,
                     Family::F32 if self.half_weights => OpCode::DepthwiseConv2dF16,
@@ -250,11 +248,15 @@ impl Program<'_> {
         node: &Node,
         window: &Window,
         gather: &Gather,
-        groups: usize,
         op: impl Fn(Family) -> OpCode,
     ) -> Result<Encoded, Error> {
-        let Op::Conv(conv) = &node.op else { return Err(mismatch(node)) };
-        let (weights, [act_min, act_max]) = self.constants(step, node, gather, conv.activation)?;
+        let (groups, activation) = match &node.op {
+            Op::Conv(conv) => (conv.groups, conv.activation),
+            // A convolution of one pixel.
+            Op::Dense(dense) => (1, dense.activation),
+            _ => return Err(mismatch(node)),
+        };
+        let (weights, [act_min, act_max]) = self.constants(step, node, gather, activation)?;
         let parameters = conv2d::Parameters {
             stride_h: word(window.strides[0])?,
             stride_w: word(window.strides[1])?,

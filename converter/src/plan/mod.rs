@@ -11,6 +11,7 @@ pub mod cost;
 pub mod flash;
 pub mod memory;
 pub mod needs;
+mod pixels;
 mod settle;
 pub mod transform;
 
@@ -213,7 +214,22 @@ pub fn plan_for(graph: &Graph, quantized: Option<&Quantized>, isa: Isa) -> Resul
             ..Numbers::of_widths(ends(graph, node).map(bytes), layer.is_some_and(|layer| layer.four_bits))
         }
     };
-    Ok(plan(layout(graph)?, bytes, step_needs(graph, isa, numbers)))
+    let mut layout = layout(graph)?;
+    if quantized.is_some() && links_kernels(isa) {
+        layout = pixels::join(graph, layout, |node| {
+            let Numbers { types, four_bits, .. } = numbers(node);
+            (types, four_bits)
+        });
+    }
+    Ok(plan(layout, bytes, step_needs(graph, isa, numbers)))
+}
+
+/// Whether programs for a target link the kernels of one network alone.
+fn links_kernels(isa: Isa) -> bool {
+    match isa {
+        Isa::ThumbV6M | Isa::ThumbV7M | Isa::ThumbDsp | Isa::Helium => true,
+        Isa::Scalar | Isa::X86 => false,
+    }
 }
 
 /// First input and output of a node.
