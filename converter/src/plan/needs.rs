@@ -5,12 +5,13 @@
 
 use std::collections::BTreeSet;
 
-use tucano::backend::spec::dsp::depthwise;
+use tucano::backend::spec::dsp::{depthwise, gemm};
 use tucano::backend::spec::elementwise::add_scratch;
 use tucano::backend::spec::select::{
     Constants, Isa, Linear, Request, SCALAR, Selection, least_scratch, packing, select,
 };
 use tucano::blob::{DType, Packing, RegionRecord, folded_bias, is_narrow};
+use tucano::ops::linear::Integer;
 use tucano::ops::window::{Axis, Window};
 use tucano::{Model, OpSet};
 
@@ -213,7 +214,7 @@ pub fn kernels<O: OpSet>(model: &Model<'_, O>, isa: Isa) -> Vec<&'static str> {
         };
         names.insert(name);
         if isa == Isa::ThumbDsp {
-            names.extend(stride_of_strips(&request));
+            names.extend(stride_of_strips(&request).or_else(|| parts_of_tiles(&request, &step)));
         }
         let blob = model.blob();
         let in_region = |region: RegionRecord| (region.first..region.end()).contains(&step.index());
@@ -233,6 +234,13 @@ fn stride_of_strips(request: &Request) -> Option<&'static str> {
     let Linear::DepthwiseConv2d { window } = request.linear else { return None };
     let name = if window.rows.stride == 1 { depthwise::STRIDE_1 } else { depthwise::STRIDE_2 };
     depthwise::strips(request).map(|_| name)
+}
+
+/// The code for convolutions in parts, where a step is one.
+fn parts_of_tiles(request: &Request, step: &tucano::Step<'_>) -> Option<&'static str> {
+    // Bounds do not matter.
+    let linear = Integer::of(step, 0, 0)?;
+    gemm::has_parts(request, &linear).then_some(gemm::PARTS)
 }
 
 /// What a region asks for: any number of a layer's rows, at the top of the image or within it.

@@ -32,6 +32,8 @@ pub trait Linked {
     const DENSE_PLAIN: bool;
     /// Convolutions with transformed weights.
     const WINOGRAD: bool;
+    /// Convolutions in parts.
+    const PARTS: bool;
 
     /// Any narrow tiles.
     const NARROW: bool = Self::PAIRS[0] || Self::PAIRS[1] || Self::PAIRS[2];
@@ -74,6 +76,7 @@ impl<K: Kernels> Linked for K {
     const DENSE_PAIRS: bool = links::<K>("pairs, dense");
     const DENSE_PLAIN: bool = links::<K>("plain, dense");
     const WINOGRAD: bool = links::<K>("winograd");
+    const PARTS: bool = links::<K>(gemm::PARTS);
 }
 
 /// Activations and outputs as bytes.
@@ -174,6 +177,9 @@ pub fn conv2d<'a, K: Linked>(
     }
     let form = Form::of::<K>(linear, &tile, [x_bytes, y_bytes], tensors.store, constants);
     let finished = if form.is_some() { tile.outputs & !1 } else { 0 };
+    if !K::PARTS && finished != outputs {
+        return None;
+    }
     let form = form.unwrap_or(Form::SUMS);
     let columns = columns.as_mut_ptr();
     let (entry, passes) = tile::passes(tile.groups, narrow);
@@ -308,7 +314,7 @@ impl<K: Linked> Layer<'_, K> {
         self.run.out_steps = steps(self.out_pixel, count);
         self.run.out = out;
         self.run.blocks = blocks;
-        if self.channel_groups == 1 && self.finished == self.window.outputs {
+        if !K::PARTS || self.channel_groups == 1 && self.finished == self.window.outputs {
             // SAFETY: the constants, columns, weights and outputs that `run` names were cut and measured by `conv2d`; the
             // windows lie within the positions, as was checked above, and their activations are readable, as the caller knows.
             unsafe { (self.code)(&raw const self.run) };

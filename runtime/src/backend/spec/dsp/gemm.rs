@@ -2,7 +2,11 @@
 
 use crate::backend::spec::select::{Linear, Request, Selection};
 use crate::blob::{DType, Packing};
+use crate::ops::linear::Integer;
 use crate::ops::window::{Axis, Window};
+
+/// The code for convolutions that are done in parts: groups of channels, and outputs whose sums are finished one by one.
+pub const PARTS: &str = "tiles in parts";
 
 /// Positions of the inner product that a group of packed weights holds.
 const GROUP: usize = 4;
@@ -127,6 +131,17 @@ pub struct Tile {
     pub rows: usize,
     /// All bytes.
     pub scratch_bytes: usize,
+}
+
+/// Whether the tiles for a request are done in parts ([`PARTS`]), or may be, with these constants: else the kernel's own code finishes all outputs.
+pub fn has_parts(request: &Request, linear: &Integer<'_>) -> bool {
+    let Some(tile) = tile(request) else { return false };
+    let shift = |shift: &i32| if tile.narrow { *shift <= 6 } else { (-30..0).contains(shift) };
+    // Twice a sum fits 32 bits.
+    let depth = (3 << 28) >> if request.input == DType::I16 { 22 } else { 14 };
+    let near = linear.bias.iter().all(|bias| bias.unsigned_abs() < 1 << 28);
+    let finishes = linear.shift.iter().all(shift) && (tile.narrow || tile.depth <= depth && near);
+    tile.outputs != linear.bias.len() || !tile.outputs.is_multiple_of(2) || !finishes
 }
 
 /// The tiles for a request.
@@ -258,6 +273,57 @@ mod tests {
         {
             assert_eq!(dense_of(inputs, outputs).unwrap().scratch_bytes, bytes);
         }
+    }
+
+    #[test]
+    fn what_is_done_in_parts() {
+        let side = axis(8, 1, 1, 0, 8);
+        let parts = |narrow: bool, outputs: usize, bias: i32, shift: i32| {
+            let request = conv(side, side, 8, outputs);
+            let request = Request { packing: packing(&request, narrow), ..request };
+            let (bias, shift) = (vec![bias; outputs], vec![shift; outputs]);
+            let linear = Integer {
+                weights: &[],
+                packing: request.packing,
+                bias: &bias,
+                multiplier: &vec![1 << 30; outputs],
+                shift: &shift,
+                input_zero: 0,
+                output_zero: 0,
+                low: -128,
+                high: 127,
+            };
+            has_parts(&request, &linear)
+        };
+        for (narrow, outputs, bias, shift, expected) in [
+            (true, 4, 0, -3, false),
+            (true, 5, 0, -3, true),
+            (true, 4, 0, 6, false),
+            (true, 4, 0, 7, true),
+            (false, 4, 0, -1, false),
+            (false, 4, 0, 0, true),
+            (false, 4, 1 << 28, -1, true),
+            (false, 4, 0, -31, true),
+        ] {
+            let case = (narrow, outputs, bias, shift);
+            assert_eq!(parts(narrow, outputs, bias, shift), expected, "{case:?}");
+        }
+        let request = packed(&conv(side, side, 8, 8));
+        let Linear::Conv2d { window, .. } = request.linear else { panic!() };
+        let grouped = Request { linear: Linear::Conv2d { window, groups: 2 }, ..request };
+        let zeros = [0; 8];
+        let linear = Integer {
+            weights: &[],
+            packing: Packing::Pairs,
+            bias: &zeros,
+            multiplier: &zeros,
+            shift: &zeros,
+            input_zero: 0,
+            output_zero: 0,
+            low: -128,
+            high: 127,
+        };
+        assert!(has_parts(&grouped, &linear) && !has_parts(&request, &linear));
     }
 
     #[test]
