@@ -7,11 +7,10 @@ use tucano::ops::{OpCode, add, conv2d, dense, mean, permute, pool2d, softmax, un
 use tucano::quant::quantize_multiplier;
 
 use super::{Error, Program, word};
-use crate::calibrate::covariance::Geometry;
 use crate::graph::{ActivationRange, Node, Op, Quantization, Unary};
 use crate::passes::layout::{Gather, Kind, Step, Window};
 use crate::passes::order::gathered;
-use crate::plan::needs;
+use crate::plan::{needs, step_geometry};
 use crate::quantize::{self, stored_bounds};
 
 /// A stored constant.
@@ -210,7 +209,7 @@ impl Program<'_> {
         rows: &[i8],
         bias: &mut [i32],
     ) -> Result<Constant, Error> {
-        let geometry = Geometry::of(self.graph, node).ok_or_else(|| mismatch(node))?;
+        let geometry = step_geometry(self.graph, step).ok_or_else(|| mismatch(node))?;
         let linear = match step.kind {
             Kind::Dense(_) => Linear::Dense { inputs: geometry.input[0], outputs: geometry.output[0] },
             _ => needs::convolution(&geometry),

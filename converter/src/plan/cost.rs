@@ -16,7 +16,7 @@ use tucano::ops::window::{Axis, Window};
 use tucano::ops::{conv2d, pool2d, unary};
 use tucano::{Model, OpSet, Step};
 
-use super::{needs, plan_for};
+use super::{needs, pixels, plan_for};
 use crate::calibrate::covariance::Geometry;
 use crate::emit;
 use crate::graph::{Graph, Op};
@@ -64,6 +64,9 @@ pub fn candidate_instructions(core: Core, int8: Option<Widths>, stages: &[Geomet
         let inner = if matches!(numbers, Numbers::Words) { DType::I16 } else { DType::I8 };
         let end = |inside: bool| if inside { inner } else { DType::I8 };
         let types = [end(k > 0), end(k + 1 < stages.len())];
+        let have_kernels = matches!(numbers, Numbers::Bytes | Numbers::Words);
+        let rows = pixels::of_rows(core.isa(), stage).filter(|_| have_kernels);
+        let stage = rows.as_ref().unwrap_or(stage);
         let kernel = core.kernel(operation(stage, numbers), name(core, stage, numbers, types))?;
         Some(kernel.rates.instructions(&linear_work(stage, kernel)))
     };

@@ -18,7 +18,9 @@ use tucano::backend::spec::select::Isa;
 
 use super::needs::Numbers;
 use super::settle::{Demand, least_load, settle};
-use super::{ARENA_ALIGN, Block, Lifetimes, Needs, Plan, ends, lifetimes, plan, step_needs};
+use super::{
+    ARENA_ALIGN, Block, Lifetimes, Needs, Plan, ends, layout_for, lifetimes, pixels, plan, step_needs,
+};
 use crate::calibrate::covariance::Geometry;
 use crate::graph::{Graph, Op, ValueId};
 use crate::lower;
@@ -48,7 +50,8 @@ pub enum Error {
 pub fn plan_of(graph: &Graph, int8: Option<Widths>, isa: Isa) -> Result<Plan, Error> {
     let graph = legalize(&lower::lower(graph)?)?;
     let numbers = |node| numbers(&graph, node, int8);
-    Ok(plan(layout(&graph)?, |id| element_bytes(&graph, id, int8), step_needs(&graph, isa, numbers)))
+    let layout = layout_for(&graph, isa, numbers)?;
+    Ok(plan(layout, |id| element_bytes(&graph, id, int8), step_needs(&graph, isa, numbers)))
 }
 
 /// Bytes of the arena of [`plan_of`].
@@ -171,9 +174,10 @@ impl Memory {
     /// The lifetimes of a graph whose weights are dense; `int8` as in [`plan_of`].
     pub fn of(graph: &Graph, int8: Option<Widths>, isa: Isa) -> Result<Self, Error> {
         let legal = legalize(graph)?;
-        let mut layout = layout(&legal)?;
+        let numbers = |node| numbers(&legal, node, int8);
+        let mut layout = layout_for(&legal, isa, numbers)?;
         let bytes = |id| element_bytes(&legal, id, int8);
-        let needs = step_needs(&legal, isa, |node| numbers(&legal, node, int8));
+        let needs = step_needs(&legal, isa, numbers);
         let Lifetimes { blocks, values, demands, .. } = lifetimes(&mut layout, bytes, needs);
         let span = |(demand, step): (&Demand, &layout::Step)| {
             let linear = matches!(step.kind, Kind::Conv(..) | Kind::DepthwiseConv(..) | Kind::Dense(_));
@@ -389,7 +393,12 @@ impl Memory {
             // Stages of a convolution may be dense layers.
             let known = stages.len() == 1 || span.dense && stage.groups == 1;
             let dense = known.then_some(span.dense);
-            let mut needs = Needs::of(self.isa, stage, dense, Numbers::of_widths(widths, four_bits));
+            let numbers = Numbers::of_widths(widths, four_bits);
+            let rows = pixels::of_rows(self.isa, stage).filter(|_| numbers.have_kernels());
+            let mut needs = match rows {
+                Some(pixels) => Needs::of(self.isa, &pixels, Some(false), numbers),
+                None => Needs::of(self.isa, stage, dense, numbers),
+            };
             let value = |k: usize| stages[k].images * stages[k].output.iter().product::<usize>() * inner;
             let read = if k == 0 { self.blocks[span.input].bytes } else { value(k - 1) };
             let written = if k == last { self.blocks[span.output].bytes } else { value(k) };

@@ -22,7 +22,7 @@ pub use settle::Region;
 use tucano::backend::spec::select::Isa;
 
 use crate::calibrate::covariance::Geometry;
-use crate::graph::{Graph, ValueId};
+use crate::graph::{Graph, Op, ValueId};
 use crate::passes::layout::{self, Kind, Layout, Step, layout};
 use crate::quantize::Quantized;
 use needs::Numbers;
@@ -214,22 +214,24 @@ pub fn plan_for(graph: &Graph, quantized: Option<&Quantized>, isa: Isa) -> Resul
             ..Numbers::of_widths(ends(graph, node).map(bytes), layer.is_some_and(|layer| layer.four_bits))
         }
     };
-    let mut layout = layout(graph)?;
-    if quantized.is_some() && links_kernels(isa) {
-        layout = pixels::join(graph, layout, |node| {
-            let Numbers { types, four_bits, .. } = numbers(node);
-            (types, four_bits)
-        });
-    }
-    Ok(plan(layout, bytes, step_needs(graph, isa, numbers)))
+    Ok(plan(layout_for(graph, isa, numbers)?, bytes, step_needs(graph, isa, numbers)))
 }
 
-/// Whether programs for a target link the kernels of one network alone.
-fn links_kernels(isa: Isa) -> bool {
-    match isa {
-        Isa::ThumbV6M | Isa::ThumbV7M | Isa::ThumbDsp | Isa::Helium => true,
-        Isa::Scalar | Isa::X86 => false,
+/// The layout of a legalised graph for a target; `numbers` are those of a node.
+fn layout_for(graph: &Graph, isa: Isa, numbers: impl Fn(usize) -> Numbers) -> Result<Layout, layout::Error> {
+    let layout = layout(graph)?;
+    if !pixels::are_for(isa) {
+        return Ok(layout);
     }
+    Ok(pixels::join(graph, layout, numbers))
+}
+
+/// The geometry of a linear step.
+pub fn step_geometry(graph: &Graph, step: &Step) -> Option<Geometry> {
+    let node = &graph.nodes[step.node];
+    let layer = Geometry::of(graph, node)?;
+    let is_pixels = matches!((&step.kind, &node.op), (Kind::Conv(..), Op::Dense(_)));
+    Some(if is_pixels { pixels::geometry(layer) } else { layer })
 }
 
 /// First input and output of a node.
@@ -241,11 +243,10 @@ fn ends(graph: &Graph, node: usize) -> [ValueId; 2] {
 fn step_needs(graph: &Graph, isa: Isa, numbers: impl Fn(usize) -> Numbers) -> impl Fn(&Step) -> Needs {
     move |step| match step.kind {
         Kind::Conv(..) | Kind::DepthwiseConv(..) | Kind::Dense(_) => {
-            let node = &graph.nodes[step.node];
             let dense = matches!(step.kind, Kind::Dense(_));
-            let inner = graph.value(node.inputs[0]).rank_space;
+            let inner = graph.value(graph.nodes[step.node].inputs[0]).rank_space;
             let needs = |layer| Needs { inner, ..Needs::of(isa, &layer, Some(dense), numbers(step.node)) };
-            Geometry::of(graph, node).map_or_else(Needs::default, needs)
+            step_geometry(graph, step).map_or_else(Needs::default, needs)
         }
         Kind::Add => {
             let elements = graph.shape(graph.nodes[step.node].output).iter().product();
@@ -259,7 +260,7 @@ fn step_needs(graph: &Graph, isa: Isa, numbers: impl Fn(usize) -> Numbers) -> im
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::{ActivationRange, Graph, Node, Op, Unary};
+    use crate::graph::{ActivationRange, Graph, Node, Unary};
     use crate::passes::layout::layout;
 
     /// `x` of 8 elements, then the named operations; operands are value numbers.

@@ -65,7 +65,7 @@ impl Numbers {
     }
 
     /// Whether backends have kernels of their own.
-    fn have_kernels(&self) -> bool {
+    pub fn have_kernels(&self) -> bool {
         !self.types.contains(&DType::F32) && !self.four_bits
     }
 }
@@ -170,7 +170,8 @@ fn operators(layer: &Geometry, dense: Option<bool>) -> [Option<Linear>; 2] {
     ]
 }
 
-fn is_pixel(layer: &Geometry) -> bool {
+/// Whether a layer sees one pixel: it may be a dense layer.
+pub fn is_pixel(layer: &Geometry) -> bool {
     layer.kernel == [1, 1] && layer.input[1..] == [1, 1] && layer.groups == 1
 }
 

@@ -1,56 +1,98 @@
-//! Dense layers of convolutional networks as convolutions of one pixel.
+//! Dense layers as 1x1 convolutions of pixels.
 //!
-//! Takes a layout; gives it with its dense steps as 1x1 convolutions, each row a pixel of an image of its own. They calculate the same and need no kernels, checks
-//! or operators that the firmware would not link anyway. A dense kernel is faster, so layers stay as they are where dense layers
-//! do more than a small share of the work.
+//! Takes a layout; gives it with dense steps as convolutions of an image of one row, whose pixels are the rows of the matrix. They calculate the same. Kernels of
+//! convolutions take several pixels at once, those of dense layers one row after the other: many rows are pixels always. A single one
+//! is faster as a dense layer, but a firmware that links convolutions anyway then links kernels, checks and an operator less: where dense
+//! layers do a small share of the work, they are pixels too.
 
+use tucano::backend::spec::select::Isa;
+
+use super::needs::{self, Numbers};
+use crate::calibrate::covariance::Geometry;
 use crate::graph::{Graph, Node};
-use crate::passes::layout::{Kind, Layout, Stored, Window};
+use crate::passes::layout::{Kind, Layout, Step, Stored, Window};
 
-/// Dense layers may do one multiply-add in so many.
+/// Dense layers that may be pixels for the sake of flash do one multiply-add in so many.
 const SHARE: u64 = 64;
 
 /// A window that sees one pixel.
 const PIXEL: Window = Window { kernel: [1, 1], strides: [1, 1], pads: [0; 4], dilations: [1, 1] };
 
-/// Turns all dense steps of `graph`'s layout into convolutions, or none of them. `kind_of` gives what the weights and elements of a
-/// node are: steps of another kind are no reason to link an operator for it.
-pub fn join<T: PartialEq>(graph: &Graph, mut layout: Layout, kind_of: impl Fn(usize) -> T) -> Layout {
-    if !worthwhile(graph, &layout, kind_of) {
-        return layout;
+/// Whether a target's dense layers may be pixels: programs for it link the kernels of one network alone.
+pub fn are_for(isa: Isa) -> bool {
+    match isa {
+        Isa::ThumbV6M | Isa::ThumbV7M | Isa::ThumbDsp | Isa::Helium => true,
+        Isa::Scalar | Isa::X86 => false,
     }
+}
+
+/// The convolution that a layer, for whose numbers the target has kernels, is if it is a dense layer of many rows.
+pub fn of_rows(isa: Isa, layer: &Geometry) -> Option<Geometry> {
+    let many = are_for(isa) && needs::is_pixel(layer) && layer.images > 1;
+    many.then(|| geometry(*layer))
+}
+
+/// The geometry of a dense layer as a convolution of pixels.
+pub fn geometry(dense: Geometry) -> Geometry {
+    let ([inputs, ..], [outputs, ..]) = (dense.input, dense.output);
+    let rows = dense.images;
+    Geometry { images: 1, input: [inputs, 1, rows], output: [outputs, 1, rows], ..dense }
+}
+
+/// Turns dense steps of `graph`'s layout into convolutions: those of many rows, or all. `numbers` are those of a node: for a single row of other
+/// numbers than any convolution's no operator is linked.
+pub fn join(graph: &Graph, mut layout: Layout, numbers: impl Fn(usize) -> Numbers) -> Layout {
+    let have_kernels = |step: &Step| numbers(step.node).have_kernels();
+    let many = |step: &Step| have_kernels(step) && has_many_rows(graph, step);
+    let are_few = others_are_few(graph, &layout, &numbers, many);
     let Layout { tensors, steps, .. } = &mut layout;
     for step in steps {
         let Kind::Dense(gather) = &step.kind else { continue };
-        step.kind = Kind::Conv(PIXEL, gather.clone());
-        let ends = step.inputs.iter_mut().chain([&mut step.output]);
-        ends.for_each(|tensor| *tensor = pixels(tensors, *tensor));
+        if are_few && have_kernels(step) || many(step) {
+            step.kind = Kind::Conv(PIXEL, gather.clone());
+            let ends = step.inputs.iter_mut().chain([&mut step.output]);
+            ends.for_each(|tensor| *tensor = pixels(tensors, *tensor));
+        }
     }
     layout
 }
 
-/// Whether the network has convolutions of the same kinds that do nearly all the work.
-fn worthwhile<T: PartialEq>(graph: &Graph, layout: &Layout, kind_of: impl Fn(usize) -> T) -> bool {
-    let of = |wanted: fn(&Kind) -> bool| {
-        let steps = layout.steps.iter().filter(move |step| wanted(&step.kind));
-        steps.map(|step| step.node).collect::<Vec<_>>()
-    };
-    let dense = of(|kind| matches!(kind, Kind::Dense(_)));
-    let convolutions = of(|kind| matches!(kind, Kind::Conv(..)));
-    let macs = |nodes: &[usize]| -> u64 {
+/// Whether a dense step has rows for a kernel that takes several pixels at once.
+fn has_many_rows(graph: &Graph, step: &Step) -> bool {
+    Geometry::of(graph, &graph.nodes[step.node]).is_some_and(|dense| dense.images > 1)
+}
+
+/// Whether convolutions, of the same numbers as the dense layers that are none, do nearly all the work. `many`: whether a dense step is a convolution anyway.
+fn others_are_few(
+    graph: &Graph,
+    layout: &Layout,
+    numbers: impl Fn(usize) -> Numbers,
+    many: impl Fn(&Step) -> bool,
+) -> bool {
+    let linear = layout.steps.iter().filter_map(|step| match step.kind {
+        Kind::Conv(..) => Some((step.node, true)),
+        Kind::Dense(_) => Some((step.node, many(step))),
+        _ => None,
+    });
+    let (convolutions, dense): (Vec<_>, Vec<_>) = linear.partition(|(_, is_convolution)| *is_convolution);
+    let macs = |nodes: &[(usize, bool)]| -> u64 {
         let of_node = |node: &Node| node.op.macs(graph.shape(node.inputs[0]), graph.shape(node.output));
-        nodes.iter().map(|node| of_node(&graph.nodes[*node])).sum()
+        nodes.iter().map(|(node, _)| of_node(&graph.nodes[*node])).sum()
     };
-    let kinds: Vec<T> = convolutions.iter().map(|node| kind_of(*node)).collect();
-    dense.iter().all(|node| kinds.contains(&kind_of(*node)))
+    let kind = |(node, _): &(usize, bool)| {
+        let Numbers { types, four_bits, .. } = numbers(*node);
+        (types, four_bits)
+    };
+    let kinds: Vec<_> = convolutions.iter().map(kind).collect();
+    dense.iter().all(|layer| kinds.contains(&kind(layer)))
         && macs(&dense).saturating_mul(SHARE) <= macs(&convolutions)
 }
 
-/// The tensor that sees rows as images of one pixel.
+/// The tensor that sees rows as the pixels of an image.
 fn pixels(tensors: &mut Vec<Stored>, rows: usize) -> usize {
     let Stored { value, buffer, ref shape } = tensors[rows];
     let [outer @ .., channels] = &shape[..] else { return rows };
-    let shape = vec![outer.iter().product(), 1, 1, *channels];
+    let shape = vec![1, 1, outer.iter().product(), *channels];
     let same = |tensor: &Stored| tensor.buffer == buffer && tensor.shape == shape;
     tensors.iter().position(same).unwrap_or_else(|| {
         tensors.push(Stored { value, shape, buffer });
@@ -94,11 +136,16 @@ mod tests {
         graph
     }
 
+    /// Bytes, but wide at the ends of the nodes for which `wide` says so.
+    fn bytes(wide: impl Fn(usize) -> bool) -> impl Fn(usize) -> Numbers {
+        move |node| Numbers::of_widths([1, if wide(node) { 2 } else { 1 }], false)
+    }
+
     #[test]
     fn a_small_dense_layer_is_a_convolution_of_one_pixel() {
         let graph = graph(8);
         let plain = layout(&graph).unwrap();
-        let joined = join(&graph, plain.clone(), |_| ());
+        let joined = join(&graph, plain.clone(), bytes(|_| false));
         let (before, step) = (&plain.steps[2], &joined.steps[2]);
         let Kind::Dense(gather) = &before.kind else { panic!("no dense layer") };
         assert_eq!(step.kind, Kind::Conv(PIXEL, gather.clone()));
@@ -113,11 +160,36 @@ mod tests {
 
     #[test]
     fn dense_layers_that_matter_or_have_no_convolution_of_their_kind_stay() {
-        for (side, by_node) in [(3, false), (8, true)] {
+        for (side, is_wide) in [(3, false), (8, true)] {
             let graph = graph(side);
             let plain = layout(&graph).unwrap();
-            let kind_of = |node: usize| by_node && node == 2;
-            assert_eq!(join(&graph, plain.clone(), kind_of), plain);
+            assert_eq!(join(&graph, plain.clone(), bytes(|node| is_wide && node == 2)), plain);
+        }
+    }
+
+    #[test]
+    fn rows_are_pixels_where_kernels_take_them() {
+        let mut graph = Graph::default();
+        let input = graph.add_value("x", vec![1, 6, 8]);
+        graph.inputs.push(input);
+        let weight = Weight::Dense(Tensor::new(vec![5, 8], vec![0.5; 40]));
+        let op = Op::Dense(Dense { weight, bias: None, activation: ActivationRange::NONE });
+        let output = graph.add_value("y", vec![1, 6, 5]);
+        graph.nodes.push(Node { name: "n".into(), op, inputs: vec![input], output });
+        graph.outputs.push(output);
+        graph.check().unwrap();
+        let plain = layout(&graph).unwrap();
+        let joined = join(&graph, plain.clone(), bytes(|_| false));
+        let step = &joined.steps[0];
+        assert!(matches!(step.kind, Kind::Conv(PIXEL, _)));
+        let shapes = [step.inputs[0], step.output].map(|tensor| &joined.tensors[tensor].shape[..]);
+        assert_eq!(shapes, [[1, 1, 6, 8], [1, 1, 6, 5]]);
+        let of_node = Geometry::of(&graph, &graph.nodes[0]).unwrap();
+        let pixels = of_rows(Isa::ThumbDsp, &of_node).unwrap();
+        assert_eq!((pixels.images, pixels.input, pixels.output), (1, [8, 1, 6], [5, 1, 6]));
+        assert_eq!(of_rows(Isa::X86, &of_node), None);
+        for numbers in [Numbers::of_widths([4, 4], false), Numbers::of_widths([1, 1], true)] {
+            assert_eq!(join(&graph, plain.clone(), |_| numbers), plain);
         }
     }
 }

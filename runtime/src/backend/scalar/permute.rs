@@ -1,6 +1,10 @@
-//! Axis permutation: outputs in order, inputs gathered.
+//! Axis permutation: one axis is walked at a time, in input and output.
 
 use crate::ops::permute::Map;
+use crate::rolled::rolled;
+
+/// Elements side by side in input and output that are worth a copy of their own.
+const RUN: usize = 8;
 
 #[inline(never)]
 pub fn permute_i8(map: &Map, input: &[i8], output: &mut [i8]) -> Option<()> {
@@ -14,35 +18,49 @@ pub fn permute_f32(map: &Map, input: &[f32], output: &mut [f32]) -> Option<()> {
 
 #[inline(always)]
 fn permute<T: Copy>(map: &Map, input: &[T], output: &mut [T]) -> Option<()> {
-    let ([mut n0, mut n1, mut n2, mut n3], [mut s0, mut s1, mut s2, mut s3]) = (map.extents, map.strides);
-    // Axes of one element go first, so that the innermost loop is as long as there is one.
-    for _ in 0..3 {
-        if n3 == 1 {
-            (n0, n1, n2, n3) = (1, n0, n1, n2);
-            (s0, s1, s2, s3) = (0, s0, s1, s2);
+    let ([n0, n1, n2, n3], [s0, s1, s2, s3]) = (map.extents, map.strides);
+    let row = n2.wrapping_mul(n3);
+    // Extent of an axis, and elements from one index to the next in input and output.
+    let mut axes = [(n0, s0, n1.wrapping_mul(row)), (n1, s1, row), (n2, s2, n3), (n3, s3, 1)];
+    let [first, second, third, last] = &mut axes;
+    if last.1 != 1 || last.0 < RUN {
+        // The longest axis goes last: there are fewest loops over it.
+        for other in [first, second, third] {
+            rolled();
+            if other.0 > last.0 {
+                core::mem::swap(other, last);
+            }
         }
     }
-    let mut left = output;
+    let [(n0, s0, t0), (n1, s1, t1), (n2, s2, t2), (n3, s3, t3)] = axes;
     for i0 in 0..n0 {
         for i1 in 0..n1 {
             for i2 in 0..n2 {
-                let at =
-                    i0.wrapping_mul(s0).wrapping_add(i1.wrapping_mul(s1)).wrapping_add(i2.wrapping_mul(s2));
-                let (line, rest) = left.split_at_mut_checked(n3)?;
-                left = rest;
-                let from = input.get(at..)?;
-                if s3 == 1 {
-                    let from = from.get(..n3)?;
-                    line.iter_mut().zip(from).for_each(|(slot, x)| *slot = *x);
-                    continue;
-                }
-                let mut step = 0usize;
-                for slot in line {
-                    *slot = *from.get(step)?;
-                    step = step.wrapping_add(s3);
-                }
+                let at = |a: usize, b: usize, c: usize| {
+                    i0.wrapping_mul(a).wrapping_add(i1.wrapping_mul(b)).wrapping_add(i2.wrapping_mul(c))
+                };
+                let read = input.get(at(s0, s1, s2)..)?;
+                let written = output.get_mut(at(t0, t1, t2)..)?;
+                walk(read, written, [s3, t3], n3)?;
             }
         }
+    }
+    Some(())
+}
+
+/// Copies `count` elements, `steps` apart in input and output.
+#[inline(never)]
+fn walk<T: Copy>(input: &[T], output: &mut [T], [read, written]: [usize; 2], count: usize) -> Option<()> {
+    if (read, written) == (1, 1) {
+        let (input, output) = (input.get(..count)?, output.get_mut(..count)?);
+        output.iter_mut().zip(input).for_each(|(slot, x)| *slot = *x);
+        return Some(());
+    }
+    let (mut from, mut to) = (0usize, 0usize);
+    for _ in 0..count {
+        rolled();
+        *output.get_mut(to)? = *input.get(from)?;
+        (from, to) = (from.wrapping_add(read), to.wrapping_add(written));
     }
     Some(())
 }
