@@ -194,9 +194,12 @@ impl<'a> Product<'a> {
             return None;
         }
         let sum = match width {
-            Width::Narrow | Width::Widening if segments == 1 && blocks == 1 => sums::bytes_block,
-            Width::Narrow | Width::Widening => sums::bytes,
             Width::Narrowing | Width::Wide => sums::halfwords,
+            _ => match (segments, blocks) {
+                (1, 1) => sums::bytes_block,
+                (1, 2) | (2..=3, 1) => sums::bytes_few,
+                _ => sums::bytes,
+            },
         };
         let any: Quad = if width.output() == 1 { requantize::bytes } else { requantize::halfwords };
         let full = width.output() == 1 && linear.low == -128 && linear.high == 127;

@@ -271,3 +271,98 @@ pub unsafe extern "C" fn bytes_block(frame: *const Frame) {
         ".cpu cortex-m33",
     )
 }
+
+/// Like a later [`block_8`], with q0 to q3 alone.
+macro_rules! later_block {
+    () => {
+        concat!(
+            "vldrb.u8 q0, [r3], #16\n",
+            "vldrb.u8 q2, [r1], #16\n",
+            "vmladava.s8 r0, q0, q2\n",
+            "vldrb.u8 q1, [r5], #16\n",
+            "vmladava.s8 r8, q1, q2\n",
+            "vldrb.u8 q3, [r1], #16\n",
+            "vmladava.s8 r2, q0, q3\n",
+            "vldrb.u8 q2, [r1], #16\n",
+            "vmladava.s8 r10, q1, q3\n",
+            "vmladava.s8 r4, q0, q2\n",
+            "vldrb.u8 q3, [r1], #16\n",
+            "vmladava.s8 r12, q1, q2\n",
+            "vmladava.s8 r6, q0, q3\n",
+            "vmladava.s8 r14, q1, q3\n",
+        )
+    };
+}
+
+/// Of elements of 8 bits in two or three blocks, each in a segment or behind the one before it, with the first one's weights in q4 to q7.
+///
+/// Registers: r1 weights, r3 and r5 inputs of both positions, r7 place of the sums, r9 and r11 from a block's end to the next one.
+///
+/// # Safety
+/// Called by [`super::quads`] alone, whose stack frame it reads and writes.
+#[unsafe(naked)]
+pub unsafe extern "C" fn bytes_few(frame: *const Frame) {
+    naked_asm!(
+        ".cpu cortex-m55",
+        "str lr, [sp, #56]",
+        // Where the second block of two goes on, and the third of three.
+        "ldr r0, [sp, #48]",
+        "ldr r2, [sp, #44]",
+        "ldr r4, [sp, #52]",
+        "movs r9, #0",
+        "movs r11, #0",
+        "adr.w r6, 3f",
+        "cmp r2, #2",
+        "it hi",
+        "ldrdhi r11, r9, [r4, #4]",
+        "it eq",
+        "ldreq r9, [r4, #4]",
+        "adds r0, r0, r2",
+        "cmp r0, #3",
+        "it ne",
+        "adrne.w r6, 4f",
+        "orr r6, r6, #1",
+        "str r6, [sp, #32]",
+        "ldrd r1, r7, [sp, #4]",
+        "ldrd r3, r5, [sp, #16]",
+        "add r5, r3",
+        "vldrb.u8 q4, [r1], #16",
+        "vldrb.u8 q5, [r1], #16",
+        "vldrb.u8 q6, [r1], #16",
+        "vldrb.u8 q7, [r1], #16",
+        "str r1, [sp, #4]",
+        "2:",
+        "vldrb.u8 q0, [r3], #16",
+        "vldrb.u8 q1, [r5], #16",
+        "vmladav.s8 r0, q0, q4",
+        "add r3, r9",
+        "vmladav.s8 r2, q0, q5",
+        "vmladav.s8 r4, q0, q6",
+        "add r5, r9",
+        "vmladav.s8 r6, q0, q7",
+        "vmladav.s8 r8, q1, q4",
+        "vmladav.s8 r10, q1, q5",
+        "vmladav.s8 r12, q1, q6",
+        "vmladav.s8 r14, q1, q7",
+        later_block!(),
+        "ldr pc, [sp, #32]",
+        "3:",
+        "add r3, r11",
+        "add r5, r11",
+        later_block!(),
+        "4:",
+        "stm r7!, {{r0, r2, r4, r6, r8, r10, r12, lr}}",
+        "ldrd r0, r1, [sp, #0]",
+        "add r3, r0",
+        "add r5, r0",
+        "ldr r2, [sp, #12]",
+        "cmp r7, r2",
+        "bne 2b",
+        "ldr r0, [sp, #60]",
+        "add r1, r0",
+        "subs r1, #64",
+        "str r1, [sp, #4]",
+        "ldr pc, [sp, #56]",
+        ".cpu cortex-m33",
+    )
+}
