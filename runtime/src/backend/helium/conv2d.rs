@@ -7,7 +7,7 @@ use super::memory;
 use super::product::{Product, Width};
 use crate::backend::kernels::{Kernels, links};
 use crate::backend::spec::helium::{
-    BLOCK, Conv, Segments, VECTOR, overread, padded, positions_at_once, sums_bytes,
+    BLOCK, Conv, Segments, VECTOR, copied, padded, positions_at_once, sums_bytes,
 };
 use crate::ops::linear::Integer;
 use crate::ops::window::Window;
@@ -69,7 +69,7 @@ fn pointwise(
     // Positions that are read where they lie.
     let direct = match input {
         Some(input) => {
-            let direct = positions.saturating_sub(overread(window, inputs));
+            let direct = positions.saturating_sub(copied(window, inputs));
             for group in 0..groups {
                 let input = input.get(group.wrapping_mul(step_in)..)?;
                 let place = output.get_mut(group.wrapping_mul(step_out)..)?;

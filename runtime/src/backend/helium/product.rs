@@ -197,7 +197,7 @@ impl<'a> Product<'a> {
             Width::Narrowing | Width::Wide => sums::halfwords,
             _ => match (segments, blocks) {
                 (1, 1) => sums::bytes_block,
-                (1, 2) | (2..=3, 1) => sums::bytes_few,
+                (2..=3, 1) => sums::bytes_few,
                 _ => sums::bytes,
             },
         };

@@ -158,10 +158,20 @@ pub fn padded(bytes: usize) -> usize {
     whole(bytes, VECTOR)
 }
 
-/// Positions at a tensor's end whose last block would read behind it, with the inputs of a group.
-pub fn overread(window: &Window, inputs: usize) -> usize {
+/// Positions at the end of a tensor that are copied, with the inputs of a group: the last block of some would read behind it, and others make those before them whole
+/// groups of four.
+pub fn copied(window: &Window, inputs: usize) -> usize {
     let depth = whole(inputs, BLOCK);
-    depth.wrapping_sub(inputs).div_ceil(window.inputs.max(1))
+    let over = depth.wrapping_sub(inputs).div_ceil(window.inputs.max(1));
+    match positions(window).checked_sub(over) {
+        Some(direct) if over > 0 => over.wrapping_add(direct & 3),
+        _ => over,
+    }
+}
+
+/// Output positions.
+fn positions(window: &Window) -> usize {
+    window.batch.saturating_mul(window.rows.output).saturating_mul(window.columns.output)
 }
 
 /// Bytes of the sums of so many positions, or of most that are made at once.
@@ -173,9 +183,7 @@ pub fn sums_bytes(positions: usize) -> usize {
 pub fn positions_at_once(window: &Window, conv: &Conv) -> usize {
     match conv {
         Conv::Dense { .. } => 0,
-        Conv::Pointwise { .. } => {
-            window.batch.saturating_mul(window.rows.output).saturating_mul(window.columns.output)
-        }
+        Conv::Pointwise { .. } => positions(window),
         Conv::Rows { .. } => window.columns.output,
         Conv::Patches { round, .. } => *round,
     }
@@ -189,7 +197,7 @@ pub fn conv2d_scratch(window: &Window, groups: usize, input: DType, conv: &Conv)
     match conv {
         Conv::Dense { inputs } => dense_scratch(*inputs, input),
         Conv::Pointwise { round } => {
-            let copied = overread(window, segments.elements).max(*round);
+            let copied = copied(window, segments.elements).max(*round);
             if copied == 0 {
                 return sums;
             }

@@ -7,22 +7,22 @@ use core::arch::naked_asm;
 
 use super::Frame;
 
-/// Sixteen elements of two positions (r3, r5) and of four outputs' weights (r1), 8 bits: 14 instructions of 4 bytes. `$first` is `vmladav`, which sets
-/// the sums, or `vmladava`, which adds to them.
+/// Sixteen elements of two positions (r3, r5) and of four outputs' weights, 8 bits. `first` sets the sums, with weights that `keep` has loaded into q4 to q7, `later` adds
+/// to them, with weights at r1: 14 instructions of 4 bytes.
 macro_rules! block_8 {
     (bytes) => {
         "56"
     };
     (round) => {
         concat!(
-            block_8!("vmladava"),
-            block_8!("vmladava"),
-            block_8!("vmladava"),
-            block_8!("vmladava"),
-            block_8!("vmladava"),
-            block_8!("vmladava"),
-            block_8!("vmladava"),
-            block_8!("vmladava")
+            block_8!(later),
+            block_8!(later),
+            block_8!(later),
+            block_8!(later),
+            block_8!(later),
+            block_8!(later),
+            block_8!(later),
+            block_8!(later)
         )
     };
     (blocks) => {
@@ -31,47 +31,77 @@ macro_rules! block_8 {
     (log) => {
         "3"
     };
-    ($first:literal) => {
+    (kept) => {
+        "64"
+    };
+    (keep) => {
+        concat!(
+            "vldrb.u8 q4, [r1], #16\n",
+            "vldrb.u8 q5, [r1], #16\n",
+            "vldrb.u8 q6, [r1], #16\n",
+            "vldrb.u8 q7, [r1], #16\n",
+            "str r1, [sp, #4]\n",
+        )
+    };
+    (first) => {
         concat!(
             "vldrb.u8 q0, [r3], #16\n",
             "vldrb.u8 q1, [r5], #16\n",
+            "vmladav.s8 r0, q0, q4\n",
+            "vmladav.s8 r2, q0, q5\n",
+            "vmladav.s8 r4, q0, q6\n",
+            "vmladav.s8 r6, q0, q7\n",
+            "vmladav.s8 r8, q1, q4\n",
+            "vmladav.s8 r10, q1, q5\n",
+            "vmladav.s8 r12, q1, q6\n",
+            "vmladav.s8 r14, q1, q7\n",
+        )
+    };
+    (later) => {
+        concat!(
+            "vldrb.u8 q0, [r3], #16\n",
             "vldrb.u8 q2, [r1], #16\n",
-            $first,
-            ".s8 r0, q0, q2\n",
+            "vmladava.s8 r0, q0, q2\n",
+            "vldrb.u8 q1, [r5], #16\n",
+            "vmladava.s8 r8, q1, q2\n",
             "vldrb.u8 q3, [r1], #16\n",
-            $first,
-            ".s8 r8, q1, q2\n",
-            "vldrb.u8 q4, [r1], #16\n",
-            $first,
-            ".s8 r2, q0, q3\n",
-            $first,
-            ".s8 r10, q1, q3\n",
+            "vmladava.s8 r2, q0, q3\n",
             "vldrb.u8 q2, [r1], #16\n",
-            $first,
-            ".s8 r4, q0, q4\n",
-            $first,
-            ".s8 r12, q1, q4\n",
-            $first,
-            ".s8 r6, q0, q2\n",
-            $first,
-            ".s8 r14, q1, q2\n",
+            "vmladava.s8 r10, q1, q3\n",
+            "vmladava.s8 r4, q0, q2\n",
+            "vldrb.u8 q3, [r1], #16\n",
+            "vmladava.s8 r12, q1, q2\n",
+            "vmladava.s8 r6, q0, q3\n",
+            "vmladava.s8 r14, q1, q3\n",
         )
     };
 }
 
-/// Like [`block_8`] with positions of 16 bits, in two halves, the second first: 28 instructions of 4 bytes.
+/// Like [`block_8`] with positions of 16 bits, in two halves, the second first, and no weights kept: 28 instructions of 4 bytes.
 macro_rules! block_16 {
     (bytes) => {
         "112"
     };
     (round) => {
-        concat!(block_16!("vmladava"), block_16!("vmladava"), block_16!("vmladava"), block_16!("vmladava"))
+        concat!(block_16!(later), block_16!(later), block_16!(later), block_16!(later))
     };
     (blocks) => {
         "4"
     };
     (log) => {
         "2"
+    };
+    (kept) => {
+        "0"
+    };
+    (keep) => {
+        ""
+    };
+    (first) => {
+        block_16!("vmladav")
+    };
+    (later) => {
+        block_16!("vmladava")
     };
     ($first:literal) => {
         concat!(
@@ -117,7 +147,8 @@ macro_rules! block_16 {
 
 /// The function `$name`: all blocks of all segments, two positions at a time. From its second call on it starts behind the preparation of loops, at label 1.
 ///
-/// Registers: r1 weights, r3 and r5 inputs of both positions, r7 place of the sums, r9 segments that are left, r11 rounds that are left.
+/// Registers: r1 weights, r3 and r5 inputs of both positions, r7 place of the sums, r9 segments that are left, r11 rounds that are left. Weights of the first block may
+/// be kept.
 macro_rules! blocks_sums {
     ($(#[$doc:meta])* $name:ident, $block:ident) => {
         $(#[$doc])*
@@ -164,9 +195,10 @@ macro_rules! blocks_sums {
                 "ldrd r1, r7, [sp, #4]",
                 "ldr r9, [sp, #44]",
                 "ldr r11, [sp, #28]",
+                $block!(keep),
                 // Two positions.
                 "2:",
-                $block!("vmladav"),
+                $block!(first),
                 "ldr pc, [sp, #32]",
                 "3:",
                 $block!(round),
@@ -193,6 +225,7 @@ macro_rules! blocks_sums {
                 // The weights of the next four outputs.
                 "ldr r0, [sp, #60]",
                 "add r1, r0",
+                concat!("subs r1, #", $block!(kept)),
                 "str r1, [sp, #4]",
                 "ldr pc, [sp, #56]",
                 // The next segment.
@@ -202,7 +235,7 @@ macro_rules! blocks_sums {
                 "add r3, r11",
                 "add r5, r11",
                 "ldr r11, [sp, #28]",
-                $block!("vmladava"),
+                $block!(later),
                 "ldr pc, [sp, #32]",
                 ".cpu cortex-m33",
             )
@@ -233,11 +266,7 @@ pub unsafe extern "C" fn bytes_block(frame: *const Frame) {
         "ldrd r1, r7, [sp, #4]",
         "ldrd r3, r5, [sp, #16]",
         "ldr r9, [sp, #24]",
-        "vldrb.u8 q4, [r1], #16",
-        "vldrb.u8 q5, [r1], #16",
-        "vldrb.u8 q6, [r1], #16",
-        "vldrb.u8 q7, [r1], #16",
-        "str r1, [sp, #4]",
+        block_8!(keep),
         "1:",
         "vldrb.u8 q0, [r3]",
         "add r3, r5",
@@ -272,31 +301,9 @@ pub unsafe extern "C" fn bytes_block(frame: *const Frame) {
     )
 }
 
-/// Like a later [`block_8`], with q0 to q3 alone.
-macro_rules! later_block {
-    () => {
-        concat!(
-            "vldrb.u8 q0, [r3], #16\n",
-            "vldrb.u8 q2, [r1], #16\n",
-            "vmladava.s8 r0, q0, q2\n",
-            "vldrb.u8 q1, [r5], #16\n",
-            "vmladava.s8 r8, q1, q2\n",
-            "vldrb.u8 q3, [r1], #16\n",
-            "vmladava.s8 r2, q0, q3\n",
-            "vldrb.u8 q2, [r1], #16\n",
-            "vmladava.s8 r10, q1, q3\n",
-            "vmladava.s8 r4, q0, q2\n",
-            "vldrb.u8 q3, [r1], #16\n",
-            "vmladava.s8 r12, q1, q2\n",
-            "vmladava.s8 r6, q0, q3\n",
-            "vmladava.s8 r14, q1, q3\n",
-        )
-    };
-}
-
-/// Of elements of 8 bits in two or three blocks, each in a segment or behind the one before it, with the first one's weights in q4 to q7.
+/// Of elements of 8 bits in two or three segments of a single block.
 ///
-/// Registers: r1 weights, r3 and r5 inputs of both positions, r7 place of the sums, r9 and r11 from a block's end to the next one.
+/// Registers: r1 weights, r3 and r5 inputs of both positions, r7 place of the sums, r9 and r11 from a segment's end to the next one.
 ///
 /// # Safety
 /// Called by [`super::quads`] alone, whose stack frame it reads and writes.
@@ -305,51 +312,31 @@ pub unsafe extern "C" fn bytes_few(frame: *const Frame) {
     naked_asm!(
         ".cpu cortex-m55",
         "str lr, [sp, #56]",
-        // Where the second block of two goes on, and the third of three.
-        "ldr r0, [sp, #48]",
+        // Where it goes on behind the second segment.
         "ldr r2, [sp, #44]",
         "ldr r4, [sp, #52]",
-        "movs r9, #0",
-        "movs r11, #0",
         "adr.w r6, 3f",
+        "ldrd r11, r9, [r4, #4]",
         "cmp r2, #2",
-        "it hi",
-        "ldrdhi r11, r9, [r4, #4]",
-        "it eq",
-        "ldreq r9, [r4, #4]",
-        "adds r0, r0, r2",
-        "cmp r0, #3",
-        "it ne",
-        "adrne.w r6, 4f",
+        "itt eq",
+        "moveq r9, r11",
+        "adreq.w r6, 4f",
         "orr r6, r6, #1",
         "str r6, [sp, #32]",
         "ldrd r1, r7, [sp, #4]",
         "ldrd r3, r5, [sp, #16]",
         "add r5, r3",
-        "vldrb.u8 q4, [r1], #16",
-        "vldrb.u8 q5, [r1], #16",
-        "vldrb.u8 q6, [r1], #16",
-        "vldrb.u8 q7, [r1], #16",
-        "str r1, [sp, #4]",
+        block_8!(keep),
         "2:",
-        "vldrb.u8 q0, [r3], #16",
-        "vldrb.u8 q1, [r5], #16",
-        "vmladav.s8 r0, q0, q4",
+        block_8!(first),
         "add r3, r9",
-        "vmladav.s8 r2, q0, q5",
-        "vmladav.s8 r4, q0, q6",
         "add r5, r9",
-        "vmladav.s8 r6, q0, q7",
-        "vmladav.s8 r8, q1, q4",
-        "vmladav.s8 r10, q1, q5",
-        "vmladav.s8 r12, q1, q6",
-        "vmladav.s8 r14, q1, q7",
-        later_block!(),
+        block_8!(later),
         "ldr pc, [sp, #32]",
         "3:",
         "add r3, r11",
         "add r5, r11",
-        later_block!(),
+        block_8!(later),
         "4:",
         "stm r7!, {{r0, r2, r4, r6, r8, r10, r12, lr}}",
         "ldrd r0, r1, [sp, #0]",
