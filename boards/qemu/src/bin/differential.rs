@@ -500,7 +500,7 @@ fn describe(case: &Case<'_>, number: usize, seed: u32) {
 }
 
 /// Layers of known networks: name, extents.
-fn known() -> [(&'static str, Shape); 59] {
+fn known() -> [(&'static str, Shape); 61] {
     let base = Shape {
         kind: Kind::Conv,
         batch: 1,
@@ -619,6 +619,8 @@ fn known() -> [(&'static str, Shape); 59] {
         ("factor 1x3 row of 8 16>16", factor(row(flat_rows(pointwise(8, 8, 16, 16))))),
         ("factor 3x3 16x16 12>12", factor(conv(16, 12, 12, 1))),
         ("factor 3x3 16x16 16>16", factor(conv(16, 16, 16, 1))),
+        ("factor depthwise 3x3 32x32 8", factor(depthwise(32, 32, 8, 1))),
+        ("factor depthwise 3x3 stride 2 32x32 16>64", factor(multiplied(32, 16, 4, 2))),
         ("dense 640>128", dense(640, 128)),
         ("dense 128>128", dense(128, 128)),
         ("dense 64>12", dense(64, 12)),

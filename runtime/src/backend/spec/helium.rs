@@ -158,11 +158,15 @@ pub fn padded(bytes: usize) -> usize {
     whole(bytes, VECTOR)
 }
 
-/// Positions at the end of a tensor that are copied, with the inputs of a group: the last block of some would read behind it, and others make those before them whole
-/// groups of four.
-pub fn copied(window: &Window, inputs: usize) -> usize {
+/// Positions at a tensor's end whose last block would read behind it, with the inputs of a group.
+fn overread(window: &Window, inputs: usize) -> usize {
     let depth = whole(inputs, BLOCK);
-    let over = depth.wrapping_sub(inputs).div_ceil(window.inputs.max(1));
+    depth.wrapping_sub(inputs).div_ceil(window.inputs.max(1))
+}
+
+/// Positions at the end of a tensor that are copied: where some would be read behind it, those too that leave whole groups of four before them.
+pub fn copied(window: &Window, inputs: usize) -> usize {
+    let over = overread(window, inputs);
     match positions(window).checked_sub(over) {
         Some(direct) if over > 0 => over.wrapping_add(direct & 3),
         _ => over,
@@ -197,7 +201,9 @@ pub fn conv2d_scratch(window: &Window, groups: usize, input: DType, conv: &Conv)
     match conv {
         Conv::Dense { inputs } => dense_scratch(*inputs, input),
         Conv::Pointwise { round } => {
-            let copied = copied(window, segments.elements).max(*round);
+            // Of any number of positions: a part of an image wants no more than the whole.
+            let over = overread(window, segments.elements);
+            let copied = if over > 0 { over.saturating_add(3) } else { 0 }.max(*round);
             if copied == 0 {
                 return sums;
             }
