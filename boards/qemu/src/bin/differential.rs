@@ -98,6 +98,8 @@ struct Shape {
     in_place: bool,
     /// Whether the weights are transformed.
     winograd: bool,
+    /// Of a known layer: no activation.
+    linear: bool,
 }
 
 const ONE: Axis = Axis { input: 1, output: 1, kernel: 1, stride: 1, dilation: 1, pad: 0 };
@@ -150,6 +152,7 @@ fn random_shape(noise: &mut Noise, kind: Kind) -> Shape {
         types,
         in_place: false,
         winograd: false,
+        linear: false,
     };
     if kind == Kind::Dense {
         shape.inputs = noise.extent(300);
@@ -497,7 +500,7 @@ fn describe(case: &Case<'_>, number: usize, seed: u32) {
 }
 
 /// Layers of known networks: name, extents.
-fn known() -> [(&'static str, Shape); 48] {
+fn known() -> [(&'static str, Shape); 61] {
     let base = Shape {
         kind: Kind::Conv,
         batch: 1,
@@ -509,6 +512,7 @@ fn known() -> [(&'static str, Shape); 48] {
         types: [DType::I8, DType::I8],
         in_place: false,
         winograd: false,
+        linear: false,
     };
     let pointwise = |h: usize, w: usize, inputs: usize, outputs: usize| Shape {
         rows: axis(h, 1, 1, 1, [0, 0]),
@@ -552,6 +556,10 @@ fn known() -> [(&'static str, Shape); 48] {
     let wide = |shape: Shape, types: [DType; 2]| Shape { types, ..shape };
     let in_place = |shape: Shape| Shape { in_place: true, ..shape };
     let transformed = |shape: Shape| Shape { winograd: true, ..shape };
+    // A factor of another layer.
+    let factor = |shape: Shape| Shape { linear: true, ..shape };
+    let tall = |shape: Shape| Shape { rows: axis(shape.rows.input, 3, 1, 1, [1, 1]), ..shape };
+    let flat_rows = |shape: Shape| Shape { columns: axis(shape.columns.input, 3, 1, 1, [1, 1]), ..shape };
     [
         ("pointwise 25x5 64>64", pointwise(25, 5, 64, 64)),
         ("pointwise 25x5 64>64 in place", in_place(pointwise(25, 5, 64, 64))),
@@ -600,6 +608,19 @@ fn known() -> [(&'static str, Shape); 48] {
         ("pointwise row of 32 16>24", row(pointwise(32, 32, 16, 24))),
         ("pointwise 32x32 24>16", pointwise(32, 32, 24, 16)),
         ("pointwise row of 32 24>16", row(pointwise(32, 32, 24, 16))),
+        ("factor 1x1 32x32 8>16", factor(pointwise(32, 32, 8, 16))),
+        ("factor 1x1 32x32 16>8", factor(pointwise(32, 32, 16, 8))),
+        ("factor 1x1 16x16 24>32", factor(pointwise(16, 16, 24, 32))),
+        ("factor 1x1 8x8 32>64", factor(pointwise(8, 8, 32, 64))),
+        ("factor 1x1 row of 8 16>16", factor(row(pointwise(8, 8, 16, 16)))),
+        ("factor 1x1 row of 32 16>16", factor(row(pointwise(32, 32, 16, 16)))),
+        ("factor 3x1 32x32 16>8", factor(tall(pointwise(32, 32, 16, 8)))),
+        ("factor 1x3 32x32 8>16", factor(flat_rows(pointwise(32, 32, 8, 16)))),
+        ("factor 1x3 row of 8 16>16", factor(row(flat_rows(pointwise(8, 8, 16, 16))))),
+        ("factor 3x3 16x16 12>12", factor(conv(16, 12, 12, 1))),
+        ("factor 3x3 16x16 16>16", factor(conv(16, 16, 16, 1))),
+        ("factor depthwise 3x3 32x32 8", factor(depthwise(32, 32, 8, 1))),
+        ("factor depthwise 3x3 stride 2 32x32 16>64", factor(multiplied(32, 16, 4, 2))),
         ("dense 640>128", dense(640, 128)),
         ("dense 128>128", dense(128, 128)),
         ("dense 64>12", dense(64, 12)),
@@ -684,6 +705,7 @@ fn measure(free: &mut [u8]) -> Result<(), ()> {
         for linear in [&mut case.plain, &mut case.packed] {
             (linear.output_zero, linear.low, linear.high) = match case.request.output {
                 DType::I16 => (0, 0, 32767),
+                _ if shape.linear => (3, -128, 127),
                 _ => (-128, -128, 127),
             };
         }

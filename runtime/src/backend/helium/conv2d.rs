@@ -6,7 +6,9 @@ use super::dense::dense;
 use super::memory;
 use super::product::{Product, Width};
 use crate::backend::kernels::{Kernels, links};
-use crate::backend::spec::helium::{BLOCK, Conv, Segments, VECTOR, overread, padded};
+use crate::backend::spec::helium::{
+    BLOCK, Conv, Segments, VECTOR, copied, padded, positions_at_once, sums_bytes,
+};
 use crate::ops::linear::Integer;
 use crate::ops::window::Window;
 
@@ -23,18 +25,24 @@ pub fn conv2d<K: Kernels>(
     output: &mut [u8],
     scratch: &mut [u8],
 ) -> Option<()> {
+    let sums = match conv {
+        Conv::Dense { .. } => 0,
+        _ => sums_bytes(positions_at_once(window, &conv)),
+    };
+    let (sums, scratch) = scratch.split_at_mut_checked(sums)?;
+    let sums: &mut [i32] = bytemuck::try_cast_slice_mut(sums).ok()?;
     match conv {
         Conv::Dense { inputs } if const { links::<K>("helium dense") } => {
             dense(inputs, linear, width, input?, output, scratch)
         }
         Conv::Pointwise { round } if const { links::<K>("helium pointwise") } => {
-            pointwise(round, window, groups, linear, width, input, output, scratch)
+            pointwise(round, window, groups, linear, width, input, output, sums, scratch)
         }
         Conv::Rows { row } if const { links::<K>("helium rows") } => {
-            rows(row, None, window, groups, linear, width, input, output, scratch)
+            rows(row, None, window, groups, linear, width, input, output, sums, scratch)
         }
         Conv::Patches { row, round } if const { links::<K>("helium patches") } => {
-            rows(row, Some(round), window, groups, linear, width, input, output, scratch)
+            rows(row, Some(round), window, groups, linear, width, input, output, sums, scratch)
         }
         _ => None,
     }
@@ -49,6 +57,7 @@ fn pointwise(
     width: Width,
     input: Option<&[u8]>,
     output: &mut [u8],
+    sums: &mut [i32],
     scratch: &mut [u8],
 ) -> Option<()> {
     let inputs = window.inputs.checked_div(groups)?;
@@ -60,11 +69,11 @@ fn pointwise(
     // Positions that are read where they lie.
     let direct = match input {
         Some(input) => {
-            let direct = positions.saturating_sub(overread(window, inputs));
+            let direct = positions.saturating_sub(copied(window, inputs));
             for group in 0..groups {
                 let input = input.get(group.wrapping_mul(step_in)..)?;
                 let place = output.get_mut(group.wrapping_mul(step_out)..)?;
-                product.run(group, input, &[0], position, direct, place)?;
+                product.run(group, input, &[0], position, direct, place, sums)?;
             }
             direct
         }
@@ -88,7 +97,7 @@ fn pointwise(
         for group in 0..groups {
             let source = scratch.get(group.wrapping_mul(step_in)..)?;
             let place = output.get_mut(place.wrapping_add(group.wrapping_mul(step_out))..)?;
-            product.run(group, source, &[0], position, count, place)?;
+            product.run(group, source, &[0], position, count, place, sums)?;
         }
         done = done.wrapping_add(count);
     }
@@ -202,6 +211,7 @@ fn rows(
     width: Width,
     input: Option<&[u8]>,
     output: &mut [u8],
+    sums: &mut [i32],
     scratch: &mut [u8],
 ) -> Option<()> {
     let Window { batch, rows, columns, inputs, outputs } = *window;
@@ -276,7 +286,7 @@ fn rows(
                 for group in 0..groups {
                     let ring = ring.get(group.wrapping_mul(step_in)..)?;
                     let place = output.get_mut(place.wrapping_add(group.wrapping_mul(step_out))..)?;
-                    product.run(group, ring, starts, step, columns.output, place)?;
+                    product.run(group, ring, starts, step, columns.output, place, sums)?;
                 }
                 place = place.wrapping_add(columns.output.wrapping_mul(outputs));
                 continue;
@@ -300,7 +310,7 @@ fn rows(
                     )?;
                     if full {
                         let place = output.get_mut(place.wrapping_add(group.wrapping_mul(step_out))..)?;
-                        product.run(group, copies, &[0], pitch, waiting, place)?;
+                        product.run(group, copies, &[0], pitch, waiting, place, sums)?;
                     }
                 }
                 column = column.wrapping_add(count);
@@ -312,7 +322,7 @@ fn rows(
         }
     }
     if waiting > 0 {
-        product.run(0, copies, &[0], pitch, waiting, output.get_mut(place..)?)?;
+        product.run(0, copies, &[0], pitch, waiting, output.get_mut(place..)?, sums)?;
     }
     Some(())
 }

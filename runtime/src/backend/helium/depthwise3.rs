@@ -6,7 +6,7 @@
 //! of a single row. All outputs of an input channel are made from the same strips.
 //!
 //! In place, rows that later strips need and earlier ones overwrite are kept beside the strips. Requantisation is that of [`super::product`], with a channel's constants
-//! in general registers; a negative number is decremented by adding its sign times 1, or times 0 where nothing is shifted.
+//! in general registers, so that `VQRDMLAH` adds the product to a vector of signs; channels without a shift to the right take another way.
 
 use core::arch::naked_asm;
 
@@ -27,8 +27,8 @@ struct Frame {
     clamp: [u32; 2],
     /// 8: zero point less least output.
     offset: i32,
-    /// 12: whether the channel's shift is to the right. Set by the kernel.
-    away: u32,
+    /// 12: 0 if the channel's shift is to the right, else the shift with bit 8 set. Set by the kernel.
+    shift_left: u32,
     /// 16: from the output pointer to the outputs of a tile, in the order of lanes: halfwords of stride 1, words of stride 2.
     places: [u32; 4],
     /// 32: from the strip pointer to the columns of a tile.
@@ -57,11 +57,9 @@ struct Frame {
     width: u32,
     /// 96: strip bytes between gathers: rows of stride 1: of two columns, else of a stride.
     step: u32,
-    /// 100: shift to the left. Set by the kernel.
-    shift_left: u32,
-    /// 104: the first input channel's first column. Not copied.
+    /// 100: the first input channel's first column. Not copied.
     strips: *const u8,
-    /// 108: the first output. Not copied.
+    /// 104: the first output. Not copied.
     output: *mut u8,
 }
 
@@ -73,15 +71,15 @@ macro_rules! head {
         concat!(
             "push {{r4-r11, lr}}\n",
             "vpush {{d8-d15}}\n",
-            "sub sp, #108\n",
+            "sub sp, #100\n",
             "ldm r0!, {{r1-r11}}\n",
             "stm sp, {{r1-r11}}\n",
             "add r12, sp, #44\n",
             "ldm r0!, {{r1-r11}}\n",
             "stm r12!, {{r1-r11}}\n",
-            "ldm r0, {{r1-r4}}\n",
-            "stm r12, {{r1-r4}}\n",
-            "ldrd r1, r3, [r0, #16]\n",
+            "ldm r0!, {{r1-r3}}\n",
+            "stm r12, {{r1-r3}}\n",
+            "ldrd r1, r3, [r0]\n",
             "vldrw.u32 q1, [sp, #32]\n",
             "ldrd r10, r12, [sp, #0]\n",
             $($once, "\n",)*
@@ -125,7 +123,7 @@ macro_rules! tail {
             "subs r2, #1\n",
             "strd r0, r2, [sp, #48]\n",
             "bne.w 1b\n",
-            "add sp, #108\n",
+            "add sp, #100\n",
             "vpop {{d8-d15}}\n",
             "pop {{r4-r11, pc}}\n",
         )
@@ -137,7 +135,7 @@ macro_rules! tail {
 macro_rules! stride_1 {
     (
         $(#[$doc:meta])* $name:ident, [$($once:literal),*], [$($moved:literal),*], [$($near:literal),*], [$($far:literal),*],
-        [$($shift:literal),*], [$($left:literal),*], [$($away:literal),*], [$($offset:literal),*]
+        [$($shift:literal),*], [$($scale:literal),*], [$near_values:literal, $far_values:literal, $places:literal]
     ) => {
         $(#[$doc])*
         ///
@@ -157,19 +155,13 @@ macro_rules! stride_1 {
                 "vmov q3[3], q3[1], r2, r6",
                 "vadd.i32 q2, q2, r5",
                 "vadd.i32 q3, q3, r5",
-                $($left,)*
-                "vqrdmulh.s32 q2, q2, r7",
-                "vqrdmulh.s32 q3, q3, r7",
-                $($away,)*
-                "vrshl.s32 q2, r9",
-                "vrshl.s32 q3, r9",
-                $($offset,)*
-                "vqmovunb.s32 q2, q2",
-                "vqmovunt.s32 q2, q3",
-                "vldrh.u16 q0, [sp, #16]",
-                "vqadd.u16 q2, q2, r10",
-                "vadd.i16 q2, q2, r12",
-                "vstrb.16 q2, [r3, q0]",
+                $($scale,)*
+                concat!("vqmovunb.s32 ", $near_values, ", ", $near_values),
+                concat!("vqmovunt.s32 ", $near_values, ", ", $far_values),
+                concat!("vldrh.u16 ", $places, ", [sp, #16]"),
+                concat!("vqadd.u16 ", $near_values, ", ", $near_values, ", r10"),
+                concat!("vadd.i16 ", $near_values, ", ", $near_values, ", r12"),
+                concat!("vstrb.16 ", $near_values, ", [r3, ", $places, "]"),
                 tail!(),
                 ".cpu cortex-m33",
             )
@@ -182,32 +174,35 @@ macro_rules! stride_1_kernels {
     ($relu:ident, $any:ident, $($sums:tt),*) => {
         stride_1!(
             /// Of layers whose least output is the zero point and whose shifts are not positive.
-            $relu, $($sums),*, [], [], [], []
+            $relu, $($sums),*, [],
+            ["vqrdmulh.s32 q2, q2, r7", "vqrdmulh.s32 q3, q3, r7", "vrshl.s32 q2, r9", "vrshl.s32 q3, r9"],
+            ["q2", "q3", "q0"]
         );
         stride_1!(
             /// Of any layer.
             $any, $($sums),*,
+            ["orr r0, r9, #256", "cmp r9, #0", "it lt", "movlt r0, #0", "str r0, [sp, #12]"],
             [
-                "movs r0, #0",
-                "cmp r9, #0",
-                "ite gt",
-                "movgt r2, r9",
-                "movle r2, r0",
-                "it gt",
-                "movgt r9, r0",
-                "lsr r0, r9, #31",
-                "str r0, [sp, #12]",
-                "str r2, [sp, #100]"
-            ],
-            ["ldr r0, [sp, #100]", "vshl.s32 q2, r0", "vshl.s32 q3, r0"],
-            [
-                "ldrd r4, r6, [sp, #8]",
+                "ldr r0, [sp, #12]",
+                "ldr r4, [sp, #8]",
+                "cbz r0, 3f",
+                "vshl.s32 q2, r0",
+                "vshl.s32 q3, r0",
+                "vqrdmulh.s32 q0, q2, r7",
+                "vqrdmulh.s32 q2, q3, r7",
+                "b 4f",
+                "3:",
                 "vshr.s32 q0, q2, #31",
-                "vmla.s32 q2, q0, r6",
-                "vshr.s32 q0, q3, #31",
-                "vmla.s32 q3, q0, r6"
+                "vqrdmlah.s32 q0, q2, r7",
+                "vshr.s32 q2, q3, #31",
+                "vqrdmlah.s32 q2, q3, r7",
+                "vrshl.s32 q0, r9",
+                "vrshl.s32 q2, r9",
+                "4:",
+                "vqadd.s32 q0, q0, r4",
+                "vqadd.s32 q2, q2, r4"
             ],
-            ["vqadd.s32 q2, q2, r4", "vqadd.s32 q3, q3, r4"]
+            ["q0", "q2", "q3"]
         );
     };
 }
@@ -263,7 +258,7 @@ stride_1_kernels!(
 /// those of the columns under the second to fourth.
 macro_rules! apart {
     (
-        $(#[$doc:meta])* $name:ident, [$($shift:literal),*], [$($left:literal),*], [$($away:literal),*], [$($offset:literal),*]
+        $(#[$doc:meta])* $name:ident, [$($shift:literal),*], [$($scale:literal),*], $values:literal
     ) => {
         $(#[$doc])*
         ///
@@ -296,16 +291,12 @@ macro_rules! apart {
                 "vmov q2[2], q2[0], r0, r4",
                 "vmov q2[3], q2[1], r2, r6",
                 "vadd.i32 q2, q2, r5",
-                $($left,)*
-                "vqrdmulh.s32 q2, q2, r7",
-                $($away,)*
-                "vrshl.s32 q2, r9",
-                $($offset,)*
-                "vqmovunb.s32 q2, q2",
-                "vqadd.u16 q2, q2, r10",
-                "vadd.i16 q2, q2, r12",
+                $($scale,)*
+                concat!("vqmovunb.s32 ", $values, ", ", $values),
+                concat!("vqadd.u16 ", $values, ", ", $values, ", r10"),
+                concat!("vadd.i16 ", $values, ", ", $values, ", r12"),
                 "vpst",
-                "vstrbt.32 q2, [r3, q3]",
+                concat!("vstrbt.32 ", $values, ", [r3, q3]"),
                 tail!(),
                 ".cpu cortex-m33",
             )
@@ -315,26 +306,26 @@ macro_rules! apart {
 
 apart!(
     /// Of layers whose least output is the zero point and whose shifts are not positive.
-    apart_relu, [], [], [], []
+    apart_relu, [], ["vqrdmulh.s32 q2, q2, r7", "vrshl.s32 q2, r9"], "q2"
 );
 apart!(
     /// Of any layer.
     apart_any,
+    ["ldr r8, [sp, #8]", "orr r0, r9, #256", "cmp r9, #0", "it lt", "movlt r0, #0", "str r0, [sp, #12]"],
     [
-        "movs r0, #0",
-        "cmp r9, #0",
-        "ite gt",
-        "movgt r2, r9",
-        "movle r2, r0",
-        "it gt",
-        "movgt r9, r0",
-        "lsr r0, r9, #31",
-        "str r0, [sp, #12]",
-        "str r2, [sp, #100]"
+        "ldr r0, [sp, #12]",
+        "cbz r0, 3f",
+        "vshl.s32 q2, r0",
+        "vqrdmulh.s32 q0, q2, r7",
+        "b 4f",
+        "3:",
+        "vshr.s32 q0, q2, #31",
+        "vqrdmlah.s32 q0, q2, r7",
+        "vrshl.s32 q0, r9",
+        "4:",
+        "vqadd.s32 q0, q0, r8"
     ],
-    ["ldr r0, [sp, #100]", "vshl.s32 q2, r0"],
-    ["ldrd r4, r6, [sp, #8]", "vshr.s32 q0, q2, #31", "vmla.s32 q2, q0, r6"],
-    ["vqadd.s32 q2, q2, r4"]
+    "q0"
 );
 
 /// Extents of a layer, in bytes where nothing else is said.
@@ -604,7 +595,6 @@ pub fn depthwise3(
     let mut frame = Frame {
         clamp: clamp(linear),
         offset: linear.output_zero.wrapping_sub(linear.low),
-        away: 0,
         places,
         columns: [0, 1, 2, 3].map(|k: u32| k.wrapping_mul(layer.column as u32)),
         left: 0,

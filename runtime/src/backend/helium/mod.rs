@@ -22,7 +22,7 @@ use super::kernels::links;
 #[cfg(target_abi = "eabihf")]
 use super::scalar;
 use super::scalar::compact::{self, Order};
-use super::scalar::in_place::rows_in_place;
+use super::scalar::in_place::apart_or_in_place;
 use super::spec::helium as spec;
 use super::spec::select::{Constants, Isa, Linear, Request};
 use super::{AllKernels, Backend, Integers, IntegersMut, Kernels};
@@ -138,32 +138,23 @@ impl<K: Kernels> Backend for Helium<K> {
             in_place: input.is_none(),
             constants: Constants::USUAL,
         };
-        match spec::depthwise3(&request) {
-            Some(plan) if depthwise3_kernels::<K>(&plan).is_some() && plan.scratch() <= scratch.len() => {
-                let input = input.map(bytemuck::cast_slice);
-                let output = bytemuck::cast_slice_mut(output);
-                let kernels = depthwise3_kernels::<K>(&plan)?;
-                depthwise3::depthwise3(&plan, kernels, window, linear, input, output, scratch)
-            }
-            _ => {
-                let any =
-                    spec::depthwise(&request).and_then(|plan| Some((plan, depthwise_kernels::<K>(plan)?)));
-                if let Some((plan, kernels)) = any {
-                    let run = |window: &Window, input: &[i8], output: &mut [i8]| {
-                        let (input, output) = (bytemuck::cast_slice(input), bytemuck::cast_slice_mut(output));
-                        depthwise::depthwise(plan, kernels, window, linear, Width::Narrow, input, output)
-                    };
-                    return match input {
-                        Some(input) => run(window, input, output),
-                        None => rows_in_place(window, output, scratch, &run),
-                    };
-                }
-                if const { links::<K>("helium grouped") } {
-                    return plain(window, window.inputs, Order::Taps, linear, input, output, scratch);
-                }
-                compact::bytes::<K>(window, window.inputs, Order::Taps, linear, input, output, scratch)
-            }
+        let fitting = spec::depthwise3(&request).filter(|plan| plan.scratch() <= scratch.len());
+        if let Some((plan, kernels)) = fitting.and_then(|plan| Some((plan, depthwise3_kernels::<K>(&plan)?)))
+        {
+            let (input, output) = (input.map(bytemuck::cast_slice), bytemuck::cast_slice_mut(output));
+            return depthwise3::depthwise3(&plan, kernels, window, linear, input, output, scratch);
         }
+        if let Some((plan, kernels)) = depthwise_of::<K>(&request) {
+            let run = |window: &Window, input: &[i8], output: &mut [i8]| {
+                let (input, output) = (bytemuck::cast_slice(input), bytemuck::cast_slice_mut(output));
+                depthwise::depthwise(plan, kernels, window, linear, Width::Narrow, input, output)
+            };
+            return apart_or_in_place(window, input, output, scratch, &run);
+        }
+        if const { links::<K>("helium grouped") } {
+            return plain(window, window.inputs, Order::Taps, linear, input, output, scratch);
+        }
+        compact::bytes::<K>(window, window.inputs, Order::Taps, linear, input, output, scratch)
     }
 
     fn depthwise_conv2d_i16(
@@ -184,8 +175,7 @@ impl<K: Kernels> Backend for Helium<K> {
             in_place: false,
             constants: Constants::USUAL,
         };
-        let any = spec::depthwise(&request).and_then(|plan| Some((plan, depthwise_kernels::<K>(plan)?)));
-        if let Some((plan, kernels)) = any {
+        if let Some((plan, kernels)) = depthwise_of::<K>(&request) {
             return depthwise::depthwise(
                 plan,
                 kernels,
@@ -354,14 +344,16 @@ fn depthwise3_kernels<K: Kernels>(plan: &spec::Depthwise3) -> Option<&'static de
     }
 }
 
-/// The kernels for any depthwise convolution that are linked.
-fn depthwise_kernels<K: Kernels>(plan: spec::Depthwise) -> Option<&'static depthwise::Kernels> {
-    match plan {
+/// The plan for any depthwise convolution, and its kernels if they are linked.
+fn depthwise_of<K: Kernels>(request: &Request) -> Option<(spec::Depthwise, &'static depthwise::Kernels)> {
+    let plan = spec::depthwise(request)?;
+    let kernels = match plan {
         spec::Depthwise::Beside => const { links::<K>("helium depthwise") }.then_some(&depthwise::BESIDE),
         spec::Depthwise::Shared(_) => {
             const { links::<K>("helium depthwise gather") }.then_some(&depthwise::GATHER)
         }
-    }
+    };
+    Some((plan, kernels?))
 }
 
 /// Convolution with plain weights, apart from the input or in its place.
@@ -379,10 +371,7 @@ fn plain(
         let (input, output) = (bytemuck::cast_slice(input), bytemuck::cast_slice_mut(output));
         grouped(window, groups, order, linear, Width::Narrow, input, output)
     };
-    match input {
-        Some(input) => run(window, input, output),
-        None => rows_in_place(window, output, scratch, &run),
-    }
+    apart_or_in_place(window, input, output, scratch, &run)
 }
 
 /// What a layer from or to 16 bits makes of what; `None` if neither is.

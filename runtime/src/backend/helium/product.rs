@@ -1,416 +1,114 @@
-//! Products of weights and positions: four outputs of two positions at a time, requantised and stored.
+//! Products of weights and positions: four outputs of up to [`CHUNK`] positions at a time, summed up to a buffer and requantised from there.
 //!
-//! A position's inputs are `segments` runs of whole blocks of 16 elements; weights are in [`Packing::Blocks4x16`](crate::blob::Packing). The sums live in the even
-//! registers r0 to r14, which leaves no register for the hardware's loop counter; loops over blocks are unrolled to rounds of several blocks and entered in the middle.
-//!
-//! Requantisation equals [`crate::quant::requantize`] and the clamp of [`Integer::finish`]:
-//! - `VQRDMULH` is the doubling high multiplication. It saturates only for two least numbers, and multipliers are not negative.
-//! - `VRSHL` by a negative count adds half and shifts, so halves go up. Away from zero they go once a negative number has been decremented before, for
-//!   `(x + half - 1) >> e` is the floor wanted; nothing may be subtracted where the count is 0. With a lower bound at the zero point
-//!   the result of a negative number is that bound in either way, and kernels of the `_relu` form leave the step out.
-//! - A shift to the left comes first, modulo 2^32, by `VSHL`.
-//! - `y = v + zero point - low` is narrowed to 16 bits with unsigned saturation, which is the lower bound; adding `65535 - (high - low)` with
-//!   saturation is the upper bound; adding `1 + high` modulo 2^16 takes both offsets back. The value is stored truncated.
+//! A position's inputs are `segments` runs of whole blocks of 16 elements; weights are in [`Packing::Blocks4x16`](crate::blob::Packing). Which sums
+//! and which requantisation a layer has is decided once; [`quads`] calls both for each four outputs.
+
+mod requantize;
+mod sums;
 
 use core::arch::naked_asm;
 
 use super::memory;
-use crate::backend::spec::helium::{BLOCK, MOST_TAPS};
+use crate::backend::spec::helium::{BLOCK, CHUNK, MOST_TAPS};
 use crate::ops::linear::Integer;
 
-/// What a kernel is told; copied to its stack frame, in which the assembly names the fields by offset.
+/// What is called for four outputs.
+type Quad = unsafe extern "C" fn(*const Frame);
+
+/// What the functions are told; [`quads`] copies it to its stack frame, in which the assembly names the fields by offset.
 #[repr(C)]
 struct Frame {
-    /// 0: added with saturation at the greatest `u16`.
-    saturate: u32,
-    /// 4: added after that.
-    restore: u32,
-    /// 8: bytes from an output position to the next.
-    output_step: u32,
-    /// 12: from the end of a position's inputs to the start of those two positions on.
+    /// 0: from the end of a position's inputs to the start of those two positions on.
     input_next: u32,
-    /// 16: weights of the current four outputs.
+    /// 4: weights of the current four outputs.
     weights: *const i8,
-    /// 20: end of the current outputs.
-    end: *mut u8,
-    /// 24: rounds of blocks in a segment, behind its first block. Set by the kernel.
-    rounds: u32,
-    /// 28: segments.
-    segments: u32,
-    /// 32: where the first round of a segment starts. Set by the kernel.
-    entry: u32,
-    /// 36: where a segment goes on when it ends. Set by the kernel.
-    after: u32,
-    /// 40: zero point less least output.
-    offset: i32,
-    /// 44: the first position's inputs.
+    /// 8, 12: where sums start and end.
+    sums: *mut i32,
+    sums_end: *mut i32,
+    /// 16: the first position's inputs.
     input: *const u8,
-    /// 48: bytes from a position to the next.
+    /// 20: bytes from a position to the next.
     input_step: u32,
-    /// 52: the first position's current outputs.
-    output: *mut u8,
-    /// 56: outputs that are left.
-    outputs: u32,
-    /// 60, 64, 68: the constants of the outputs that are left.
+    /// 24: groups of four positions.
+    groups: u32,
+    /// 28: rounds of blocks in a segment, behind its first block. Set by the sums.
+    rounds: u32,
+    /// 32: where the first round of a segment starts. Set by the sums.
+    entry: u32,
+    /// 36: where a segment goes on when it ends. Set by the sums.
+    after: u32,
+    /// 40: where it goes on when its last round ends. Set by the sums.
+    finish: u32,
+    /// 44: segments.
+    segments: u32,
+    /// 48: blocks of a segment, without its first.
+    blocks: u32,
+    /// 52: for a number of segments that are left, the bytes from the end of the one before them to their start.
+    gaps: *const i32,
+    /// 56: where a function returns to. Set by it.
+    back: u32,
+    /// 60: bytes of four outputs' weights.
+    weight_step: u32,
+    /// 64, 68, 72: the constants of the outputs that are left.
     bias: *const i32,
     multiplier: *const i32,
     shift: *const i32,
-    /// 72: bytes of four outputs' weights.
-    weight_step: u32,
-    /// 76: blocks of a segment, without its first.
-    blocks: u32,
-    /// 80: for a number of segments that are left, the bytes from the end of the one before them to their start.
-    gaps: *const i32,
-    /// 84: where it goes on when its last round ends. Set by the kernel.
-    finish: u32,
+    /// 76: the first position's current outputs.
+    output: *mut u8,
+    /// 80: bytes from an output position to the next.
+    output_step: u32,
+    /// 84: outputs that are left.
+    outputs: u32,
+    /// 88: zero point.
+    zero: i32,
+    /// 92, 96: bounds.
+    low: i32,
+    high: i32,
+    /// 100: sums up.
+    sum: Quad,
+    /// 104: requantises four outputs.
+    whole: Quad,
+    /// 108: requantises what is left of fewer.
+    part: Quad,
 }
 
-/// Sixteen elements of two positions (r3, r5) and of four outputs' weights (r1), 8 bits: 14 instructions of 4 bytes. `$first` is `vmladav`, which sets
-/// the sums, or `vmladava`, which adds to them.
-macro_rules! block_8 {
-    (bytes) => {
-        "56"
-    };
-    (round) => {
-        concat!(
-            block_8!("vmladava"),
-            block_8!("vmladava"),
-            block_8!("vmladava"),
-            block_8!("vmladava"),
-            block_8!("vmladava"),
-            block_8!("vmladava"),
-            block_8!("vmladava"),
-            block_8!("vmladava")
-        )
-    };
-    (blocks) => {
-        "8"
-    };
-    (log) => {
-        "3"
-    };
-    ($first:literal) => {
-        concat!(
-            "vldrb.u8 q0, [r3], #16\n",
-            "vldrb.u8 q1, [r5], #16\n",
-            "vldrb.u8 q2, [r1], #16\n",
-            $first,
-            ".s8 r0, q0, q2\n",
-            "vldrb.u8 q3, [r1], #16\n",
-            $first,
-            ".s8 r2, q1, q2\n",
-            "vldrb.u8 q4, [r1], #16\n",
-            $first,
-            ".s8 r4, q0, q3\n",
-            $first,
-            ".s8 r6, q1, q3\n",
-            "vldrb.u8 q2, [r1], #16\n",
-            $first,
-            ".s8 r8, q0, q4\n",
-            $first,
-            ".s8 r10, q1, q4\n",
-            $first,
-            ".s8 r12, q0, q2\n",
-            $first,
-            ".s8 r14, q1, q2\n",
-        )
-    };
-}
-
-/// Like [`block_8`] with positions of 16 bits, in two halves, the second first: 28 instructions of 4 bytes.
-macro_rules! block_16 {
-    (bytes) => {
-        "112"
-    };
-    (round) => {
-        concat!(block_16!("vmladava"), block_16!("vmladava"), block_16!("vmladava"), block_16!("vmladava"))
-    };
-    (blocks) => {
-        "4"
-    };
-    (log) => {
-        "2"
-    };
-    ($first:literal) => {
-        concat!(
-            "vldrh.u16 q0, [r3, #16]\n",
-            "vldrh.u16 q1, [r5, #16]\n",
-            "vldrb.s16 q2, [r1, #8]\n",
-            $first,
-            ".s16 r0, q0, q2\n",
-            "vldrb.s16 q3, [r1, #24]\n",
-            $first,
-            ".s16 r2, q1, q2\n",
-            "vldrb.s16 q4, [r1, #40]\n",
-            $first,
-            ".s16 r4, q0, q3\n",
-            $first,
-            ".s16 r6, q1, q3\n",
-            "vldrb.s16 q2, [r1, #56]\n",
-            $first,
-            ".s16 r8, q0, q4\n",
-            $first,
-            ".s16 r10, q1, q4\n",
-            $first,
-            ".s16 r12, q0, q2\n",
-            $first,
-            ".s16 r14, q1, q2\n",
-            "vldrh.u16 q0, [r3], #32\n",
-            "vldrh.u16 q1, [r5], #32\n",
-            "vldrb.s16 q3, [r1, #16]\n",
-            "vmladava.s16 r4, q0, q3\n",
-            "vldrb.s16 q4, [r1, #32]\n",
-            "vmladava.s16 r6, q1, q3\n",
-            "vldrb.s16 q2, [r1, #48]\n",
-            "vmladava.s16 r8, q0, q4\n",
-            "vmladava.s16 r10, q1, q4\n",
-            "vldrb.s16 q3, [r1], #64\n",
-            "vmladava.s16 r12, q0, q2\n",
-            "vmladava.s16 r14, q1, q2\n",
-            "vmladava.s16 r0, q0, q3\n",
-            "vmladava.s16 r2, q1, q3\n",
-        )
-    };
-}
-
-/// The kernel `$name`: for each four outputs, for each pair of positions from `output` to `end`, the sums over all segments, requantised and stored.
-/// `$entry` prepares loops over blocks, `$tile` sums up two positions, with `$segment` out of line. `$store` stores the low part of each lane, `$four` are the bytes of
-/// four outputs. `$prepare` makes the left shift of four outputs, `$left`, `$away` and `$offset` are the steps that `_relu` kernels leave out.
+/// For each four outputs: sums of all positions, then their requantisation.
 ///
-/// Registers: r1 weights, r3 and r5 inputs of both positions, r7 output, r9 segments that are left, r11 rounds that are left; q5 bias, q6 multiplier, q7 shift;
-/// the predicate has the outputs that exist.
-macro_rules! kernel {
-    (
-        $(#[$doc:meta])* $name:ident, $store:literal, $four:literal,
-        [$($entry:expr),*], [$($tile:expr),*], [$($segment:expr),*],
-        [$($prepare:literal),*], [$($left:literal),*], [$($away:literal),*], [$($offset:literal),*]
-    ) => {
-        $(#[$doc])*
-        ///
-        /// # Safety
-        /// All that the frame names is readable or writable as [`Product::run`] checks.
-        #[unsafe(naked)]
-        unsafe extern "C" fn $name(frame: *const Frame) {
-            naked_asm!(
-                ".cpu cortex-m55",
-                "push {{r4-r11, lr}}",
-                "vpush {{d8-d15}}",
-                "sub sp, #108",
-                "ldm r0!, {{r1-r11}}",
-                "stm sp, {{r1-r11}}",
-                "add r12, sp, #44",
-                "ldm r0, {{r1-r11}}",
-                "stm r12, {{r1-r11}}",
-                $($entry,)*
-                // Four outputs.
-                "1:",
-                "ldr r0, [sp, #56]",
-                "vctp.32 r0",
-                "ldrd r1, r3, [sp, #60]",
-                "ldr r5, [sp, #68]",
-                "vpsttt",
-                "vldrwt.u32 q5, [r1], #16",
-                "vldrwt.u32 q6, [r3], #16",
-                "vldrwt.u32 q7, [r5], #16",
-                "strd r1, r3, [sp, #60]",
-                "str r5, [sp, #68]",
-                $($prepare,)*
-                "ldrd r3, r5, [sp, #44]",
-                "add r5, r3",
-                "ldr r7, [sp, #52]",
-                "ldr r1, [sp, #16]",
-                // Two positions, at label 2.
-                $($tile,)*
-                // Their sums are whole.
-                "4:",
-                "vmov q0[2], q0[0], r0, r8",
-                "vmov q0[3], q0[1], r4, r12",
-                "vmov q1[2], q1[0], r2, r10",
-                "vmov q1[3], q1[1], r6, r14",
-                "vadd.i32 q0, q0, q5",
-                "vadd.i32 q1, q1, q5",
-                $($left,)*
-                "vqrdmulh.s32 q0, q0, q6",
-                "vqrdmulh.s32 q1, q1, q6",
-                $($away,)*
-                "vrshl.s32 q0, q0, q7",
-                "vrshl.s32 q1, q1, q7",
-                $($offset,)*
-                "ldrd r0, r2, [sp, #0]",
-                "vqmovunb.s32 q0, q0",
-                "vqmovunt.s32 q0, q1",
-                "ldrd r4, r6, [sp, #8]",
-                "vqadd.u16 q0, q0, r0",
-                "vadd.i16 q0, q0, r2",
-                "adds r0, r7, r4",
-                "vshr.u32 q1, q0, #16",
-                "vpstt",
-                concat!($store, "t.32 q0, [r7]"),
-                concat!($store, "t.32 q1, [r0]"),
-                "adds r7, r0, r4",
-                "add r3, r6",
-                "add r5, r6",
-                "ldrd r1, r0, [sp, #16]",
-                "cmp r7, r0",
-                "bne.w 2b",
-                // The next four outputs.
-                "ldr r2, [sp, #72]",
-                "add r1, r2",
-                concat!("adds r0, #", $four),
-                "strd r1, r0, [sp, #16]",
-                "ldr r0, [sp, #52]",
-                concat!("adds r0, #", $four),
-                "ldr r2, [sp, #56]",
-                "subs r2, #4",
-                "strd r0, r2, [sp, #52]",
-                "bhi.w 1b",
-                "add sp, #108",
-                "vpop {{d8-d15}}",
-                "pop {{r4-r11, pc}}",
-                $($segment,)*
-                ".cpu cortex-m33",
-            )
-        }
-    };
+/// # Safety
+/// All that the frame names is readable or writable as [`Product::run`] checks.
+#[unsafe(naked)]
+unsafe extern "C" fn quads(frame: *const Frame) {
+    naked_asm!(
+        ".cpu cortex-m55",
+        "push {{r4-r11, lr}}",
+        "vpush {{d8-d15}}",
+        "sub sp, #112",
+        "mov r12, sp",
+        "ldm r0!, {{r1-r11}}",
+        "stm r12!, {{r1-r11}}",
+        "ldm r0!, {{r1-r11}}",
+        "stm r12!, {{r1-r11}}",
+        "ldm r0, {{r1-r6}}",
+        "stm r12, {{r1-r6}}",
+        "1:",
+        "ldr r0, [sp, #100]",
+        "blx r0",
+        "ldr r1, [sp, #84]",
+        "ldrd r0, r2, [sp, #104]",
+        "cmp r1, #4",
+        "it lo",
+        "movlo r0, r2",
+        "blx r0",
+        "ldr r1, [sp, #84]",
+        "subs r1, #4",
+        "str r1, [sp, #84]",
+        "bhi 1b",
+        "add sp, #112",
+        "vpop {{d8-d15}}",
+        "pop {{r4-r11, pc}}",
+        ".cpu cortex-m33",
+    )
 }
-
-/// A [`kernel`] for any number of blocks and segments: the rounds of `$block`.
-macro_rules! blocks_kernel {
-    ($(#[$doc:meta])* $name:ident, $block:ident, $store:literal, $four:literal, $($steps:tt)*) => {
-        kernel!(
-            $(#[$doc])* $name, $store, $four,
-            [
-                // Rounds of blocks, and the entry that makes the first of them short.
-                "ldr r0, [sp, #76]",
-                "adr.w r1, 3f",
-                "adr.w r3, 4f",
-                concat!("adds r2, r0, #", $block!(blocks), " - 1"),
-                concat!("lsrs r2, r2, #", $block!(log)),
-                "str r2, [sp, #24]",
-                concat!("lsls r4, r2, #", $block!(log)),
-                "subs r4, r4, r0",
-                concat!("movs r5, #", $block!(bytes)),
-                "mla r1, r4, r5, r1",
-                "ldr r9, [sp, #28]",
-                "cmp r9, #1",
-                "it ne",
-                "adrne.w r3, 5f",
-                "orr r1, r1, #1",
-                "orr r3, r3, #1",
-                "str r3, [sp, #84]",
-                "cmp r0, #0",
-                "it eq",
-                "moveq r1, r3",
-                "cmp r2, #1",
-                "itt hi",
-                "adrhi.w r3, 7f",
-                "orrhi r3, r3, #1",
-                "strd r1, r3, [sp, #32]",
-                "mov r11, r2"
-            ],
-            [
-                "2:",
-                $block!("vmladav"),
-                "ldr pc, [sp, #32]",
-                "3:",
-                $block!(round),
-                "ldr pc, [sp, #36]",
-                // The end of one of several rounds.
-                "7:",
-                "subs r11, #1",
-                "bne.w 3b",
-                "ldr r11, [sp, #24]",
-                "ldr pc, [sp, #84]",
-                // The end of one of several segments.
-                "5:",
-                "subs r9, #1",
-                "bne 6f",
-                "ldr r9, [sp, #28]"
-            ],
-            [
-                // The next segment.
-                "6:",
-                "ldr r11, [sp, #80]",
-                "ldr r11, [r11, r9, lsl #2]",
-                "add r3, r11",
-                "add r5, r11",
-                "ldr r11, [sp, #24]",
-                $block!("vmladava"),
-                "ldr pc, [sp, #32]"
-            ],
-            $($steps)*
-        );
-    };
-}
-
-macro_rules! any_kernel {
-    ($(#[$doc:meta])* $name:ident, $block:ident, $store:literal, $four:literal) => {
-        blocks_kernel!(
-            $(#[$doc])* $name, $block, $store, $four,
-            [
-                "vmov.i32 q0, #0",
-                "vmax.s32 q1, q7, q0",
-                "vmin.s32 q7, q7, q0",
-                "vstrw.32 q1, [sp, #88]"
-            ],
-            ["vldrw.u32 q2, [sp, #88]", "vshl.s32 q0, q0, q2", "vshl.s32 q1, q1, q2"],
-            [
-                "vand q2, q0, q7",
-                "vand q3, q1, q7",
-                "vshr.s32 q2, q2, #31",
-                "vshr.s32 q3, q3, #31",
-                "vadd.i32 q0, q0, q2",
-                "vadd.i32 q1, q1, q3"
-            ],
-            ["ldr r0, [sp, #40]", "vqadd.s32 q0, q0, r0", "vqadd.s32 q1, q1, r0"]
-        );
-    };
-}
-
-blocks_kernel!(
-    /// From 8 to 8 bits, of layers whose least output is the zero point and whose shifts are not positive.
-    product_8_8_relu, block_8, "vstrb", "4", [], [], [], []
-);
-kernel!(
-    /// Like [`product_8_8_relu`], for a single block, three quarters of whose weights stay in q2 to q4.
-    product_8_8_relu_short, "vstrb", "4",
-    [],
-    [
-        "vldrb.u8 q2, [r1]",
-        "vldrb.u8 q3, [r1, #16]",
-        "vldrb.u8 q4, [r1, #32]",
-        "2:",
-        "vldrb.u8 q0, [r3], #16",
-        "vmladav.s8 r0, q0, q2",
-        "vldrb.u8 q1, [r1, #48]",
-        "vmladav.s8 r4, q0, q3",
-        "vmladav.s8 r8, q0, q4",
-        "vmladav.s8 r12, q0, q1",
-        "vldrb.u8 q0, [r5], #16",
-        "vmladav.s8 r2, q0, q2",
-        "vmladav.s8 r6, q0, q3",
-        "vmladav.s8 r10, q0, q4",
-        "vmladav.s8 r14, q0, q1"
-    ],
-    [],
-    [], [], [], []
-);
-any_kernel!(
-    /// From 8 to 8 bits.
-    product_8_8, block_8, "vstrb", "4"
-);
-any_kernel!(
-    /// From 8 to 16 bits.
-    product_8_16, block_8, "vstrh", "8"
-);
-any_kernel!(
-    /// From 16 to 8 bits.
-    product_16_8, block_16, "vstrb", "4"
-);
-any_kernel!(
-    /// From 16 to 16 bits.
-    product_16_16, block_16, "vstrh", "8"
-);
 
 /// Widths of a layer's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -459,7 +157,11 @@ pub struct Product<'a> {
     groups: usize,
     /// Outputs of a group.
     outputs: usize,
-    kernel: unsafe extern "C" fn(*const Frame),
+    sum: Quad,
+    /// Requantises four outputs that lie on a word.
+    aligned: Quad,
+    /// Requantises any outputs.
+    any: Quad,
     /// Bytes of a segment of inputs.
     run: usize,
     blocks: usize,
@@ -491,16 +193,36 @@ impl<'a> Product<'a> {
         {
             return None;
         }
-        let kernel = match width {
-            Width::Narrow if is_relu(linear) && segments == 1 && blocks == 1 => product_8_8_relu_short,
-            Width::Narrow if is_relu(linear) => product_8_8_relu,
-            Width::Narrow => product_8_8,
-            Width::Widening => product_8_16,
-            Width::Narrowing => product_16_8,
-            Width::Wide => product_16_16,
+        let sum = match width {
+            Width::Narrowing | Width::Wide => sums::halfwords,
+            _ => match (segments, blocks) {
+                (1, 1) => sums::bytes_block,
+                (2..=3, 1) => sums::bytes_few,
+                _ => sums::bytes,
+            },
+        };
+        let any: Quad = if width.output() == 1 { requantize::bytes } else { requantize::halfwords };
+        let full = width.output() == 1 && linear.low == -128 && linear.high == 127;
+        let aligned = match memory::greatest(linear.shift) {
+            ..=0 if full && linear.output_zero == linear.low => requantize::relu,
+            ..0 if full => requantize::linear,
+            _ => any,
         };
         let run = blocks.checked_mul(BLOCK * width.input())?;
-        Some(Self { linear, width, groups, outputs, kernel, run, blocks, segments, weight_step, weights })
+        Some(Self {
+            linear,
+            width,
+            groups,
+            outputs,
+            sum,
+            aligned,
+            any,
+            run,
+            blocks,
+            segments,
+            weight_step,
+            weights,
+        })
     }
 
     /// Bytes of a group's outputs at a position.
@@ -509,8 +231,9 @@ impl<'a> Product<'a> {
     }
 
     /// A group's outputs of `count` positions, which start `output` and lie there as far apart as those of all groups reach. Segment `s` of position `p` is at byte
-    /// `starts[s] + p * step` of `input`. `None` if a slice is too short.
+    /// `starts[s] + p * step` of `input`. `sums` are overwritten. `None` if a slice is too short.
     #[inline(never)]
+    #[expect(clippy::too_many_arguments, reason = "where the operands lie")]
     pub fn run(
         &self,
         group: usize,
@@ -519,16 +242,19 @@ impl<'a> Product<'a> {
         step: usize,
         count: usize,
         output: &mut [u8],
+        sums: &mut [i32],
     ) -> Option<()> {
         let output_step = self.linear.bias.len().checked_mul(self.width.output())?;
         let Some(before) = count.checked_sub(1) else { return Some(()) };
-        let last = before.checked_mul(step)?;
-        let reach = last.checked_add(self.run)?;
+        let reach = before.checked_mul(step)?.checked_add(self.run)?;
         let first = *starts.first()?;
+        // Whole groups of four positions.
+        let chunk = CHUNK.min(sums.len() / 4) & !3;
         if starts.len() != self.segments
             || starts.iter().any(|start| start.checked_add(reach).is_none_or(|end| end > input.len()))
             || output.len() < before.checked_mul(output_step)?.checked_add(self.output_bytes())?
             || group >= self.groups
+            || chunk == 0
         {
             return None;
         }
@@ -541,46 +267,59 @@ impl<'a> Product<'a> {
         let advance = end.wrapping_sub(first);
         let channel = group.wrapping_mul(self.outputs);
         let constants = |all: &[i32]| all.as_ptr().wrapping_add(channel);
-        let [saturate, restore] = clamp(self.linear);
+        let aligned = (output.as_ptr() as usize | output_step) % 4 == 0;
         let mut frame = Frame {
-            saturate,
-            restore,
-            output_step: output_step as u32,
             input_next: step.wrapping_mul(2).wrapping_sub(advance) as u32,
             weights: self.linear.weights.as_ptr().wrapping_add(group.wrapping_mul(self.weights)),
-            end: core::ptr::null_mut(),
+            sums: sums.as_mut_ptr(),
+            sums_end: core::ptr::null_mut(),
+            input: core::ptr::null(),
+            input_step: step as u32,
+            groups: 0,
             rounds: 0,
-            segments: self.segments as u32,
             entry: 0,
             after: 0,
-            offset: self.linear.output_zero.wrapping_sub(self.linear.low),
-            input: input.as_ptr().wrapping_add(first),
-            input_step: step as u32,
-            output: output.as_mut_ptr(),
-            outputs: self.outputs as u32,
+            finish: 0,
+            segments: self.segments as u32,
+            blocks: self.blocks.wrapping_sub(1) as u32,
+            gaps: gaps.as_ptr(),
+            back: 0,
+            weight_step: self.weight_step as u32,
             bias: constants(self.linear.bias),
             multiplier: constants(self.linear.multiplier),
             shift: constants(self.linear.shift),
-            weight_step: self.weight_step as u32,
-            blocks: self.blocks.wrapping_sub(1) as u32,
-            gaps: gaps.as_ptr(),
-            finish: 0,
+            output: core::ptr::null_mut(),
+            output_step: output_step as u32,
+            outputs: self.outputs as u32,
+            zero: self.linear.output_zero,
+            low: self.linear.low,
+            high: self.linear.high,
+            sum: self.sum,
+            whole: if aligned { self.aligned } else { self.any },
+            part: self.any,
         };
-        let pairs = count & !1;
-        if pairs > 0 {
-            frame.end = frame.output.wrapping_add(pairs.wrapping_mul(output_step));
-            // SAFETY: positions 0 to `pairs` of every segment end within `input`, and their outputs within `output`, as checked above; weights and constants
-            // reach for all outputs of all groups, as `new` has checked; loads of constants and stores are predicated on outputs that exist.
-            unsafe { (self.kernel)(&frame) }
+        if count < 4 {
+            // All positions of a group are the same one.
+            (frame.input_next, frame.input_step, frame.output_step) = (advance.wrapping_neg() as u32, 0, 0);
         }
-        if count & 1 == 1 {
-            // Both positions of the pair are the last one.
-            frame.input = frame.input.wrapping_add(last);
-            frame.output = frame.output.wrapping_add(pairs.wrapping_mul(output_step));
-            frame.end = frame.output;
-            (frame.input_step, frame.output_step) = (0, 0);
-            // SAFETY: as above, for the one position `count - 1`: with steps of 0 the kernel ends after one pair.
-            unsafe { (self.kernel)(&frame) }
+        let mut done = 0;
+        while let Some(left) = count.checked_sub(done).filter(|&left| left > 0) {
+            // The last group overlaps the one before it.
+            let positions = match left.saturating_add(3) & !3 {
+                _ if count < 4 => 4,
+                whole if whole.min(chunk) <= count => whole.min(chunk),
+                _ => left & !3,
+            };
+            let start = if count < 4 { done } else { done.min(count.wrapping_sub(positions)) };
+            frame.input = input.as_ptr().wrapping_add(first).wrapping_add(start.wrapping_mul(step));
+            frame.output = output.as_mut_ptr().wrapping_add(start.wrapping_mul(output_step));
+            frame.groups = positions as u32 / 4;
+            frame.sums_end = frame.sums.wrapping_add(positions.wrapping_mul(4));
+            // SAFETY: `sums` has room for `positions`, at most `chunk`. They are positions `start` to `start + positions` of `count`, or all of them `start` with steps
+            // of 0: every segment ends within `input`, and their outputs within `output`, as checked above. Weights and constants reach for all outputs of all groups, as
+            // `new` has checked. Outputs lie on words where the functions for that are called.
+            unsafe { quads(&frame) }
+            done = if count < 4 { done.wrapping_add(1) } else { start.wrapping_add(positions) };
         }
         Some(())
     }

@@ -3,7 +3,7 @@
 //! A program that names its kernels links this code if it names [`SCALAR`]; without it a layer that no kernel takes gives `None`.
 
 use super::element::dot;
-use super::in_place::rows_in_place;
+use super::in_place::apart_or_in_place;
 use crate::backend::kernels::links;
 use crate::backend::spec::select::SCALAR;
 use crate::backend::{Integers, IntegersMut, Kernels};
@@ -76,10 +76,7 @@ fn any_bytes(
     let run = |window: &Window, input: &[i8], output: &mut [i8]| {
         any_layer(window, groups, order, linear, Integers::I8(input), &mut IntegersMut::I8(output))
     };
-    match input {
-        Some(input) => run(window, input, output),
-        None => rows_in_place(window, output, scratch, &run),
-    }
+    apart_or_in_place(window, input, output, scratch, &run)
 }
 
 #[inline(never)]

@@ -8,6 +8,21 @@ use crate::rolled::rolled;
 /// Writes an output row: of a window over the kept rows alone, these rows, and its place.
 type RowOf<'a> = dyn Fn(&Window, &[i8], &mut [i8]) -> Option<()> + 'a;
 
+/// Runs `run` apart from the input, or where there is none, for each row in its place, as [`rows_in_place`].
+#[inline]
+pub fn apart_or_in_place(
+    window: &Window,
+    input: Option<&[i8]>,
+    output: &mut [i8],
+    scratch: &mut [u8],
+    run: &RowOf<'_>,
+) -> Option<()> {
+    match input {
+        Some(input) => run(window, input, output),
+        None => rows_in_place(window, output, scratch, run),
+    }
+}
+
 /// Runs `row_of` for each output row: on a window over the kept rows alone, these rows, and the place of the output row. `None` where the
 /// scratch is shorter than [`Window::kept_bytes`].
 #[inline(never)]

@@ -1,6 +1,6 @@
 //! Convolution with transformed weights ([`crate::blob::winograd`]): each weight is taken back. Slow, and small.
 
-use super::in_place::rows_in_place;
+use super::in_place::apart_or_in_place;
 use crate::blob::winograd::weights;
 use crate::ops::linear::Integer;
 use crate::ops::window::Window;
@@ -16,10 +16,7 @@ pub fn conv2d(
     scratch: &mut [u8],
 ) -> Option<()> {
     let run = |window: &Window, input: &[i8], output: &mut [i8]| apart(window, linear, input, output);
-    match input {
-        Some(input) => run(window, input, output),
-        None => rows_in_place(window, output, scratch, &run),
-    }
+    apart_or_in_place(window, input, output, scratch, &run)
 }
 
 #[inline(never)]

@@ -16,8 +16,10 @@ pub const VECTOR: usize = 16;
 pub const BLOCK: usize = 16;
 /// Most kernel rows that a convolution takes.
 pub const MOST_TAPS: usize = 16;
+/// Most positions whose sums are made before they are requantised.
+pub const CHUNK: usize = 32;
 /// Bytes of copies that one round of a convolution aims at.
-const ROUND_BYTES: usize = 4096;
+const ROUND_BYTES: usize = 3584;
 /// Bytes of strips that one round of a depthwise convolution aims at.
 const STRIP_BYTES: usize = 3600;
 /// Wide images of fewer rows count as parts of one: they want no more memory than the whole.
@@ -157,30 +159,66 @@ pub fn padded(bytes: usize) -> usize {
 }
 
 /// Positions at a tensor's end whose last block would read behind it, with the inputs of a group.
-pub fn overread(window: &Window, inputs: usize) -> usize {
+fn overread(window: &Window, inputs: usize) -> usize {
     let depth = whole(inputs, BLOCK);
     depth.wrapping_sub(inputs).div_ceil(window.inputs.max(1))
+}
+
+/// Positions at the end of a tensor that are copied: where some would be read behind it, those too that leave whole groups of four before them.
+pub fn copied(window: &Window, inputs: usize) -> usize {
+    let over = overread(window, inputs);
+    match positions(window).checked_sub(over) {
+        Some(direct) if over > 0 => over.wrapping_add(direct & 3),
+        _ => over,
+    }
+}
+
+/// Output positions.
+fn positions(window: &Window) -> usize {
+    window.batch.saturating_mul(window.rows.output).saturating_mul(window.columns.output)
+}
+
+/// Bytes of the sums of so many positions, or of most that are made at once.
+pub fn sums_bytes(positions: usize) -> usize {
+    positions.clamp(4, CHUNK).next_multiple_of(4).saturating_mul(VECTOR)
+}
+
+/// Positions that a convolution makes in one go.
+pub fn positions_at_once(window: &Window, conv: &Conv) -> usize {
+    match conv {
+        Conv::Dense { .. } => 0,
+        Conv::Pointwise { .. } => positions(window),
+        Conv::Rows { .. } => window.columns.output,
+        Conv::Patches { round, .. } => *round,
+    }
 }
 
 /// Scratch of a convolution.
 pub fn conv2d_scratch(window: &Window, groups: usize, input: DType, conv: &Conv) -> usize {
     let Some(segments) = Segments::of(window, groups) else { return usize::MAX };
     let position = window.inputs.saturating_mul(input.bytes());
+    let sums = sums_bytes(positions_at_once(window, conv));
     match conv {
         Conv::Dense { inputs } => dense_scratch(*inputs, input),
         Conv::Pointwise { round } => {
-            let copied = overread(window, segments.elements).max(*round);
+            // Of any number of positions: a part of an image wants no more than the whole.
+            let over = overread(window, segments.elements);
+            let copied = if over > 0 { over.saturating_add(3) } else { 0 }.max(*round);
             if copied == 0 {
-                return 0;
+                return sums;
             }
-            padded(copied.saturating_mul(position).saturating_add(BLOCK.wrapping_mul(input.bytes())))
+            let copies = copied.saturating_mul(position).saturating_add(BLOCK.wrapping_mul(input.bytes()));
+            padded(copies).saturating_add(sums)
         }
-        Conv::Rows { row } => row.saturating_mul(window.rows.kernel).saturating_add(segments.table_bytes()),
+        Conv::Rows { row } => {
+            row.saturating_mul(window.rows.kernel).saturating_add(segments.table_bytes()).saturating_add(sums)
+        }
         Conv::Patches { row, round } => row
             .saturating_mul(window.rows.kernel)
             .saturating_add(VECTOR)
             .saturating_add(segments.table_bytes())
-            .saturating_add(segments.patch_bytes(input.bytes()).saturating_mul(*round)),
+            .saturating_add(segments.patch_bytes(input.bytes()).saturating_mul(*round))
+            .saturating_add(sums),
     }
 }
 
