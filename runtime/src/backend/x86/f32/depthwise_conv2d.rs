@@ -7,6 +7,13 @@ use super::{Aligned, Place, Registers, Width};
 use crate::ops::linear::Float;
 use crate::ops::window::Window;
 
+/// Channels from which on registers hold no more than one pixel.
+const MOST_SHARED: usize = 64;
+
+fn greatest_divisor(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { greatest_divisor(b, a % b) }
+}
+
 /// Outputs that have the same weights: the same columns and channels of all rows.
 #[derive(Clone, Copy, Debug)]
 struct Strip {
@@ -21,6 +28,19 @@ struct Strip {
     lanes: usize,
 }
 
+/// How whole registers of outputs are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// See [`any`].
+    Any,
+    /// See [`three_by_three`].
+    Held,
+    /// See [`down`].
+    Down,
+    /// See [`pair`].
+    Pairs,
+}
+
 /// A prepared depthwise convolution with one output a channel.
 #[derive(Clone, Debug)]
 pub struct DepthwiseConv2d {
@@ -28,8 +48,10 @@ pub struct DepthwiseConv2d {
     strips: Vec<Strip>,
     /// For each tap, how many floats behind the first one it reads.
     taps: Vec<usize>,
-    /// Of a window of three by three: how far its taps are to the right and down.
-    three_by_three: Option<[usize; 2]>,
+    way: Way,
+    /// From a tap to the next of a row, and of a column.
+    right: usize,
+    below: usize,
     /// From a register of inputs and of outputs to the next.
     steps: [usize; 2],
     /// From a row's inputs and outputs to the next's.
@@ -116,9 +138,10 @@ unsafe fn any<V: Lanes>(job: &Job<'_>) {
 /// # Safety
 /// As [`any`].
 #[inline(always)]
-unsafe fn three_by_three<V: Lanes>(job: &Job<'_>, [right, down]: [usize; 2]) {
+unsafe fn three_by_three<V: Lanes>(job: &Job<'_>) {
     // SAFETY: the caller's job.
     unsafe {
+        let &DepthwiseConv2d { right, below, .. } = job.layer;
         let mut weights = [[V::load(job.weights); 3]; 3];
         for (tap, weights) in weights.as_flattened_mut().iter_mut().enumerate() {
             *weights = V::load(job.weights.add(tap * V::COUNT));
@@ -133,7 +156,7 @@ unsafe fn three_by_three<V: Lanes>(job: &Job<'_>, [right, down]: [usize; 2]) {
                 let mut sum = bias;
                 for (y, weights) in weights.iter().enumerate() {
                     for (x, &weights) in weights.iter().enumerate() {
-                        sum = V::mul_add(V::load(input.wrapping_add(y * down + x * right)), weights, sum);
+                        sum = V::mul_add(V::load(input.wrapping_add(y * below + x * right)), weights, sum);
                     }
                 }
                 V::store(output, V::clamp(bounds, sum));
@@ -146,15 +169,113 @@ unsafe fn three_by_three<V: Lanes>(job: &Job<'_>, [right, down]: [usize; 2]) {
     }
 }
 
+/// A window of three by three at stride 1, down the rows of `N` registers: what is read of a row of inputs goes to three rows of outputs.
+///
+/// # Safety
+/// As [`any`]; all lanes, and `N` registers from `from` on.
+#[inline(always)]
+unsafe fn down<V: Lanes, const N: usize>(job: &Job<'_>, from: usize) {
+    // SAFETY: the caller's job.
+    unsafe {
+        let mut weights = [[V::load(job.weights); 3]; 3];
+        for (tap, weights) in weights.as_flattened_mut().iter_mut().enumerate() {
+            *weights = V::load(job.weights.add(tap * V::COUNT));
+        }
+        let bias = V::load(job.bias);
+        let bounds = job.layer.bounds.map(|bound| V::splat(bound));
+        let [input_step, output_step] = job.layer.steps;
+        let mut input = job.input.add(from * input_step);
+        let mut output = job.output.wrapping_add(from * output_step);
+        let right = job.layer.right;
+        // Of the outputs whose last row of inputs is this one, and the next one.
+        let [mut last, mut next] = [[bias; N]; 2];
+        for row in 0..job.layer.rows + 2 {
+            let mut first = [bias; N];
+            for n in 0..N {
+                for x in 0..3 {
+                    let value = V::load(input.add(n * input_step + x * right));
+                    last[n] = V::mul_add(value, weights[2][x], last[n]);
+                    next[n] = V::mul_add(value, weights[1][x], next[n]);
+                    first[n] = V::mul_add(value, weights[0][x], first[n]);
+                }
+            }
+            if row >= 2 {
+                for (n, &sum) in last.iter().enumerate() {
+                    V::store(output.add(n * output_step), V::clamp(bounds, sum));
+                }
+                output = output.wrapping_add(job.layer.lines[1]);
+            }
+            (last, next) = (next, first);
+            input = input.wrapping_add(job.layer.lines[0]);
+        }
+    }
+}
+
+/// As [`down`] for two registers side by side, by minimal filtering F(2, 3) along the row: 12 products and 8 sums for two outputs in place of
+/// 18 products.
+///
+/// # Safety
+/// As [`down`]; registers are pixels, and the weights of [`minimal`] follow the window's.
+#[inline(always)]
+unsafe fn pair<V: Lanes>(job: &Job<'_>, from: usize) {
+    // SAFETY: the caller's job.
+    unsafe {
+        let mut weights = [[V::load(job.weights); 4]; 3];
+        for (k, weights) in weights.as_flattened_mut().iter_mut().enumerate() {
+            *weights = V::load(job.weights.add((9 + k) * V::COUNT));
+        }
+        // The second product takes part in both outputs.
+        let start = [V::splat(0.0), V::load(job.bias), V::splat(0.0), V::splat(0.0)];
+        let bounds = job.layer.bounds.map(|bound| V::splat(bound));
+        let [input_step, output_step] = job.layer.steps;
+        let mut input = job.input.add(from * input_step);
+        let mut output = job.output.wrapping_add(from * output_step);
+        let [mut last, mut next] = [start; 2];
+        for row in 0..job.layer.rows + 2 {
+            let [a, b, c, d] = [0, 1, 2, 3].map(|x| V::load(input.add(x * input_step)));
+            let values = [V::sub(a, c), V::add(b, c), V::sub(c, b), V::sub(b, d)];
+            let mut first = start;
+            for (k, &value) in values.iter().enumerate() {
+                last[k] = V::mul_add(value, weights[2][k], last[k]);
+                next[k] = V::mul_add(value, weights[1][k], next[k]);
+                first[k] = V::mul_add(value, weights[0][k], first[k]);
+            }
+            if row >= 2 {
+                let [a, b, c, d] = last;
+                V::store(output, V::clamp(bounds, V::add(V::add(b, c), a)));
+                V::store(output.add(output_step), V::clamp(bounds, V::sub(V::sub(b, c), d)));
+                output = output.wrapping_add(job.layer.lines[1]);
+            }
+            (last, next) = (next, first);
+            input = input.wrapping_add(job.layer.lines[0]);
+        }
+    }
+}
+
+/// The factors of minimal filtering for three taps of a row.
+fn minimal([a, b, c]: [f64; 3]) -> [f64; 4] {
+    [a, 0.5 * (a + b + c), 0.5 * (a - b + c), c]
+}
+
 /// # Safety
 /// As [`any`].
 #[inline(always)]
 unsafe fn strip<V: Lanes>(job: &Job<'_>) {
-    // SAFETY: the caller's job.
+    let count = job.strip.count;
+    // SAFETY: the caller's job; registers lie within its strip.
     unsafe {
-        match job.layer.three_by_three {
-            Some(steps) if job.strip.lanes == V::COUNT => three_by_three::<V>(job, steps),
-            _ => any::<V>(job),
+        match job.layer.way {
+            _ if job.strip.lanes < V::COUNT => any::<V>(job),
+            Way::Any => any::<V>(job),
+            Way::Held => three_by_three::<V>(job),
+            Way::Down => {
+                (0..count - count % 2).step_by(2).for_each(|from| down::<V, 2>(job, from));
+                (count - count % 2..count).for_each(|from| down::<V, 1>(job, from));
+            }
+            Way::Pairs => {
+                (0..count - count % 2).step_by(2).for_each(|from| pair::<V>(job, from));
+                (count - count % 2..count).for_each(|from| down::<V, 1>(job, from));
+            }
         }
     }
 }
@@ -191,53 +312,81 @@ impl DepthwiseConv2d {
         }
         let origin = input.start.checked_sub(rows.pad * input.row + columns.pad * input.pixel)?;
         let lanes = width.lanes();
-        // Pixels side by side may share a register: their windows are side by side too, and the weights repeat.
+        // Pixels side by side may share registers: their windows are side by side too. Weights repeat after some registers.
         let touching = columns.stride == 1 && input.pixel == channels && output.pixel == channels;
-        let pixels = if touching && lanes.is_multiple_of(channels) { lanes / channels } else { 1 };
+        let shared = touching && channels < MOST_SHARED;
+        let (right, below) = (columns.dilation * input.pixel, rows.dilation * input.row);
+        let [read_step, written_step] = if shared {
+            [channels / greatest_divisor(channels, lanes) * lanes; 2]
+        } else {
+            [columns.stride * input.pixel, output.pixel]
+        };
+        let three = rows.kernel == 3 && columns.kernel == 3;
+        let plain = three && rows.stride == 1 && rows.dilation == 1;
+        let way = match width.0 {
+            Registers::Bits512 if plain && width.adds_beside() && read_step == right => Way::Pairs,
+            Registers::Bits512 if plain => Way::Down,
+            _ if three => Way::Held,
+            _ => Way::Any,
+        };
 
-        let registers = channels.div_ceil(lanes);
-        let mut weights = Aligned::new(registers * taps * lanes);
+        // Elements that go through the registers in order: all of a row of outputs, or one pixel.
+        let line = if shared { columns.output * channels } else { channels };
+        let registers = line.div_ceil(lanes).min(read_step.div_ceil(lanes));
+        let factors = if way == Way::Pairs { taps + 12 } else { taps };
+        let mut weights = Aligned::new(registers * factors * lanes);
         let mut bias = Aligned::new(registers * lanes);
         let mut strips = Vec::new();
         for register in 0..registers {
             let first = register * lanes;
-            let used = (channels - first).min(lanes);
-            for lane in 0..used * pixels {
-                let channel = first + lane % used;
+            for lane in 0..lanes.min(line - first) {
+                let channel = (first + lane) % channels;
                 bias.set(first + lane, *linear.bias.get(channel)?)?;
+                let weight = |tap: usize| linear.weights.get(tap * channels + channel).copied();
+                let mut set = |k: usize, weight| weights.set((register * factors + k) * lanes + lane, weight);
                 for tap in 0..taps {
-                    let weight = *linear.weights.get(tap * channels + channel)?;
-                    weights.set((register * taps + tap) * lanes + lane, weight)?;
+                    set(tap, weight(tap)?)?;
+                }
+                for (row, k) in (0..taps).step_by(3).zip((taps..factors).step_by(4)) {
+                    let of = [weight(row)?, weight(row + 1)?, weight(row + 2)?].map(f64::from);
+                    minimal(of).into_iter().zip(k..).try_for_each(|(of, k)| set(k, of as f32))?;
                 }
             }
             let strip = Strip {
                 input: origin + first,
                 output: output.start + first,
-                weights: register * taps * lanes,
+                weights: register * factors * lanes,
                 bias: first,
-                count: columns.output / pixels,
-                lanes: used * pixels,
+                count: columns.output,
+                lanes: lanes.min(line - first),
             };
-            let done = strip.count * pixels;
+            if !shared {
+                strips.push(strip);
+                continue;
+            }
+            let count = (line / lanes).saturating_sub(register).div_ceil(registers);
+            let done = count * read_step;
+            let rest = (line - first).saturating_sub(done).min(lanes);
             let rest = Strip {
-                input: strip.input + done * channels,
-                output: strip.output + done * channels,
+                input: strip.input + done,
+                output: strip.output + done,
                 count: 1,
-                lanes: (columns.output - done) * channels,
+                lanes: rest,
                 ..strip
             };
-            strips.extend([strip, rest].into_iter().filter(|strip| strip.count > 0 && strip.lanes > 0));
+            let whole = Strip { count, lanes, ..strip };
+            strips.extend([whole, rest].into_iter().filter(|strip| strip.count > 0 && strip.lanes > 0));
         }
-        let (right, down) = (columns.dilation * input.pixel, rows.dilation * input.row);
-        let step = |place: &Place, pixel: usize| if pixels > 1 { lanes } else { pixel * place.pixel };
         // Under all windows.
         let [high, wide] = [rows, columns].map(|axis| (axis.output - 1) * axis.stride + axis.reach());
         Some(Self {
             width,
             strips,
-            taps: (0..taps).map(|tap| tap / columns.kernel * down + tap % columns.kernel * right).collect(),
-            three_by_three: (rows.kernel == 3 && columns.kernel == 3).then_some([right, down]),
-            steps: [step(input, columns.stride), step(output, 1)],
+            taps: (0..taps).map(|tap| tap / columns.kernel * below + tap % columns.kernel * right).collect(),
+            way,
+            right,
+            below,
+            steps: [read_step, written_step],
             lines: [rows.stride * input.row, output.row],
             rows: rows.output,
             weights,

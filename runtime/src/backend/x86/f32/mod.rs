@@ -62,13 +62,12 @@ impl Width {
 
     /// The width at which binary16 becomes binary32 fastest. AMD's family 19h converts whole registers of 512 bits at half the rate.
     fn converting(self) -> Self {
-        use core::arch::x86_64::__cpuid;
-        let vendor = __cpuid(0);
-        let amd =
-            [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).as_flattened() == b"AuthenticAMD";
-        let signature = __cpuid(1).eax;
-        let family = (signature >> 8 & 0xF) + (signature >> 20 & 0xFF);
-        if amd && family == 0x19 { Self(Registers::Bits256) } else { self }
+        if amd_family() == Some(0x19) { Self(Registers::Bits256) } else { self }
+    }
+
+    /// Whether units of their own add while others multiply: AMD's from family 17h on.
+    fn adds_beside(self) -> bool {
+        amd_family().is_some_and(|family| family >= 0x17)
     }
 
     /// Floats in a register.
@@ -78,6 +77,15 @@ impl Width {
             Registers::Bits512 => 16,
         }
     }
+}
+
+/// The processor's family, if it is one of AMD's.
+fn amd_family() -> Option<u32> {
+    use core::arch::x86_64::__cpuid;
+    let vendor = __cpuid(0);
+    let amd = [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).as_flattened() == b"AuthenticAMD";
+    let signature = __cpuid(1).eax;
+    amd.then_some((signature >> 8 & 0xF) + (signature >> 20 & 0xFF))
 }
 
 /// Where images lie in a buffer, in elements: channels side by side, rows and pixels at any distance.
