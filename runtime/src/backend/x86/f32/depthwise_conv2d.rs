@@ -35,9 +35,9 @@ enum Way {
     Any,
     /// See [`three_by_three`].
     Held,
-    /// See [`down`].
+    /// See [`Columns`].
     Down,
-    /// See [`pair`].
+    /// See [`Pair`].
     Pairs,
 }
 
@@ -57,6 +57,8 @@ pub struct DepthwiseConv2d {
     /// From a row's inputs and outputs to the next's.
     lines: [usize; 2],
     rows: usize,
+    /// Whether the first and the last row of inputs under the windows are padding.
+    padding: [bool; 2],
     weights: Aligned,
     bias: Aligned,
     bounds: [f32; 2],
@@ -169,85 +171,205 @@ unsafe fn three_by_three<V: Lanes>(job: &Job<'_>) {
     }
 }
 
-/// A window of three by three at stride 1, down the rows of `N` registers: what is read of a row of inputs goes to three rows of outputs.
+/// A window of three by three at stride 1, down the rows of some registers: what is read of a row of inputs goes to three rows of outputs.
+trait Down<V> {
+    /// The sums of a row of outputs.
+    type Sums: Copy;
+
+    /// The sums before the first product.
+    unsafe fn start(&self) -> Self::Sums;
+    /// Reads a row of inputs and adds the products with row `k` of the window to the `k`th of `sums`; those of rows that are not wanted stay.
+    unsafe fn read(&self, input: *const f32, wanted: [bool; 3], sums: &mut [Self::Sums; 3]);
+    /// Writes a row of outputs.
+    unsafe fn write(&self, sums: Self::Sums, output: *mut f32);
+}
+
+/// Goes down the rows from register `from` on. Rows of inputs that are padding are not read.
 ///
 /// # Safety
-/// As [`any`]; all lanes, and `N` registers from `from` on.
+/// As [`any`]; all lanes, and the registers of `way` from `from` on.
 #[inline(always)]
-unsafe fn down<V: Lanes, const N: usize>(job: &Job<'_>, from: usize) {
+unsafe fn down<V: Lanes, D: Down<V>>(way: &D, job: &Job<'_>, from: usize) {
+    /// Where it is, and by the row of the window that the next row of inputs meets: the outputs that begin with it, are within, end with it.
+    struct State<S> {
+        input: *const f32,
+        output: *mut f32,
+        sums: [S; 3],
+    }
+
+    /// # Safety
+    /// As the function around it.
+    #[inline(always)]
+    unsafe fn row<V: Lanes, D: Down<V>>(
+        way: &D,
+        state: &mut State<D::Sums>,
+        lines: [usize; 2],
+        wanted: [bool; 3],
+        padding: bool,
+    ) {
+        // SAFETY: the caller's job.
+        unsafe {
+            if !padding {
+                way.read(state.input, wanted, &mut state.sums);
+            }
+            state.input = state.input.wrapping_add(lines[0]);
+            if wanted[2] {
+                way.write(state.sums[2], state.output);
+                state.output = state.output.wrapping_add(lines[1]);
+            }
+            state.sums = [way.start(), state.sums[0], state.sums[1]];
+        }
+    }
+
     // SAFETY: the caller's job.
     unsafe {
-        let mut weights = [[V::load(job.weights); 3]; 3];
-        for (tap, weights) in weights.as_flattened_mut().iter_mut().enumerate() {
-            *weights = V::load(job.weights.add(tap * V::COUNT));
+        let &DepthwiseConv2d { rows, padding: [above, under], lines, steps, .. } = job.layer;
+        let input = job.input.add(from * steps[0]);
+        let output = job.output.wrapping_add(from * steps[1]);
+        let mut state = State { input, output, sums: [way.start(); 3] };
+        row(way, &mut state, lines, [true, false, false], above);
+        if rows == 1 {
+            row(way, &mut state, lines, [false, true, false], false);
+        } else {
+            row(way, &mut state, lines, [true, true, false], false);
+            for _ in 2..rows {
+                row(way, &mut state, lines, [true; 3], false);
+            }
+            row(way, &mut state, lines, [false, true, true], false);
         }
-        let bias = V::load(job.bias);
-        let bounds = job.layer.bounds.map(|bound| V::splat(bound));
-        let [input_step, output_step] = job.layer.steps;
-        let mut input = job.input.add(from * input_step);
-        let mut output = job.output.wrapping_add(from * output_step);
-        let right = job.layer.right;
-        // Of the outputs whose last row of inputs is this one, and the next one.
-        let [mut last, mut next] = [[bias; N]; 2];
-        for row in 0..job.layer.rows + 2 {
-            let mut first = [bias; N];
-            for n in 0..N {
-                for x in 0..3 {
-                    let value = V::load(input.add(n * input_step + x * right));
-                    last[n] = V::mul_add(value, weights[2][x], last[n]);
-                    next[n] = V::mul_add(value, weights[1][x], next[n]);
-                    first[n] = V::mul_add(value, weights[0][x], first[n]);
-                }
+        row(way, &mut state, lines, [false, false, true], under);
+    }
+}
+
+/// `N` registers at a time.
+struct Columns<V, const N: usize> {
+    weights: [[V; 3]; 3],
+    bias: V,
+    bounds: [V; 2],
+    right: usize,
+    steps: [usize; 2],
+}
+
+impl<V: Lanes, const N: usize> Columns<V, N> {
+    /// # Safety
+    /// As [`any`].
+    #[inline(always)]
+    unsafe fn new(job: &Job<'_>) -> Self {
+        // SAFETY: the caller's job.
+        unsafe {
+            let mut weights = [[V::load(job.weights); 3]; 3];
+            for (tap, weights) in weights.as_flattened_mut().iter_mut().enumerate() {
+                *weights = V::load(job.weights.add(tap * V::COUNT));
             }
-            if row >= 2 {
-                for (n, &sum) in last.iter().enumerate() {
-                    V::store(output.add(n * output_step), V::clamp(bounds, sum));
-                }
-                output = output.wrapping_add(job.layer.lines[1]);
+            Self {
+                weights,
+                bias: V::load(job.bias),
+                bounds: job.layer.bounds.map(|bound| V::splat(bound)),
+                right: job.layer.right,
+                steps: job.layer.steps,
             }
-            (last, next) = (next, first);
-            input = input.wrapping_add(job.layer.lines[0]);
         }
     }
 }
 
-/// As [`down`] for two registers side by side, by minimal filtering F(2, 3) along the row: 12 products and 8 sums for two outputs in place of
-/// 18 products.
-///
-/// # Safety
-/// As [`down`]; registers are pixels, and the weights of [`minimal`] follow the window's.
-#[inline(always)]
-unsafe fn pair<V: Lanes>(job: &Job<'_>, from: usize) {
-    // SAFETY: the caller's job.
-    unsafe {
-        let mut weights = [[V::load(job.weights); 4]; 3];
-        for (k, weights) in weights.as_flattened_mut().iter_mut().enumerate() {
-            *weights = V::load(job.weights.add((9 + k) * V::COUNT));
+impl<V: Lanes, const N: usize> Down<V> for Columns<V, N> {
+    type Sums = [V; N];
+
+    #[inline(always)]
+    unsafe fn start(&self) -> [V; N] {
+        [self.bias; N]
+    }
+
+    #[inline(always)]
+    unsafe fn read(&self, input: *const f32, wanted: [bool; 3], sums: &mut [[V; N]; 3]) {
+        // SAFETY: the caller's.
+        unsafe {
+            for n in 0..N {
+                for x in 0..3 {
+                    let value = V::load(input.add(n * self.steps[0] + x * self.right));
+                    for (k, sums) in sums.iter_mut().enumerate() {
+                        if wanted[k] {
+                            sums[n] = V::mul_add(value, self.weights[k][x], sums[n]);
+                        }
+                    }
+                }
+            }
         }
-        // The second product takes part in both outputs.
-        let start = [V::splat(0.0), V::load(job.bias), V::splat(0.0), V::splat(0.0)];
-        let bounds = job.layer.bounds.map(|bound| V::splat(bound));
-        let [input_step, output_step] = job.layer.steps;
-        let mut input = job.input.add(from * input_step);
-        let mut output = job.output.wrapping_add(from * output_step);
-        let [mut last, mut next] = [start; 2];
-        for row in 0..job.layer.rows + 2 {
-            let [a, b, c, d] = [0, 1, 2, 3].map(|x| V::load(input.add(x * input_step)));
+    }
+
+    #[inline(always)]
+    unsafe fn write(&self, sums: [V; N], output: *mut f32) {
+        // SAFETY: the caller's.
+        unsafe {
+            for (n, &sum) in sums.iter().enumerate() {
+                V::store(output.add(n * self.steps[1]), V::clamp(self.bounds, sum));
+            }
+        }
+    }
+}
+
+/// Two registers side by side that are pixels, by minimal filtering F(2, 3) along the row: 12 products and 8 sums for two outputs in place of
+/// 18 products. The weights of [`minimal`] follow the window's.
+struct Pair<V> {
+    weights: [[V; 4]; 3],
+    start: [V; 4],
+    bounds: [V; 2],
+    steps: [usize; 2],
+}
+
+impl<V: Lanes> Pair<V> {
+    /// # Safety
+    /// As [`any`].
+    #[inline(always)]
+    unsafe fn new(job: &Job<'_>) -> Self {
+        // SAFETY: the caller's job.
+        unsafe {
+            let zero = V::splat(0.0);
+            let mut weights = [[zero; 4]; 3];
+            for (k, weights) in weights.as_flattened_mut().iter_mut().enumerate() {
+                *weights = V::load(job.weights.add((9 + k) * V::COUNT));
+            }
+            Self {
+                weights,
+                // The second product takes part in both outputs.
+                start: [zero, V::load(job.bias), zero, zero],
+                bounds: job.layer.bounds.map(|bound| V::splat(bound)),
+                steps: job.layer.steps,
+            }
+        }
+    }
+}
+
+impl<V: Lanes> Down<V> for Pair<V> {
+    type Sums = [V; 4];
+
+    #[inline(always)]
+    unsafe fn start(&self) -> [V; 4] {
+        self.start
+    }
+
+    #[inline(always)]
+    unsafe fn read(&self, input: *const f32, wanted: [bool; 3], sums: &mut [[V; 4]; 3]) {
+        // SAFETY: the caller's.
+        unsafe {
+            let [a, b, c, d] = [0, 1, 2, 3].map(|x| V::load(input.add(x * self.steps[0])));
             let values = [V::sub(a, c), V::add(b, c), V::sub(c, b), V::sub(b, d)];
-            let mut first = start;
-            for (k, &value) in values.iter().enumerate() {
-                last[k] = V::mul_add(value, weights[2][k], last[k]);
-                next[k] = V::mul_add(value, weights[1][k], next[k]);
-                first[k] = V::mul_add(value, weights[0][k], first[k]);
+            for (x, &value) in values.iter().enumerate() {
+                for (k, sums) in sums.iter_mut().enumerate() {
+                    if wanted[k] {
+                        sums[x] = V::mul_add(value, self.weights[k][x], sums[x]);
+                    }
+                }
             }
-            if row >= 2 {
-                let [a, b, c, d] = last;
-                V::store(output, V::clamp(bounds, V::add(V::add(b, c), a)));
-                V::store(output.add(output_step), V::clamp(bounds, V::sub(V::sub(b, c), d)));
-                output = output.wrapping_add(job.layer.lines[1]);
-            }
-            (last, next) = (next, first);
-            input = input.wrapping_add(job.layer.lines[0]);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn write(&self, [a, b, c, d]: [V; 4], output: *mut f32) {
+        // SAFETY: the caller's.
+        unsafe {
+            V::store(output, V::clamp(self.bounds, V::add(V::add(b, c), a)));
+            V::store(output.add(self.steps[1]), V::clamp(self.bounds, V::sub(V::sub(b, c), d)));
         }
     }
 }
@@ -269,14 +391,33 @@ unsafe fn strip<V: Lanes>(job: &Job<'_>) {
             Way::Any => any::<V>(job),
             Way::Held => three_by_three::<V>(job),
             Way::Down => {
-                (0..count - count % 2).step_by(2).for_each(|from| down::<V, 2>(job, from));
-                (count - count % 2..count).for_each(|from| down::<V, 1>(job, from));
+                let two = Columns::<V, 2>::new(job);
+                for pair in 0..count / 2 {
+                    down(&two, job, 2 * pair);
+                }
+                last::<V>(job);
             }
             Way::Pairs => {
-                (0..count - count % 2).step_by(2).for_each(|from| pair::<V>(job, from));
-                (count - count % 2..count).for_each(|from| down::<V, 1>(job, from));
+                let two = Pair::<V>::new(job);
+                for pair in 0..count / 2 {
+                    down(&two, job, 2 * pair);
+                }
+                last::<V>(job);
             }
         }
+    }
+}
+
+/// The last register of an odd number.
+///
+/// # Safety
+/// As [`any`].
+#[inline(always)]
+unsafe fn last<V: Lanes>(job: &Job<'_>) {
+    let count = job.strip.count;
+    if count % 2 > 0 {
+        // SAFETY: the caller's job.
+        unsafe { down(&Columns::<V, 1>::new(job), job, count - 1) };
     }
 }
 
@@ -389,6 +530,7 @@ impl DepthwiseConv2d {
             steps: [read_step, written_step],
             lines: [rows.stride * input.row, output.row],
             rows: rows.output,
+            padding: [rows.pad > 0, (rows.output - 1) * rows.stride + rows.reach() > rows.pad + rows.input],
             weights,
             bias,
             bounds: [linear.low, linear.high],
