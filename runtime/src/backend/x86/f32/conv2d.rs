@@ -58,7 +58,9 @@ pub(super) fn kernels(width: Width) -> &'static [&'static [Kernel]] {
     static WIDE: [&[Kernel]; 4] =
         [tile::wide1::KERNELS, tile::wide2::KERNELS, tile::wide3::KERNELS, tile::wide4::KERNELS];
     static NARROW: [&[Kernel]; 3] = [tile::narrow1::KERNELS, tile::narrow2::KERNELS, tile::narrow3::KERNELS];
-    match width.0 {
+    static HALVED: [&[Kernel]; 1] = [tile::halved1::KERNELS];
+    match width.registers {
+        Registers::Bits256 if width.many => &HALVED,
         Registers::Bits256 => &NARROW,
         Registers::Bits512 => &WIDE,
     }
@@ -74,9 +76,15 @@ pub(super) fn cut(length: usize, most: usize) -> impl Iterator<Item = (usize, us
 }
 
 /// Clocks of a tile's step, roughly: products, reads from the first-level cache, those of weights that do not fit it, and latency.
-fn clocks(positions: usize, registers: usize, weights_fit: bool) -> usize {
+fn clocks(width: Width, positions: usize, registers: usize, weights_fit: bool) -> usize {
     let weights = if weights_fit { registers } else { 2 * registers };
-    (positions * registers).max(positions + weights).max(8)
+    let reads = if width.reads_keep_up() { positions / 2 + weights } else { positions + weights };
+    (positions * registers).max(reads).max(8)
+}
+
+/// Clocks of setting up and writing a tile, roughly. Kernels of one register have less to do in a step, so that others' steps hide it.
+fn around(width: Width, positions: usize, registers: usize) -> usize {
+    if width.reads_keep_up() && registers == 1 { 4 } else { 2 * positions * registers + 20 }
 }
 
 /// Registers of outputs a panel, for the least clocks: full panels of that many, and one of the rest.
@@ -92,9 +100,8 @@ pub(super) fn panel_registers(
         let fits = of * width.lanes() * 4 * steps <= FIRST_LEVEL_CACHE;
         let most = kernels.get(of - 1).map_or(1, |kernels| kernels.len());
         let tiles = lines.iter().flat_map(|&(_, length)| cut(length, most));
-        // Setting up and writing a tile costs about as much as some steps.
         tiles
-            .map(|(_, positions)| clocks(positions, of, fits) * steps + 2 * positions * of + 20)
+            .map(|(_, positions)| clocks(width, positions, of, fits) * steps + around(width, positions, of))
             .sum::<usize>()
     };
     let total = |of: usize| {

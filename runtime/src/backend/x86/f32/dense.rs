@@ -31,8 +31,6 @@ pub struct Dense {
     inputs: usize,
     outputs: usize,
     half: bool,
-    /// Whether AVX-512 lets instructions name 32 registers of 256 bits.
-    many: bool,
     panels: Vec<Panel>,
     /// For each panel: `[input][register][lane]`.
     weights: Aligned,
@@ -150,9 +148,7 @@ impl Dense {
         if inputs == 0 || outputs == 0 || count != inputs.checked_mul(outputs)? {
             return None;
         }
-        let given = width;
         let width = if half { width.converting() } else { width }.narrowest(outputs);
-        let many = half && given != width && is_x86_feature_detected!("avx512vl");
         let lanes = width.lanes();
         let padded = outputs.next_multiple_of(lanes);
         let mut packed = Aligned::new((padded * inputs).div_ceil(if half { 2 } else { 1 }));
@@ -164,7 +160,8 @@ impl Dense {
         let mut first = 0;
         while first < outputs {
             let registers = (padded - first) / lanes;
-            let twice = many && registers >= 2 * REGISTERS;
+            let twice =
+                half && width.registers == Registers::Bits256 && width.many && registers >= 2 * REGISTERS;
             let registers = if twice { 2 * REGISTERS } else { registers.min(REGISTERS) };
             let row = registers * lanes;
             for input in 0..inputs {
@@ -180,7 +177,7 @@ impl Dense {
             panels.push(Panel { first, registers });
             first += row;
         }
-        Some(Self { width, inputs, outputs, half, many, panels, weights: packed, bias: padded_bias, bounds })
+        Some(Self { width, inputs, outputs, half, panels, weights: packed, bias: padded_bias, bounds })
     }
 
     /// Runs it on rows. `None` if a buffer does not hold whole rows, and as many as the other.
@@ -207,13 +204,13 @@ impl Dense {
                     registers,
                     bounds: self.bounds,
                 };
-                // SAFETY: `width` and `many` prove the instruction set. `new` packed whole registers of weights and bias for each panel;
+                // SAFETY: `width` proves the instruction set. `new` packed whole registers of weights and bias for each panel;
                 // the input is a slice of the job's length, and the output reaches to the last register's last output.
                 unsafe {
-                    match (self.width.0, self.half) {
+                    match (self.width.registers, self.half) {
                         (Registers::Bits512, false) => panels_512::<false>(&job),
                         (Registers::Bits512, true) => panels_512::<true>(&job),
-                        (Registers::Bits256, true) if self.many && registers > REGISTERS => twice_256(&job),
+                        (Registers::Bits256, true) if registers > REGISTERS => twice_256(&job),
                         (Registers::Bits256, false) => panels_256::<false>(&job),
                         (Registers::Bits256, true) => panels_256::<true>(&job),
                     }

@@ -464,7 +464,7 @@ impl DepthwiseConv2d {
         };
         let three = rows.kernel == 3 && columns.kernel == 3;
         let plain = three && rows.stride == 1 && rows.dilation == 1;
-        let way = match width.0 {
+        let way = match width.registers {
             Registers::Bits512 if plain && width.adds_beside() && read_step == right => Way::Pairs,
             Registers::Bits512 if plain => Way::Down,
             _ if three => Way::Held,
@@ -563,7 +563,7 @@ impl DepthwiseConv2d {
                 // SAFETY: `width` proves the instruction set. `new` packed a register a tap and strip, and took `reach` over all that
                 // strips read and write; the buffers reach that far.
                 unsafe {
-                    match self.width.0 {
+                    match self.width.registers {
                         Registers::Bits512 => strip_512(&job),
                         Registers::Bits256 => strip_256(&job),
                     }
