@@ -8,7 +8,9 @@ use crate::ops::window::Window;
 /// Registers of outputs that go through the tiles together.
 #[derive(Clone, Debug)]
 struct Panel {
-    registers: usize,
+    kernels: &'static [Kernel],
+    /// Which of the layer's cuts its tiles are.
+    blocks: usize,
     /// First float of its weights.
     weights: usize,
     /// First float of its bias.
@@ -31,10 +33,9 @@ struct Block {
 /// A prepared convolution.
 #[derive(Clone, Debug)]
 pub struct Conv2d {
-    width: Width,
     panels: Vec<Panel>,
-    /// For panels of 1, 2, ... registers.
-    blocks: [Vec<Block>; 4],
+    /// Cuts of the positions into tiles.
+    blocks: Vec<Vec<Block>>,
     /// Outputs of each position, from the first position's.
     places: Vec<usize>,
     /// See [`Tile::skips`].
@@ -57,7 +58,9 @@ pub(super) fn kernels(width: Width) -> &'static [&'static [Kernel]] {
     static WIDE: [&[Kernel]; 4] =
         [tile::wide1::KERNELS, tile::wide2::KERNELS, tile::wide3::KERNELS, tile::wide4::KERNELS];
     static NARROW: [&[Kernel]; 3] = [tile::narrow1::KERNELS, tile::narrow2::KERNELS, tile::narrow3::KERNELS];
-    match width.0 {
+    static HALVED: [&[Kernel]; 1] = [tile::halved1::KERNELS];
+    match width.registers {
+        Registers::Bits256 if width.many => &HALVED,
         Registers::Bits256 => &NARROW,
         Registers::Bits512 => &WIDE,
     }
@@ -73,9 +76,15 @@ pub(super) fn cut(length: usize, most: usize) -> impl Iterator<Item = (usize, us
 }
 
 /// Clocks of a tile's step, roughly: products, reads from the first-level cache, those of weights that do not fit it, and latency.
-fn clocks(positions: usize, registers: usize, weights_fit: bool) -> usize {
+fn clocks(width: Width, positions: usize, registers: usize, weights_fit: bool) -> usize {
     let weights = if weights_fit { registers } else { 2 * registers };
-    (positions * registers).max(positions + weights).max(8)
+    let reads = if width.reads_keep_up() { positions / 2 + weights } else { positions + weights };
+    (positions * registers).max(reads).max(8)
+}
+
+/// Clocks of setting up and writing a tile, roughly. Kernels of one register have less to do in a step, so that others' steps hide it.
+fn around(width: Width, positions: usize, registers: usize) -> usize {
+    if width.reads_keep_up() && registers == 1 { 4 } else { 2 * positions * registers + 20 }
 }
 
 /// Registers of outputs a panel, for the least clocks: full panels of that many, and one of the rest.
@@ -91,9 +100,8 @@ pub(super) fn panel_registers(
         let fits = of * width.lanes() * 4 * steps <= FIRST_LEVEL_CACHE;
         let most = kernels.get(of - 1).map_or(1, |kernels| kernels.len());
         let tiles = lines.iter().flat_map(|&(_, length)| cut(length, most));
-        // Setting up and writing a tile costs about as much as some steps.
         tiles
-            .map(|(_, positions)| clocks(positions, of, fits) * steps + 2 * positions * of + 20)
+            .map(|(_, positions)| clocks(width, positions, of, fits) * steps + around(width, positions, of))
             .sum::<usize>()
     };
     let total = |of: usize| {
@@ -101,6 +109,34 @@ pub(super) fn panel_registers(
         cost(of) * (registers / of) + if rest == 0 { 0 } else { cost(rest) }
     };
     (1..=kernels.len().min(registers)).min_by_key(|&of| (total(of), kernels.len() - of)).unwrap_or(1)
+}
+
+/// Registers of outputs that go through the tiles together.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    width: Width,
+    registers: usize,
+}
+
+impl Shape {
+    fn lanes(&self) -> usize {
+        self.registers * self.width.lanes()
+    }
+
+    fn kernels(&self) -> Option<&'static [Kernel]> {
+        kernels(self.width).get(self.registers - 1).copied()
+    }
+}
+
+/// The panels of a group's outputs. Outputs that leave half of a register empty go through a half one.
+fn shapes(width: Width, lines: &[(usize, usize)], outputs: usize, steps: usize) -> Vec<Shape> {
+    let lanes = width.lanes();
+    let rest = width.narrowest(outputs % lanes);
+    let half = outputs > lanes && outputs % lanes > 0 && rest != width;
+    let registers = if half { outputs / lanes } else { outputs.div_ceil(lanes) };
+    let of = panel_registers(width, lines, registers, steps);
+    let whole = (0..registers).step_by(of).map(|first| Shape { width, registers: of.min(registers - first) });
+    whole.chain(half.then_some(Shape { width: rest, registers: 1 })).collect()
 }
 
 impl Conv2d {
@@ -150,34 +186,31 @@ impl Conv2d {
             .map(|(y, x)| y * output.row + x * output.pixel)
             .collect();
 
-        let registers = group_outputs.div_ceil(lanes);
-        let of = panel_registers(width, &lines, registers, steps);
-        let mut blocks: [Vec<Block>; 4] = Default::default();
-        for count in [of, registers % of] {
-            let Some(kernels) = count.checked_sub(1).and_then(|at| kernels(width).get(at)) else { continue };
-            let blocks = blocks.get_mut(count - 1)?;
-            blocks.clear();
+        let shapes = shapes(width, &lines, group_outputs, steps);
+        let blocks = |most: usize| {
+            let mut blocks = Vec::new();
             let mut first = 0;
             for &(start, length) in &lines {
-                blocks.extend(cut(length, kernels.len()).map(|(from, positions)| Block {
+                blocks.extend(cut(length, most).map(|(from, positions)| Block {
                     input: start + from * step,
                     first: first + from,
                     positions,
                 }));
                 first += length;
             }
-        }
+            blocks
+        };
 
-        let padded = groups * registers * lanes;
+        let padded = groups * group_outputs.next_multiple_of(lanes);
         let (mut weights, mut bias) = (Aligned::new(padded * steps), Aligned::new(padded));
         let mut panels = Vec::new();
         let mut channels = 0;
         for group in 0..groups {
-            for first in (0..registers).step_by(of) {
-                let count = of.min(registers - first);
-                let present = (group_outputs - first * lanes).min(count * lanes);
+            let mut first = 0;
+            for (index, shape) in shapes.iter().enumerate() {
+                let present = (group_outputs - first).min(shape.lanes());
                 let base = channels * steps;
-                let channel = group * group_outputs + first * lanes;
+                let channel = group * group_outputs + first;
                 for lane in 0..present {
                     bias.set(channels + lane, *linear.bias.get(channel + lane)?)?;
                 }
@@ -185,20 +218,24 @@ impl Conv2d {
                 for step in 0..steps {
                     for lane in 0..present {
                         let weight = *linear.weights.get((channel + lane) * steps + step)?;
-                        weights.set(base + step * count * lanes + lane, weight)?;
+                        weights.set(base + step * shape.lanes() + lane, weight)?;
                     }
                 }
                 panels.push(Panel {
-                    registers: count,
+                    kernels: shape.kernels()?,
+                    blocks: index,
                     weights: base,
                     bias: channels,
                     input: group * group_inputs,
-                    output: output.start + group * group_outputs + first * lanes,
-                    last: present - (count - 1) * lanes,
+                    output: output.start + group * group_outputs + first,
+                    last: present - (shape.registers - 1) * shape.width.lanes(),
                 });
-                channels += count * lanes;
+                channels += shape.lanes();
+                first += present;
             }
         }
+        let blocks =
+            shapes.iter().map(|shape| Some(blocks(shape.kernels()?.len()))).collect::<Option<_>>()?;
 
         let last_window = lines.iter().map(|&(start, length)| start + (length - 1) * step).max()?;
         let read = last_window + segments.iter().max()? + (groups - 1) * group_inputs + run;
@@ -207,7 +244,6 @@ impl Conv2d {
         let bounds = [linear.low, linear.high];
         let (input_image, output_image) = (input.image, output.image);
         Some(Self {
-            width,
             panels,
             blocks,
             places,
@@ -229,12 +265,10 @@ impl Conv2d {
         if input.len() < self.reach[0] || output.len() < self.reach[1] {
             return None;
         }
-        let kernels = kernels(self.width);
         for image in 0..self.images {
             let input = input.get(image * self.input_image..)?.as_ptr();
             let output = output.get_mut(image * self.output_image..)?.as_mut_ptr();
             for panel in &self.panels {
-                let kernels = kernels.get(panel.registers - 1)?;
                 let mut tile = Tile {
                     input,
                     step: self.step * 4,
@@ -248,11 +282,11 @@ impl Conv2d {
                     last: panel.last,
                     bounds: self.bounds,
                 };
-                for block in self.blocks.get(panel.registers - 1)? {
+                for block in self.blocks.get(panel.blocks)? {
                     tile.input = input.wrapping_add(block.input + panel.input);
                     tile.places = self.places.get(block.first..)?.as_ptr();
-                    let kernel = kernels.get(block.positions - 1)?;
-                    // SAFETY: `width` proves the instruction set. `new` packed a panel's weights and bias in whole registers, cut blocks
+                    let kernel = panel.kernels.get(block.positions - 1)?;
+                    // SAFETY: `new` took kernels of a width, which proves the instruction set. It packed a panel's weights and bias in whole registers, cut blocks
                     // within `places` and took `reach` over all that tiles read and write; the buffers reach that far.
                     unsafe { kernel(&tile) };
                 }

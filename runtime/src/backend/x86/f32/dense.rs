@@ -14,8 +14,15 @@ pub enum Weights<'a> {
     Half(&'a [u16]),
 }
 
-/// Registers that follow each other in memory and go through the inputs together.
+/// Registers that follow each other in memory and go through the inputs together, at most; twice as many where there are 32 to name.
 const REGISTERS: usize = 8;
+
+/// Outputs that go through the inputs together.
+#[derive(Clone, Copy, Debug)]
+struct Panel {
+    first: usize,
+    registers: usize,
+}
 
 /// A prepared dense layer.
 #[derive(Clone, Debug)]
@@ -24,7 +31,8 @@ pub struct Dense {
     inputs: usize,
     outputs: usize,
     half: bool,
-    /// Panels of [`REGISTERS`] or, last, fewer registers: `[input][register][lane]`.
+    panels: Vec<Panel>,
+    /// For each panel: `[input][register][lane]`.
     weights: Aligned,
     bias: Aligned,
     bounds: [f32; 2],
@@ -36,8 +44,9 @@ struct Job {
     weights: *const u8,
     bias: *const f32,
     output: *mut f32,
-    /// Outputs of the panel.
-    outputs: usize,
+    registers: usize,
+    /// Outputs in the last register.
+    last: usize,
     bounds: [f32; 2],
 }
 
@@ -75,8 +84,12 @@ unsafe fn panel<V: Lanes, const HALF: bool, const N: usize, const S: usize>(job:
             for sums in &sums {
                 sum = V::add(sum, sums[n]);
             }
-            let lanes = (job.outputs - n * V::COUNT).min(V::COUNT);
-            V::store_part(job.output.add(n * V::COUNT), V::mask(lanes), V::clamp(bounds, sum));
+            let (to, value) = (job.output.add(n * V::COUNT), V::clamp(bounds, sum));
+            if n + 1 == N && job.last < V::COUNT {
+                V::store_part(to, V::mask(job.last), value);
+            } else {
+                V::store(to, value);
+            }
         }
     }
 }
@@ -87,7 +100,7 @@ unsafe fn panel<V: Lanes, const HALF: bool, const N: usize, const S: usize>(job:
 unsafe fn panels<V: Lanes, const HALF: bool>(job: &Job) {
     // SAFETY: the caller's job.
     unsafe {
-        match job.outputs.div_ceil(V::COUNT) {
+        match job.registers {
             1 => panel::<V, HALF, 1, 8>(job),
             2 => panel::<V, HALF, 2, 4>(job),
             3 => panel::<V, HALF, 3, 3>(job),
@@ -112,6 +125,12 @@ unsafe fn panels_256<const HALF: bool>(job: &Job) {
     unsafe { panels::<__m256, HALF>(job) }
 }
 
+#[target_feature(enable = "avx512f,avx512vl,fma,f16c")]
+unsafe fn twice_256(job: &Job) {
+    // SAFETY: the caller's job.
+    unsafe { panel::<__m256, true, { 2 * REGISTERS }, 1>(job) }
+}
+
 impl Dense {
     /// Prepares a layer. `None` if the operands do not fit each other.
     pub fn new(
@@ -129,19 +148,24 @@ impl Dense {
         if inputs == 0 || outputs == 0 || count != inputs.checked_mul(outputs)? {
             return None;
         }
-        let width = if half { width.converting() } else { width };
+        let width = if half { width.converting() } else { width }.narrowest(outputs);
         let lanes = width.lanes();
         let padded = outputs.next_multiple_of(lanes);
         let mut packed = Aligned::new((padded * inputs).div_ceil(if half { 2 } else { 1 }));
         let mut padded_bias = Aligned::new(padded);
-        let panel = REGISTERS * lanes;
         for (channel, &bias) in bias.iter().enumerate() {
             padded_bias.set(channel, bias)?;
         }
-        for first in (0..outputs).step_by(panel) {
-            let row = (padded - first).min(panel);
+        let mut panels = Vec::new();
+        let mut first = 0;
+        while first < outputs {
+            let registers = (padded - first) / lanes;
+            let twice =
+                half && width.registers == Registers::Bits256 && width.many && registers >= 2 * REGISTERS;
+            let registers = if twice { 2 * REGISTERS } else { registers.min(REGISTERS) };
+            let row = registers * lanes;
             for input in 0..inputs {
-                for channel in first..outputs.min(first + panel) {
+                for channel in first..outputs.min(first + row) {
                     let from = channel * inputs + input;
                     let to = first * inputs + input * row + channel - first;
                     match weights {
@@ -150,8 +174,10 @@ impl Dense {
                     }
                 }
             }
+            panels.push(Panel { first, registers });
+            first += row;
         }
-        Some(Self { width, inputs, outputs, half, weights: packed, bias: padded_bias, bounds })
+        Some(Self { width, inputs, outputs, half, panels, weights: packed, bias: padded_bias, bounds })
     }
 
     /// Runs it on rows. `None` if a buffer does not hold whole rows, and as many as the other.
@@ -162,29 +188,29 @@ impl Dense {
         {
             return None;
         }
-        let panel = REGISTERS * self.width.lanes();
+        let lanes = self.width.lanes();
         let bytes = if self.half { 2 } else { 4 };
         for (input, output) in input.chunks_exact(self.inputs).zip(output.chunks_exact_mut(self.outputs)) {
-            for (index, output) in output.chunks_mut(panel).enumerate() {
+            for &Panel { first, registers } in &self.panels {
+                let output = output.get_mut(first..)?;
+                let weights = self.weights.pointer().cast::<u8>();
                 let job = Job {
                     input: input.as_ptr(),
                     inputs: self.inputs,
-                    weights: self
-                        .weights
-                        .pointer()
-                        .cast::<u8>()
-                        .wrapping_add(index * panel * self.inputs * bytes),
-                    bias: self.bias.pointer().wrapping_add(index * panel),
+                    weights: weights.wrapping_add(first * self.inputs * bytes),
+                    bias: self.bias.pointer().wrapping_add(first),
+                    last: (output.len() - (registers - 1) * lanes).min(lanes),
                     output: output.as_mut_ptr(),
-                    outputs: output.len(),
+                    registers,
                     bounds: self.bounds,
                 };
-                // SAFETY: `width` proves the instruction set. `new` packed whole registers of weights and bias for each panel; input
-                // and output are slices of the job's lengths, at most `panel` outputs.
+                // SAFETY: `width` proves the instruction set. `new` packed whole registers of weights and bias for each panel;
+                // the input is a slice of the job's length, and the output reaches to the last register's last output.
                 unsafe {
-                    match (self.width.0, self.half) {
+                    match (self.width.registers, self.half) {
                         (Registers::Bits512, false) => panels_512::<false>(&job),
                         (Registers::Bits512, true) => panels_512::<true>(&job),
+                        (Registers::Bits256, true) if registers > REGISTERS => twice_256(&job),
                         (Registers::Bits256, false) => panels_256::<false>(&job),
                         (Registers::Bits256, true) => panels_256::<true>(&job),
                     }

@@ -75,7 +75,7 @@ fn run<F: Function>(width: Width, bounds: [f32; 2], a: &[f32], b: &[f32], output
     }
     // SAFETY: `width` proves the instruction set; the slices are of this length.
     unsafe {
-        match width.0 {
+        match width.registers {
             Registers::Bits512 => {
                 apply_512::<F>(bounds, [a.as_ptr(), b.as_ptr()], output.as_mut_ptr(), output.len());
             }

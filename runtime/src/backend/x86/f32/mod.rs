@@ -30,9 +30,15 @@ pub use multiplied::Multiplied;
 pub use pool2d::{AveragePool2d, MaxPool2d};
 pub use winograd::Winograd;
 
+use std::sync::OnceLock;
+
 /// The instruction sets that these layers know. Having one proves that the processor has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Width(Registers);
+pub struct Width {
+    registers: Registers,
+    /// Whether instructions can name 32 registers of 256 bits.
+    many: bool,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Registers {
@@ -46,38 +52,60 @@ impl Width {
         let there = is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("fma")
             && is_x86_feature_detected!("f16c");
-        there.then_some(Self(Registers::Bits256))
+        there.then_some(Self { registers: Registers::Bits256, many: false })
     }
 
-    /// AVX-512, and all of AVX2.
+    /// AVX-512 of all vector lengths, and all of AVX2.
     pub fn avx512() -> Option<Self> {
         Self::avx2()?;
-        is_x86_feature_detected!("avx512f").then_some(Self(Registers::Bits512))
+        let there = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl");
+        there.then_some(Self { registers: Registers::Bits512, many: true })
+    }
+
+    fn halved(self) -> Self {
+        Self { registers: Registers::Bits256, ..self }
     }
 
     /// The width for this many channels: half registers where whole ones would stay half empty.
     fn narrowest(self, channels: usize) -> Self {
-        if channels <= 8 { Self(Registers::Bits256) } else { self }
+        if channels <= 8 { self.halved() } else { self }
     }
 
     /// The width at which binary16 becomes binary32 fastest. AMD's family 19h converts whole registers of 512 bits at half the rate.
     fn converting(self) -> Self {
-        use core::arch::x86_64::__cpuid;
-        let vendor = __cpuid(0);
-        let amd =
-            [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).as_flattened() == b"AuthenticAMD";
-        let signature = __cpuid(1).eax;
-        let family = (signature >> 8 & 0xF) + (signature >> 20 & 0xFF);
-        if amd && family == 0x19 { Self(Registers::Bits256) } else { self }
+        if amd_family() == Some(0x19) { self.halved() } else { self }
+    }
+
+    /// Whether a clock has as many reads as products: AMD's family 19h multiplies one register of 512 bits while it reads two numbers.
+    fn reads_keep_up(self) -> bool {
+        self.registers == Registers::Bits512 && amd_family() == Some(0x19)
+    }
+
+    /// Whether units of their own add while others multiply: AMD's from family 17h on.
+    fn adds_beside(self) -> bool {
+        amd_family().is_some_and(|family| family >= 0x17)
     }
 
     /// Floats in a register.
     fn lanes(self) -> usize {
-        match self.0 {
+        match self.registers {
             Registers::Bits256 => 8,
             Registers::Bits512 => 16,
         }
     }
+}
+
+/// The processor's family, if it is one of AMD's. Asked once: a virtual machine answers slowly.
+fn amd_family() -> Option<u32> {
+    use core::arch::x86_64::__cpuid;
+    static FAMILY: OnceLock<Option<u32>> = OnceLock::new();
+    *FAMILY.get_or_init(|| {
+        let vendor = __cpuid(0);
+        let amd =
+            [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).as_flattened() == b"AuthenticAMD";
+        let signature = __cpuid(1).eax;
+        amd.then_some((signature >> 8 & 0xF) + (signature >> 20 & 0xFF))
+    })
 }
 
 /// Where images lie in a buffer, in elements: channels side by side, rows and pixels at any distance.

@@ -189,7 +189,7 @@ impl Multiplied {
                 // SAFETY: `width` proves the instruction set. `new` packed a register a tap and panel, and took `reach` over all that panels
                 // read and write; the buffers reach that far.
                 unsafe {
-                    match self.width.0 {
+                    match self.width.registers {
                         Registers::Bits512 => panel_512(self, panel, input, output),
                         Registers::Bits256 => panel_256(self, panel, input, output),
                     }

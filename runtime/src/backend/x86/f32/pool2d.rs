@@ -158,7 +158,7 @@ impl Pool {
                 // SAFETY: `width` proves the instruction set. `new` took `reach` over all that spots read and write; the buffers reach
                 // that far.
                 unsafe {
-                    match self.width.0 {
+                    match self.width.registers {
                         Registers::Bits512 => spot_512::<MEAN>(&job),
                         Registers::Bits256 => spot_256::<MEAN>(&job),
                     }

@@ -42,7 +42,7 @@ fn peak(width: Width) -> f64 {
     let time = nanoseconds(|| {
         // SAFETY: the width is there. Registers alone are written.
         unsafe {
-            match width.0 {
+            match width.registers {
                 Registers::Bits512 => std::arch::asm!(
                     "mov {n}, 1000", "2:",
                     "vfmadd231ps zmm0, zmm16, zmm17", "vfmadd231ps zmm1, zmm16, zmm17", "vfmadd231ps zmm2, zmm16, zmm17",

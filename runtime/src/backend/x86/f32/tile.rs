@@ -67,7 +67,7 @@ unsafe fn finish<V: Lanes, const N: usize>(tile: &Tile, place: *const usize, sum
     }
 }
 
-/// One position's products of a step.
+/// One position's products of a step. Those of halved registers name the lower halves of all 32.
 macro_rules! products {
     (broadcast $address:literal $($sum:ident $weight:ident)*) => {
         concat!(
@@ -80,6 +80,22 @@ macro_rules! products {
             "vfmadd231ps {", stringify!($sum), "}, {", stringify!($weight), "}, dword ptr ",
             $address, "{{1to16}}\n"
         )
+    };
+    (halved $address:literal $sum:ident $weight:ident) => {
+        concat!(
+            "vfmadd231ps {", stringify!($sum), ":y}, {", stringify!($weight), ":y}, dword ptr ",
+            $address, "{{1to8}}\n"
+        )
+    };
+}
+
+/// Reads a register of weights.
+macro_rules! weights {
+    (halved $weight:ident $at:literal) => {
+        concat!("vmovups {", stringify!($weight), ":y}, [{w}+", $at, "]")
+    };
+    ($mode:ident $weight:ident $at:literal) => {
+        concat!("vmovups {", stringify!($weight), "}, [{w}+", $at, "]")
     };
 }
 
@@ -120,7 +136,7 @@ macro_rules! tiles {
                     "2:",
                     "mov {left}, {run}",
                     "3:",
-                    $(concat!("vmovups {", stringify!($weight), "}, [{w}+", $at, "]"),)*
+                    $(weights!($mode $weight $at),)*
                     $(products!($mode $address $($sum $by)*),)*
                     concat!("add {w}, ", $step),
                     "add {p0}, 4",
@@ -187,10 +203,31 @@ tiles! {
     eighteen "[{p1}+{s1}*8]" a17 w0;
     nineteen "[{p2}]" a18 w0;
     twenty "[{p2}+{s1}]" a19 w0;
-    twenty_one "[{p2}+{s1}*2]" a20 w0;
-    twenty_two "[{p2}+{s3}]" a21 w0;
-    twenty_three "[{p2}+{s1}*4]" a22 w0;
-    twenty_four "[{p2}+{s5}]" a23 w0;
+}
+
+tiles! {
+    halved1: "avx512f,avx512vl" __m256 zmm_reg halved 1 [32]
+    w0 0;
+    one "[{p0}]" a0 w0;
+    two "[{p0}+{s1}]" a1 w0;
+    three "[{p0}+{s1}*2]" a2 w0;
+    four "[{p0}+{s3}]" a3 w0;
+    five "[{p0}+{s1}*4]" a4 w0;
+    six "[{p0}+{s5}]" a5 w0;
+    seven "[{p0}+{s3}*2]" a6 w0;
+    eight "[{p0}+{s7}]" a7 w0;
+    nine "[{p0}+{s1}*8]" a8 w0;
+    ten "[{p1}]" a9 w0;
+    eleven "[{p1}+{s1}]" a10 w0;
+    twelve "[{p1}+{s1}*2]" a11 w0;
+    thirteen "[{p1}+{s3}]" a12 w0;
+    fourteen "[{p1}+{s1}*4]" a13 w0;
+    fifteen "[{p1}+{s5}]" a14 w0;
+    sixteen "[{p1}+{s3}*2]" a15 w0;
+    seventeen "[{p1}+{s7}]" a16 w0;
+    eighteen "[{p1}+{s1}*8]" a17 w0;
+    nineteen "[{p2}]" a18 w0;
+    twenty "[{p2}+{s1}]" a19 w0;
 }
 
 tiles! {
@@ -206,10 +243,6 @@ tiles! {
     eight "[{p0}+{s7}]" a14 w0 a15 w1;
     nine "[{p0}+{s1}*8]" a16 w0 a17 w1;
     ten "[{p1}]" a18 w0 a19 w1;
-    eleven "[{p1}+{s1}]" a20 w0 a21 w1;
-    twelve "[{p1}+{s1}*2]" a22 w0 a23 w1;
-    thirteen "[{p1}+{s3}]" a24 w0 a25 w1;
-    fourteen "[{p1}+{s1}*4]" a26 w0 a27 w1;
 }
 
 tiles! {
@@ -221,9 +254,6 @@ tiles! {
     four "[{p0}+{s3}]" a9 w0 a10 w1 a11 w2;
     five "[{p0}+{s1}*4]" a12 w0 a13 w1 a14 w2;
     six "[{p0}+{s5}]" a15 w0 a16 w1 a17 w2;
-    seven "[{p0}+{s3}*2]" a18 w0 a19 w1 a20 w2;
-    eight "[{p0}+{s7}]" a21 w0 a22 w1 a23 w2;
-    nine "[{p0}+{s1}*8]" a24 w0 a25 w1 a26 w2;
 }
 
 tiles! {
@@ -234,7 +264,6 @@ tiles! {
     three "[{p0}+{s1}*2]" a8 w0 a9 w1 a10 w2 a11 w3;
     four "[{p0}+{s3}]" a12 w0 a13 w1 a14 w2 a15 w3;
     five "[{p0}+{s1}*4]" a16 w0 a17 w1 a18 w2 a19 w3;
-    six "[{p0}+{s5}]" a20 w0 a21 w1 a22 w2 a23 w3;
 }
 
 tiles! {

@@ -298,7 +298,7 @@ impl Winograd {
                 // SAFETY: `width` proves the instruction set. `new` took `reach` over all that spots read and write; the buffers reach that
                 // far, and the scratch holds the elements of `chunk` tiles.
                 unsafe {
-                    match self.width.0 {
+                    match self.width.registers {
                         Registers::Bits512 => transform_inputs_512(&job),
                         Registers::Bits256 => transform_inputs_256(&job),
                     }
@@ -336,7 +336,7 @@ impl Winograd {
                 let job = Job { elements: results, ..job };
                 // SAFETY: as for the inputs.
                 unsafe {
-                    match self.width.0 {
+                    match self.width.registers {
                         Registers::Bits512 => transform_outputs_512(&job),
                         Registers::Bits256 => transform_outputs_256(&job),
                     }
