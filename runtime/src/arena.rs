@@ -60,6 +60,9 @@ pub struct Views<'a, const N: usize> {
     pub scratch: &'a mut [u8],
 }
 
+/// The fields of [`Views`] of one input.
+type OneInput<'a> = (Option<&'a [u8]>, &'a mut [u8], &'a mut [u8]);
+
 /// Where an operand lies.
 #[derive(Clone, Debug, Eq)]
 pub struct Place {
@@ -114,19 +117,32 @@ impl Memory<'_> {
         scratch: &Range<usize>,
     ) -> Option<Views<'_, N>> {
         let input = inputs.first()?;
+        let scratch = if scratch.is_empty() { 0..0 } else { scratch.clone() };
+        if (input.space, output.space) != (Space::Arena, Space::Arena) {
+            let (input, output, scratch) = self.cut_apart(input, output, scratch)?;
+            return Some(Views { inputs: [input; N], output, scratch });
+        }
+        let in_place = input.range == output.range;
+        let read = if in_place { 0..0 } else { input.range.clone() };
+        let [output, scratch, read] = three(self.arena, [output.range.clone(), scratch, read])?;
+        let read: &[u8] = read;
+        Some(Views { inputs: [(!in_place).then_some(read); N], output, scratch })
+    }
+
+    /// Input, output and scratch where not both of the first are in the arena.
+    #[cold]
+    #[inline(never)]
+    fn cut_apart(&mut self, input: &Place, output: &Place, scratch: Range<usize>) -> Option<OneInput<'_>> {
         let in_place = input == output;
         // What is not of the space in question is the empty range.
         let of = |place: &Place, space: Space, wanted: bool| {
             if wanted && place.space == space { place.range.clone() } else { 0..0 }
         };
-        let scratch = if scratch.is_empty() { 0..0 } else { scratch.clone() };
-        let arena = [of(output, Space::Arena, true), scratch, of(input, Space::Arena, !in_place)];
-        let state = [of(output, Space::State, true), 0..0, of(input, Space::State, !in_place)];
-        let [out_arena, scratch, in_arena] = three(self.arena, arena)?;
-        let [out_state, _, in_state] = match (input.space, output.space) {
-            (Space::Arena, Space::Arena) => Default::default(),
-            _ => three(self.state, state)?,
+        let places = |space: Space, scratch: Range<usize>| {
+            [of(output, space, true), scratch, of(input, space, !in_place)]
         };
+        let [out_arena, scratch, in_arena] = three(self.arena, places(Space::Arena, scratch))?;
+        let [out_state, _, in_state] = three(self.state, places(Space::State, 0..0))?;
         let output = match output.space {
             Space::Arena => out_arena,
             Space::State => out_state,
@@ -137,7 +153,7 @@ impl Memory<'_> {
             Space::State => in_state,
             _ => return None,
         };
-        Some(Views { inputs: [(!in_place).then_some(view); N], output, scratch })
+        Some(((!in_place).then_some(view), output, scratch))
     }
 
     #[inline(always)]

@@ -6,7 +6,7 @@
 use core::ops::Range;
 
 use super::crc::Crc;
-use super::record::{SectionKind, product, u16_at, words_anywhere};
+use super::record::{SectionKind, TensorWords, WeightWords, product, u16_at, words_anywhere};
 use super::{
     BLOB_ALIGN, HEADER_BYTES, InputContract, KNOWN_FEATURES, MAGIC, MAJOR, MAX_SECTIONS, RegionRecord,
     SECTION_ENTRY_BYTES, StepRecord, TensorRecord, WeightRecord,
@@ -194,9 +194,33 @@ impl Layout {
     }
 }
 
+/// Records of a section, in words.
+#[derive(Clone, Copy, Debug, Default)]
+struct Records<'m> {
+    words: &'m [u32],
+    /// Words from one record to the next.
+    stride: usize,
+}
+
+impl<'m> Records<'m> {
+    fn new(bytes: &'m [u8], section: &Section) -> Self {
+        let words = section.bytes(bytes).and_then(|bytes| bytemuck::try_cast_slice(bytes).ok());
+        Self { words: words.unwrap_or_default(), stride: (section.stride >> 2) as usize }
+    }
+
+    /// The first `N` words of record `index`. Strides are below 2^16: the product does not wrap.
+    #[inline]
+    fn get<const N: usize>(&self, index: u16) -> Option<&'m [u32; N]> {
+        self.words.get(usize::from(index).wrapping_mul(self.stride)..)?.first_chunk()
+    }
+}
+
 /// The sections that are read in place at every step.
 #[derive(Clone, Copy, Debug, Default)]
 struct Arrays<'m> {
+    tensors: Records<'m>,
+    weights: Records<'m>,
+    steps: Records<'m>,
     operands: &'m [u16],
     parameters: &'m [u32],
     constants: &'m [u8],
@@ -206,6 +230,9 @@ impl<'m> Arrays<'m> {
     fn new(bytes: &'m [u8], layout: &Layout) -> Self {
         let of = |section: &Section| section.bytes(bytes).unwrap_or_default();
         Self {
+            tensors: Records::new(bytes, &layout.tensors),
+            weights: Records::new(bytes, &layout.weights),
+            steps: Records::new(bytes, &layout.steps),
             operands: bytemuck::try_cast_slice(of(&layout.operands)).unwrap_or_default(),
             parameters: bytemuck::try_cast_slice(of(&layout.parameters)).unwrap_or_default(),
             constants: of(&layout.constants),
@@ -292,7 +319,10 @@ impl<'m> Blob<'m> {
             let Some(kind) = kind else { continue };
             let stride = kind.record_bytes();
             // Records are read in words.
-            let longer = kind.grows() && section.stride > stride && section.stride.is_multiple_of(4);
+            let longer = kind.grows()
+                && section.stride > stride
+                && section.stride <= u16::MAX.into()
+                && section.stride.is_multiple_of(4);
             let bit = 1u32 << kind as u32;
             let repeated = seen & bit != 0;
             if !(section.stride == stride || longer) || repeated && kind != SectionKind::Weights {
@@ -350,30 +380,36 @@ impl<'m> Blob<'m> {
     /// Tensor `index`; `None` if there is none or its record is invalid.
     #[inline(never)]
     pub fn tensor(&self, index: u16) -> Option<TensorRecord> {
-        let record = self.layout.tensors.record(self.bytes, u32::from(index))?;
-        self.tensor_again(index).filter(|tensor| tensor.is_sound(record))
+        TensorRecord::parse(self.tensor_words(index)?)
     }
 
     /// The number of the tensor that tensor `index` is a view of; `None` if it is no view.
     pub fn viewed(&self, index: u16) -> Option<u32> {
-        TensorRecord::viewed(self.layout.tensors.record(self.bytes, u32::from(index))?)
+        TensorRecord::viewed(self.tensor_words(index)?)
     }
 
     /// Weight record `index`; `None` if there is none or it is invalid.
     #[inline(never)]
     pub fn weight(&self, index: u16) -> Option<WeightRecord> {
-        self.weight_again(index)
+        WeightRecord::parse(self.weight_words(index)?)
     }
 
-    /// As [`Blob::weight`], for the code that runs at every step.
+    /// The words of weight record `index`.
     #[inline]
-    pub(crate) fn weight_again(&self, index: u16) -> Option<WeightRecord> {
-        WeightRecord::parse(self.layout.weights.record(self.bytes, u32::from(index))?)
+    pub(crate) fn weight_words(&self, index: u16) -> Option<&'m WeightWords> {
+        self.arrays.weights.get(index)
+    }
+
+    /// The words of the record of tensor `index`.
+    #[inline]
+    pub(crate) fn tensor_words(&self, index: u16) -> Option<&'m TensorWords> {
+        self.arrays.tensors.get(index)
     }
 
     /// Step `index`; `None` if there is none or its record is invalid.
+    #[inline]
     pub fn step(&self, index: u16) -> Option<StepRecord> {
-        StepRecord::parse(self.layout.steps.record(self.bytes, u32::from(index))?)
+        StepRecord::parse(self.arrays.steps.get(index)?)
     }
 
     /// Region `index`; `None` if there is none or its record is invalid.
@@ -404,12 +440,6 @@ impl<'m> Blob<'m> {
         rest.get(..count).unwrap_or(rest)
     }
 
-    /// Tensor `index` of a blob whose tensors were all found valid.
-    #[inline(never)]
-    pub(crate) fn tensor_again(&self, index: u16) -> Option<TensorRecord> {
-        TensorRecord::parse_again(self.layout.tensors.record(self.bytes, u32::from(index))?)
-    }
-
     /// `count` parameter words from `first`.
     #[inline]
     pub fn parameters(&self, first: u32, count: u16) -> Option<&'m [u32]> {
@@ -419,22 +449,21 @@ impl<'m> Blob<'m> {
     /// The bytes of a weight, without slack; `None` if it does not lie, slack included, in its section.
     pub fn weight_bytes(&self, record: &WeightRecord) -> Option<&'m [u8]> {
         let length = product(record.elements, record.dtype.bytes() as u32)? as usize;
-        let rest = self.weight_section(record)?.get(record.offset as usize..)?;
+        let rest = self.weight_section(record.section)?.get(record.offset as usize..)?;
         let (bytes, beyond) = rest.split_at_checked(length)?;
         (beyond.len() >= record.slack as usize).then_some(bytes)
     }
 
-    /// The bytes of a weight whose slack was found to lie in its section.
+    /// `length` bytes from `offset` of a weight section.
     #[inline]
-    pub(crate) fn weight_bytes_again(&self, record: &WeightRecord) -> Option<&'m [u8]> {
-        let length = product(record.elements, record.dtype.bytes() as u32)? as usize;
-        self.weight_section(record)?.get(record.offset as usize..)?.get(..length)
+    pub(crate) fn constant(&self, section: u16, offset: u32, length: usize) -> Option<&'m [u8]> {
+        self.weight_section(section)?.get(offset as usize..)?.get(..length)
     }
 
-    /// The section of a weight; the rule is one section.
+    /// A weight section; the rule is one.
     #[inline]
-    fn weight_section(&self, record: &WeightRecord) -> Option<&'m [u8]> {
-        match record.section {
+    fn weight_section(&self, section: u16) -> Option<&'m [u8]> {
+        match section {
             0 => Some(self.arrays.constants),
             further => self.further_section(further),
         }

@@ -57,7 +57,16 @@ macro_rules! lane_8 {
 /// Sixteen elements of the row (r3) and of eight outputs' weights (r1), 8 bits.
 macro_rules! block_8 {
     (round) => {
-        concat!(block_8!(), block_8!(), block_8!(), block_8!(), block_8!(), block_8!(), block_8!(), block_8!())
+        concat!(
+            block_8!(),
+            block_8!(),
+            block_8!(),
+            block_8!(),
+            block_8!(),
+            block_8!(),
+            block_8!(),
+            block_8!()
+        )
     };
     () => {
         concat!(
