@@ -133,26 +133,21 @@ impl Memory<'_> {
     #[cold]
     #[inline(never)]
     fn cut_apart(&mut self, input: &Place, output: &Place, scratch: Range<usize>) -> Option<OneInput<'_>> {
+        // Output, scratch, input of each space.
+        let (mut arena, mut state) = ([0..0, scratch, 0..0], [const { 0..0 }; 3]);
         let in_place = input == output;
-        // What is not of the space in question is the empty range.
-        let of = |place: &Place, space: Space, wanted: bool| {
-            if wanted && place.space == space { place.range.clone() } else { 0..0 }
-        };
-        let places = |space: Space, scratch: Range<usize>| {
-            [of(output, space, true), scratch, of(input, space, !in_place)]
-        };
-        let [out_arena, scratch, in_arena] = three(self.arena, places(Space::Arena, scratch))?;
-        let [out_state, _, in_state] = three(self.state, places(Space::State, 0..0))?;
-        let output = match output.space {
-            Space::Arena => out_arena,
-            Space::State => out_state,
-            _ => return None,
-        };
-        let view: &[u8] = match input.space {
-            Space::Arena => in_arena,
-            Space::State => in_state,
-            _ => return None,
-        };
+        for (place, slot) in [(output, 0usize), (input, 2)].into_iter().take(if in_place { 1 } else { 2 }) {
+            let space = match place.space {
+                Space::Arena => &mut arena,
+                Space::State => &mut state,
+                _ => return None,
+            };
+            *space.get_mut(slot)? = place.range.clone();
+        }
+        let [out_arena, scratch, in_arena] = three(self.arena, arena)?;
+        let [out_state, _, in_state] = three(self.state, state)?;
+        let output = if output.space == Space::State { out_state } else { out_arena };
+        let view: &[u8] = if input.space == Space::State { in_state } else { in_arena };
         Some(((!in_place).then_some(view), output, scratch))
     }
 

@@ -258,17 +258,14 @@ impl<'m> Step<'m> {
         constant(self.blob, self.weight_id(k)?, dtype).map(|(elements, _)| elements)
     }
 
-    /// The elements and the packing of the first weight, and the three arrays of `i32` behind it; `None` if they are of another type.
+    /// The first weight, and the three arrays of `i32` behind it; `None` if they are of another type.
     #[inline(always)]
-    pub(crate) fn linear<T: bytemuck::AnyBitPattern>(
-        &self,
-        dtype: DType,
-    ) -> Option<(&'m [T], Packing, [&'m [i32]; 3])> {
+    pub(crate) fn linear<T: bytemuck::AnyBitPattern>(&self, dtype: DType) -> Option<LinearConstants<'m, T>> {
         let before = usize::from(self.record.inputs).wrapping_add(usize::from(self.record.outputs));
         let &[weights, ref further @ ..] = self.operands.get(before..)?.first_chunk::<4>()?;
         let (weights, packing) = constant(self.blob, weights, dtype)?;
         let mut arrays = [[].as_slice(); 3];
-        for (array, &id) in unknown(arrays.as_mut_slice()).iter_mut().zip(further) {
+        for (array, &id) in unknown(arrays.as_mut_slice()).iter_mut().zip(unknown(further.as_slice())) {
             rolled();
             (*array, _) = constant(self.blob, id, DType::I32)?;
         }
@@ -326,6 +323,9 @@ impl<'m> Step<'m> {
         memory.views(&inputs, &tensor_place(self.first_output?)?, &self.scratch())
     }
 }
+
+/// Weights, their packing, and bias, multipliers and shifts.
+pub(crate) type LinearConstants<'m, T> = (&'m [T], Packing, [&'m [i32]; 3]);
 
 /// The elements of weight `id` and the number of its packing; `None` if they are of another type.
 #[inline(always)]
@@ -396,7 +396,7 @@ fn check_records<O: OpSet>(blob: &Blob<'_>) -> Result<(), Error> {
 #[inline(never)]
 fn check_tensors(blob: &Blob<'_>) -> Result<(), Error> {
     let too_many = Error::new(ErrorKind::Section, SectionKind::Tensors as u32);
-    let count = u16::try_from(blob.layout().tensors.count).map_err(|_| too_many)?;
+    let count = u16::try_from(blob.tensor_count()).map_err(|_| too_many)?;
     for index in 0..count {
         let sound = blob.tensor(index).and_then(|tensor| {
             Some(lies_in_memory(blob, &tensor)? && shows_what_it_names(blob, index, &tensor))
@@ -447,7 +447,7 @@ fn shows_what_it_names(blob: &Blob<'_>, index: u16, tensor: &TensorRecord) -> bo
 #[inline(never)]
 fn check_weights(blob: &Blob<'_>) -> Result<(), Error> {
     let too_many = Error::new(ErrorKind::Section, SectionKind::WeightRecords as u32);
-    let count = u16::try_from(blob.layout().weights.count).map_err(|_| too_many)?;
+    let count = u16::try_from(blob.weight_count()).map_err(|_| too_many)?;
     for index in 0..count {
         let sound = blob.weight(index).filter(|record| {
             record.offset.is_multiple_of(16)
@@ -503,7 +503,7 @@ fn check_regions<O: OpSet>(blob: &Blob<'_>) -> Result<(), Error> {
         let wrong = Error::new(ErrorKind::Region, 0);
         let whole =
             |index: u32| tensor_again(blob, index as u16).is_some_and(|tensor| tensor.window_rows == 0);
-        let legal = blob.layout().regions.count == 0 && (0..blob.layout().tensors.count).all(whole);
+        let legal = blob.region_count() == 0 && (0..blob.tensor_count()).all(whole);
         return if legal { Ok(()) } else { Err(wrong) };
     }
     let step = |index: u16| Step::new(blob, index);
@@ -516,7 +516,7 @@ fn check_regions<O: OpSet>(blob: &Blob<'_>) -> Result<(), Error> {
     };
     let steps = u16::try_from(blob.step_count()).unwrap_or(u16::MAX);
     let mut next = 0u16;
-    for index in 0..blob.layout().regions.count {
+    for index in 0..blob.region_count() {
         let wrong = Error::new(ErrorKind::Region, index);
         let region = blob.region(index).ok_or(wrong)?;
         if region.first < next || region.end() > steps || !whole(next..region.first) {
@@ -526,7 +526,7 @@ fn check_regions<O: OpSet>(blob: &Blob<'_>) -> Result<(), Error> {
         // The next begins behind this one.
         next = region.end();
     }
-    if whole(next..steps) { Ok(()) } else { Err(Error::new(ErrorKind::Region, blob.layout().regions.count)) }
+    if whole(next..steps) { Ok(()) } else { Err(Error::new(ErrorKind::Region, blob.region_count())) }
 }
 
 /// What every step must fulfil, whatever its operator. `defined` tensors are written before it, and it may add one.

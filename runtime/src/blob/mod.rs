@@ -71,7 +71,9 @@ pub use crc::crc32;
 #[cfg(feature = "host")]
 pub use emit::{BlobBuilder, EmitError};
 pub use packing::{Matrix, folded_bias, is_narrow, unfolded_bias};
-pub use parse::{Blob, Header, Layout, Requirements, Section, requirements};
+#[cfg(feature = "host")]
+pub use parse::Layout;
+pub use parse::{Blob, Header, Requirements, Section, requirements};
 pub use record::{
     DType, InputContract, Packing, RegionRecord, SectionKind, Space, StepRecord, TensorRecord, WeightRecord,
 };

@@ -337,7 +337,7 @@ impl TensorRecord {
     }
 
     /// Reads a record that [`TensorRecord::parse`] has accepted: shape and reserved byte are not judged again.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn parse_again(words: &TensorWords) -> Option<Self> {
         let &[kind, a, b, c, d, offset, window, scale_bits, zero_point, _] = words;
         let [space, dtype, rank, _] = kind.to_le_bytes();
@@ -583,10 +583,10 @@ impl RegionRecord {
     pub const BYTES: usize = 12;
     const ROW_TILES: u16 = 1;
 
-    /// Reads a record. `None`: too short, unknown kind, or a reserved byte that is not 0.
-    pub fn parse(record: &[u8]) -> Option<Self> {
-        let region = Self { first: u16_at(record, 2)?, count: u16_at(record, 4)?, rows: u16_at(record, 6)? };
-        (u16_at(record, 0)? == Self::ROW_TILES && u32_at(record, 8)? == 0).then_some(region)
+    /// Reads a record. `None`: unknown kind, or a reserved byte that is not 0.
+    pub(super) fn parse(&[kind, rows, reserved]: &[u32; Self::BYTES / 4]) -> Option<Self> {
+        let region = Self { first: (kind >> 16) as u16, count: rows as u16, rows: (rows >> 16) as u16 };
+        (kind as u16 == Self::ROW_TILES && reserved == 0).then_some(region)
     }
 
     /// The record as bytes.

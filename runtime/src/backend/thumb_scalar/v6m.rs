@@ -748,7 +748,8 @@ pub fn finish_sums(
         let constants = linear.multiplier.get(first..)?.iter().zip(linear.shift.get(first..)?);
         for ((slot, &sum), (&multiplier, &shift)) in output.iter_mut().zip(sums).zip(constants) {
             // SAFETY: `frame` is a frame.
-            *slot = unsafe { exact(sum.wrapping_sub(offset), multiplier, ODD.wrapping_add(shift), &frame) } as i8;
+            *slot =
+                unsafe { exact(sum.wrapping_sub(offset), multiplier, ODD.wrapping_add(shift), &frame) } as i8;
         }
         return Some(());
     }
