@@ -60,6 +60,9 @@ pub struct Views<'a, const N: usize> {
     pub scratch: &'a mut [u8],
 }
 
+/// The fields of [`Views`] of one input.
+type OneInput<'a> = (Option<&'a [u8]>, &'a mut [u8], &'a mut [u8]);
+
 /// Where an operand lies.
 #[derive(Clone, Debug, Eq)]
 pub struct Place {
@@ -114,30 +117,38 @@ impl Memory<'_> {
         scratch: &Range<usize>,
     ) -> Option<Views<'_, N>> {
         let input = inputs.first()?;
-        let in_place = input == output;
-        // What is not of the space in question is the empty range.
-        let of = |place: &Place, space: Space, wanted: bool| {
-            if wanted && place.space == space { place.range.clone() } else { 0..0 }
-        };
         let scratch = if scratch.is_empty() { 0..0 } else { scratch.clone() };
-        let arena = [of(output, Space::Arena, true), scratch, of(input, Space::Arena, !in_place)];
-        let state = [of(output, Space::State, true), 0..0, of(input, Space::State, !in_place)];
+        if (input.space, output.space) != (Space::Arena, Space::Arena) {
+            let (input, output, scratch) = self.cut_apart(input, output, scratch)?;
+            return Some(Views { inputs: [input; N], output, scratch });
+        }
+        let in_place = input.range == output.range;
+        let read = if in_place { 0..0 } else { input.range.clone() };
+        let [output, scratch, read] = three(self.arena, [output.range.clone(), scratch, read])?;
+        let read: &[u8] = read;
+        Some(Views { inputs: [(!in_place).then_some(read); N], output, scratch })
+    }
+
+    /// Input, output and scratch where not both of the first are in the arena.
+    #[cold]
+    #[inline(never)]
+    fn cut_apart(&mut self, input: &Place, output: &Place, scratch: Range<usize>) -> Option<OneInput<'_>> {
+        // Output, scratch, input of each space.
+        let (mut arena, mut state) = ([0..0, scratch, 0..0], [const { 0..0 }; 3]);
+        let in_place = input == output;
+        for (place, slot) in [(output, 0usize), (input, 2)].into_iter().take(if in_place { 1 } else { 2 }) {
+            let space = match place.space {
+                Space::Arena => &mut arena,
+                Space::State => &mut state,
+                _ => return None,
+            };
+            *space.get_mut(slot)? = place.range.clone();
+        }
         let [out_arena, scratch, in_arena] = three(self.arena, arena)?;
-        let [out_state, _, in_state] = match (input.space, output.space) {
-            (Space::Arena, Space::Arena) => Default::default(),
-            _ => three(self.state, state)?,
-        };
-        let output = match output.space {
-            Space::Arena => out_arena,
-            Space::State => out_state,
-            _ => return None,
-        };
-        let view: &[u8] = match input.space {
-            Space::Arena => in_arena,
-            Space::State => in_state,
-            _ => return None,
-        };
-        Some(Views { inputs: [(!in_place).then_some(view); N], output, scratch })
+        let [out_state, _, in_state] = three(self.state, state)?;
+        let output = if output.space == Space::State { out_state } else { out_arena };
+        let view: &[u8] = if input.space == Space::State { in_state } else { in_arena };
+        Some(((!in_place).then_some(view), output, scratch))
     }
 
     #[inline(always)]

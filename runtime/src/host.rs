@@ -153,7 +153,7 @@ struct Stored {
 impl Stored {
     fn load(bytes: &[u8]) -> Result<Self, Error> {
         let bytes = Arc::new(Aligned::copy(bytes));
-        let layout = *Model::<AllOps>::load(bytes.get())?.blob().layout();
+        let layout = Model::<AllOps>::load(bytes.get())?.blob().layout();
         Ok(Self { bytes, layout })
     }
 

@@ -8,11 +8,13 @@ use core::ops::Range;
 
 use crate::arena::{MAX_INPUTS, Memory, Place, Views};
 use crate::backend::spec::select::{self, Isa, Request, SCALAR, Selection, select};
-use crate::blob::{Blob, DType, Packing, SectionKind, Space, StepRecord, TensorRecord, WeightRecord};
+use crate::blob::{
+    Blob, DType, Packing, SectionKind, Space, StepRecord, TensorRecord, TensorWords, WeightRecord,
+};
 use crate::error::{Error, ErrorKind};
 use crate::op_set::OpSet;
 use crate::region;
-use crate::rolled::rolled;
+use crate::rolled::{rolled, unknown};
 
 /// A network, ready to run with the operators of `O`. It borrows the blob and copies nothing.
 #[derive(Debug)]
@@ -118,9 +120,9 @@ pub struct Step<'m> {
     record: StepRecord,
     /// Inputs, outputs, weights.
     operands: &'m [u16],
-    /// What operators ask for again and again: the first input and the first output.
-    first_input: Option<TensorRecord>,
-    first_output: Option<TensorRecord>,
+    /// The records of the first input and the first output, where there are such.
+    first_input: Option<&'m TensorWords>,
+    first_output: Option<&'m TensorWords>,
 }
 
 impl<'m> Step<'m> {
@@ -134,7 +136,7 @@ impl<'m> Step<'m> {
         let operands = blob.operands(record.operands_at, count);
         let first = |before: usize, count: usize| {
             let id = operands.get(before).filter(|_| count > 0)?;
-            blob.tensor_again(*id)
+            blob.tensor_words(*id)
         };
         let (first_input, first_output) = (first(0, inputs), first(inputs, outputs));
         Some(Self { blob, index, record, operands, first_input, first_output })
@@ -161,27 +163,35 @@ impl<'m> Step<'m> {
     }
 
     /// The records of the first input and the first output.
+    #[inline(never)]
+    pub(crate) fn ends(&self) -> Option<(TensorRecord, TensorRecord)> {
+        Some((TensorRecord::parse_again(self.first_input?)?, TensorRecord::parse_again(self.first_output?)?))
+    }
+
+    /// The zero points of the first input and the first output.
     #[inline]
-    pub(crate) fn ends(&self) -> Option<(&TensorRecord, &TensorRecord)> {
-        self.first_input.as_ref().zip(self.first_output.as_ref())
+    pub(crate) fn zero_points(&self) -> Option<[i32; 2]> {
+        let [[.., input, _], [.., output, _]] = [self.first_input?, self.first_output?];
+        Some([input, output].map(|zero_point| zero_point.cast_signed()))
+    }
+
+    /// Extent of the last axis of the first input.
+    #[inline]
+    pub(crate) fn inputs(&self) -> Option<u32> {
+        let words = self.first_input?;
+        let [kind, ..] = words;
+        let [_, _, rank, _] = kind.to_le_bytes();
+        words.get(usize::from(rank)).copied()
     }
 
     /// The record of input `k`.
-    #[inline]
     pub fn input(&self, k: usize) -> Option<TensorRecord> {
-        if k == 0 { self.first_input } else { self.further(self.input_id(k)?) }
+        tensor_again(self.blob, self.input_id(k)?)
     }
 
     /// The record of output `k`.
-    #[inline]
     pub fn output(&self, k: usize) -> Option<TensorRecord> {
-        if k == 0 { self.first_output } else { self.further(self.output_id(k)?) }
-    }
-
-    /// Tensor `id`.
-    #[inline]
-    fn further(&self, id: u16) -> Option<TensorRecord> {
-        self.blob.tensor_again(id)
+        tensor_again(self.blob, self.output_id(k)?)
     }
 
     /// The record of weight `k`.
@@ -243,31 +253,30 @@ impl<'m> Step<'m> {
         self.elements(k, DType::F16)
     }
 
+    #[inline]
     fn elements<T: bytemuck::AnyBitPattern>(&self, k: usize, dtype: DType) -> Option<&'m [T]> {
-        let mut constant = [Constant::NONE];
-        self.constants(k, &mut constant)?;
-        let [constant] = constant;
-        constant.elements(dtype)
+        constant(self.blob, self.weight_id(k)?, dtype).map(|(elements, _)| elements)
     }
 
-    /// Weights from `first` on.
-    #[inline(never)]
-    pub(crate) fn constants(&self, first: usize, places: &mut [Constant<'m>]) -> Option<()> {
-        for (place, k) in places.iter_mut().zip(first..) {
+    /// The first weight, and the three arrays of `i32` behind it; `None` if they are of another type.
+    #[inline(always)]
+    pub(crate) fn linear<T: bytemuck::AnyBitPattern>(&self, dtype: DType) -> Option<LinearConstants<'m, T>> {
+        let before = usize::from(self.record.inputs).wrapping_add(usize::from(self.record.outputs));
+        let &[weights, ref further @ ..] = self.operands.get(before..)?.first_chunk::<4>()?;
+        let (weights, packing) = constant(self.blob, weights, dtype)?;
+        let mut arrays = [[].as_slice(); 3];
+        for (array, &id) in unknown(arrays.as_mut_slice()).iter_mut().zip(unknown(further.as_slice())) {
             rolled();
-            let record = self.blob.weight_again(self.weight_id(k)?)?;
-            let bytes = self.blob.weight_bytes_again(&record)?;
-            *place = Constant { dtype: record.dtype, packing: record.packing, bytes };
+            (*array, _) = constant(self.blob, id, DType::I32)?;
         }
-        Some(())
+        Some((weights, Packing::parse(packing)?, arrays))
     }
 
     /// Whether the output lies in the place of the first input.
     #[inline(never)]
     pub fn in_place(&self) -> bool {
-        self.ends().is_some_and(|(read, written)| {
-            tensor_place(read).zip(tensor_place(written)).is_some_and(|(read, written)| read == written)
-        })
+        let [read, written] = [self.first_input, self.first_output].map(|words| tensor_place(words?));
+        read.is_some() && read == written
     }
 
     /// The kernel that the code of a backend takes for it, and the scratch that this kernel wants.
@@ -293,7 +302,7 @@ impl<'m> Step<'m> {
 
     /// The bytes of the first output.
     pub(crate) fn written<'s>(&self, memory: &'s Memory<'_>) -> Option<&'s [u8]> {
-        let Place { space, range } = tensor_place(self.first_output.as_ref()?)?;
+        let Place { space, range } = tensor_place(self.first_output?)?;
         match space {
             Space::Arena => memory.arena.get(range),
             Space::State => memory.state.get(range),
@@ -307,31 +316,29 @@ impl<'m> Step<'m> {
         let mut inputs = [const { Place { space: Space::Arena, range: 0..0 } }; N];
         for (k, place) in inputs.iter_mut().enumerate() {
             *place = match k {
-                0 => tensor_place(self.first_input.as_ref()?)?,
+                0 => tensor_place(self.first_input?)?,
                 _ => place_again(self.blob, self.input_id(k)?)?,
             };
         }
-        memory.views(&inputs, &tensor_place(self.first_output.as_ref()?)?, &self.scratch())
+        memory.views(&inputs, &tensor_place(self.first_output?)?, &self.scratch())
     }
 }
 
-/// A weight.
-#[derive(Clone, Copy)]
-pub(crate) struct Constant<'m> {
-    dtype: DType,
-    /// Order of the elements.
-    pub packing: Packing,
-    bytes: &'m [u8],
-}
+/// Weights, their packing, and bias, multipliers and shifts.
+pub(crate) type LinearConstants<'m, T> = (&'m [T], Packing, [&'m [i32]; 3]);
 
-impl<'m> Constant<'m> {
-    /// No elements.
-    pub const NONE: Self = Self { dtype: DType::I8, packing: Packing::Rows, bytes: &[] };
-
-    /// The elements; `None` if they are of another type.
-    pub fn elements<T: bytemuck::AnyBitPattern>(&self, dtype: DType) -> Option<&'m [T]> {
-        if self.dtype == dtype { bytemuck::try_cast_slice(self.bytes).ok() } else { None }
+/// The elements of weight `id` and the number of its packing; `None` if they are of another type.
+#[inline(always)]
+fn constant<'m, T: bytemuck::AnyBitPattern>(blob: &Blob<'m>, id: u16, dtype: DType) -> Option<(&'m [T], u8)> {
+    let &[kind, offset, elements, _] = blob.weight_words(id)?;
+    let [.., packing, found] = kind.to_le_bytes();
+    if found != dtype as u8 {
+        return None;
     }
+    // Its bytes were found to lie in its section: the product does not wrap.
+    let length = elements.wrapping_mul(dtype.bytes() as u32) as usize;
+    let bytes = blob.constant(kind as u16, offset, length)?;
+    Some((bytemuck::try_cast_slice(bytes).ok()?, packing))
 }
 
 impl core::fmt::Debug for Step<'_> {
@@ -349,15 +356,21 @@ pub(crate) fn place_of(tensor: &TensorRecord) -> Option<Place> {
 
 /// As [`place_of`], of a tensor that has one.
 #[inline(never)]
-fn tensor_place(tensor: &TensorRecord) -> Option<Place> {
-    let start = tensor.offset as usize;
-    Some(Place { space: tensor.space, range: start..start.checked_add(tensor.bytes_again())? })
+fn tensor_place(words: &TensorWords) -> Option<Place> {
+    let (space, start, bytes) = TensorRecord::place_again(words)?;
+    Some(Place { space, range: start..start.checked_add(bytes)? })
+}
+
+/// Tensor `id` of a blob whose tensors were all found valid.
+#[inline(never)]
+fn tensor_again(blob: &Blob<'_>, id: u16) -> Option<TensorRecord> {
+    TensorRecord::parse_again(blob.tensor_words(id)?)
 }
 
 /// The bytes of tensor `id`, without slack, of a blob whose tensors were all found valid.
 #[inline(never)]
 pub(crate) fn place_again(blob: &Blob<'_>, id: u16) -> Option<Place> {
-    tensor_place(blob.tensor_again(id).as_ref()?)
+    tensor_place(blob.tensor_words(id)?)
 }
 
 /// Judges all that a blob's sections hold.
@@ -383,7 +396,7 @@ fn check_records<O: OpSet>(blob: &Blob<'_>) -> Result<(), Error> {
 #[inline(never)]
 fn check_tensors(blob: &Blob<'_>) -> Result<(), Error> {
     let too_many = Error::new(ErrorKind::Section, SectionKind::Tensors as u32);
-    let count = u16::try_from(blob.layout().tensors.count).map_err(|_| too_many)?;
+    let count = u16::try_from(blob.tensor_count()).map_err(|_| too_many)?;
     for index in 0..count {
         let sound = blob.tensor(index).and_then(|tensor| {
             Some(lies_in_memory(blob, &tensor)? && shows_what_it_names(blob, index, &tensor))
@@ -434,7 +447,7 @@ fn shows_what_it_names(blob: &Blob<'_>, index: u16, tensor: &TensorRecord) -> bo
 #[inline(never)]
 fn check_weights(blob: &Blob<'_>) -> Result<(), Error> {
     let too_many = Error::new(ErrorKind::Section, SectionKind::WeightRecords as u32);
-    let count = u16::try_from(blob.layout().weights.count).map_err(|_| too_many)?;
+    let count = u16::try_from(blob.weight_count()).map_err(|_| too_many)?;
     for index in 0..count {
         let sound = blob.weight(index).filter(|record| {
             record.offset.is_multiple_of(16)
@@ -489,8 +502,8 @@ fn check_regions<O: OpSet>(blob: &Blob<'_>) -> Result<(), Error> {
     if !O::TILES {
         let wrong = Error::new(ErrorKind::Region, 0);
         let whole =
-            |index: u32| blob.tensor_again(index as u16).is_some_and(|tensor| tensor.window_rows == 0);
-        let legal = blob.layout().regions.count == 0 && (0..blob.layout().tensors.count).all(whole);
+            |index: u32| tensor_again(blob, index as u16).is_some_and(|tensor| tensor.window_rows == 0);
+        let legal = blob.region_count() == 0 && (0..blob.tensor_count()).all(whole);
         return if legal { Ok(()) } else { Err(wrong) };
     }
     let step = |index: u16| Step::new(blob, index);
@@ -503,7 +516,7 @@ fn check_regions<O: OpSet>(blob: &Blob<'_>) -> Result<(), Error> {
     };
     let steps = u16::try_from(blob.step_count()).unwrap_or(u16::MAX);
     let mut next = 0u16;
-    for index in 0..blob.layout().regions.count {
+    for index in 0..blob.region_count() {
         let wrong = Error::new(ErrorKind::Region, index);
         let region = blob.region(index).ok_or(wrong)?;
         if region.first < next || region.end() > steps || !whole(next..region.first) {
@@ -513,7 +526,7 @@ fn check_regions<O: OpSet>(blob: &Blob<'_>) -> Result<(), Error> {
         // The next begins behind this one.
         next = region.end();
     }
-    if whole(next..steps) { Ok(()) } else { Err(Error::new(ErrorKind::Region, blob.layout().regions.count)) }
+    if whole(next..steps) { Ok(()) } else { Err(Error::new(ErrorKind::Region, blob.region_count())) }
 }
 
 /// What every step must fulfil, whatever its operator. `defined` tensors are written before it, and it may add one.

@@ -178,8 +178,10 @@ impl<'m, O: OpSet, B: Backend> Session<'m, O, B> {
         state: &mut [u8],
         observer: &mut W,
     ) -> Result<(), Error> {
+        check_buffers(self.model.blob().header(), arena, state)?;
+        let mut memory = Memory { arena, state };
         let mut cursor = self.start();
-        while self.step_observed(&mut cursor, arena, state, observer)? {}
+        while self.advance(&mut cursor, &mut memory, observer)? {}
         Ok(())
     }
 
@@ -194,39 +196,38 @@ impl<'m, O: OpSet, B: Backend> Session<'m, O, B> {
     /// # Errors
     /// As [`Session::run`].
     pub fn step(&self, cursor: &mut Cursor, arena: &mut [u8], state: &mut [u8]) -> Result<bool, Error> {
-        self.step_observed(cursor, arena, state, &mut ())
+        check_buffers(self.model.blob().header(), arena, state)?;
+        self.advance(cursor, &mut Memory { arena, state }, &mut ())
     }
 
-    fn step_observed<W: Observer>(
+    /// As [`Session::step`], in memory that was checked.
+    fn advance<W: Observer>(
         &self,
         cursor: &mut Cursor,
-        arena: &mut [u8],
-        state: &mut [u8],
+        memory: &mut Memory<'_>,
         observer: &mut W,
     ) -> Result<bool, Error> {
         // Borrowed where it was made: it is not moved.
         let found = self.model.step(cursor.next);
         let Some(step) = &found else { return Ok(false) };
-        check_buffers(self.model.blob().header(), arena, state)?;
         observer.before(step);
-        let mut memory = Memory { arena, state };
         // Where portable code is linked, every step that was accepted runs.
         let kind =
             if const { contains(B::KERNELS, SCALAR) } { ErrorKind::Internal } else { ErrorKind::NotLinked };
         let fault = Error::at_step(kind, step.index(), step.op(), 0);
         let next = match self.region_at(step.index()) {
             None => {
-                O::run(self.backend, step, &mut memory).ok_or(fault)?;
+                O::run(self.backend, step, memory).ok_or(fault)?;
                 step.index().saturating_add(1)
             }
             Some(region) => {
-                self.run_region(&region, &mut memory).ok_or(fault)?;
+                self.run_region(&region, memory).ok_or(fault)?;
                 region.end()
             }
         };
         if W::SEES {
             let last = self.model.step(next.saturating_sub(1)).ok_or(fault)?;
-            observer.after(&last, last.written(&memory).ok_or(fault)?);
+            observer.after(&last, last.written(memory).ok_or(fault)?);
         }
         cursor.next = next;
         Ok(true)

@@ -39,7 +39,7 @@
 //! A section is *records times stride* bytes. Sections overlap neither each other nor the header nor the table. Each kind stands
 //! at most once, but for [`SectionKind::Weights`], which may stand several times (one for each memory that holds weights); a section
 //! that is missing has no records. Records: [`TensorRecord`], [`WeightRecord`], [`StepRecord`], [`RegionRecord`], [`InputContract`]; their stride is
-//! the bytes of the record or, of later versions, a greater multiple of 4. Operands are `u16` (stride 2), parameters are `u32` words laid out by the operator ([`crate::ops`],
+//! the bytes of the record or, of later versions, a greater multiple of 4 below 2^16. Operands are `u16` (stride 2), parameters are `u32` words laid out by the operator ([`crate::ops`],
 //! stride 4); weights, names and labels are bytes (stride 1).
 //!
 //! # How it runs
@@ -71,11 +71,13 @@ pub use crc::crc32;
 #[cfg(feature = "host")]
 pub use emit::{BlobBuilder, EmitError};
 pub use packing::{Matrix, folded_bias, is_narrow, unfolded_bias};
-pub use parse::{Blob, Header, Layout, Requirements, Section, requirements};
-pub(crate) use record::product;
+#[cfg(feature = "host")]
+pub use parse::Layout;
+pub use parse::{Blob, Header, Requirements, Section, requirements};
 pub use record::{
     DType, InputContract, Packing, RegionRecord, SectionKind, Space, StepRecord, TensorRecord, WeightRecord,
 };
+pub(crate) use record::{TensorWords, product};
 
 /// First four bytes of a blob.
 pub const MAGIC: [u8; 4] = *b"TUCA";

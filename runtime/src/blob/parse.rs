@@ -6,7 +6,7 @@
 use core::ops::Range;
 
 use super::crc::Crc;
-use super::record::{SectionKind, product, u16_at, words_anywhere};
+use super::record::{SectionKind, TensorWords, WeightWords, product, u16_at, words_anywhere};
 use super::{
     BLOB_ALIGN, HEADER_BYTES, InputContract, KNOWN_FEATURES, MAGIC, MAJOR, MAX_SECTIONS, RegionRecord,
     SECTION_ENTRY_BYTES, StepRecord, TensorRecord, WeightRecord,
@@ -158,6 +158,7 @@ impl Section {
 }
 
 /// Where everything stands in a blob, without the blob.
+#[cfg(feature = "host")]
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {
     /// The header.
@@ -176,40 +177,71 @@ pub struct Layout {
     constants: Section,
 }
 
-impl Layout {
-    /// Keeps the first section of a kind, if it is one that steps need.
+/// Records of a section, in words.
+#[derive(Clone, Copy, Debug, Default)]
+struct Records<'m> {
+    words: &'m [u32],
+    /// Words from one record to the next.
+    stride: usize,
+    count: u32,
+}
+
+impl<'m> Records<'m> {
     #[inline(never)]
-    fn keep(&mut self, kind: SectionKind, section: &Section) {
-        let slot = match kind {
-            SectionKind::Tensors => &mut self.tensors,
-            SectionKind::WeightRecords => &mut self.weights,
-            SectionKind::Steps => &mut self.steps,
-            SectionKind::Operands => &mut self.operands,
-            SectionKind::Parameters => &mut self.parameters,
-            SectionKind::Weights => &mut self.constants,
-            SectionKind::Regions => &mut self.regions,
-            _ => return,
-        };
-        *slot = *section;
+    fn new(bytes: &'m [u8], section: &Section) -> Self {
+        let words = section.bytes(bytes).and_then(|bytes| bytemuck::try_cast_slice(bytes).ok());
+        Self {
+            words: words.unwrap_or_default(),
+            stride: (section.stride >> 2) as usize,
+            count: section.count,
+        }
+    }
+
+    /// The first `N` words of record `index`. Strides are below 2^16: the product does not wrap.
+    #[inline]
+    fn get<const N: usize>(&self, index: u16) -> Option<&'m [u32; N]> {
+        self.words.get(usize::from(index).wrapping_mul(self.stride)..)?.first_chunk()
     }
 }
 
-/// The sections that are read in place at every step.
+/// The sections that are read in place.
 #[derive(Clone, Copy, Debug, Default)]
 struct Arrays<'m> {
+    tensors: Records<'m>,
+    weights: Records<'m>,
+    steps: Records<'m>,
+    regions: Records<'m>,
     operands: &'m [u16],
     parameters: &'m [u32],
+    /// The first section of weights.
     constants: &'m [u8],
 }
 
 impl<'m> Arrays<'m> {
-    fn new(bytes: &'m [u8], layout: &Layout) -> Self {
-        let of = |section: &Section| section.bytes(bytes).unwrap_or_default();
-        Self {
-            operands: bytemuck::try_cast_slice(of(&layout.operands)).unwrap_or_default(),
-            parameters: bytemuck::try_cast_slice(of(&layout.parameters)).unwrap_or_default(),
-            constants: of(&layout.constants),
-        }
+    /// Keeps the first section of a kind, if it is one that steps need.
+    #[inline(never)]
+    fn keep(&mut self, kind: SectionKind, section: &Section, blob: &'m [u8]) {
+        let records = match kind {
+            SectionKind::Tensors => &mut self.tensors,
+            SectionKind::WeightRecords => &mut self.weights,
+            SectionKind::Steps => &mut self.steps,
+            SectionKind::Regions => &mut self.regions,
+            _ => {
+                let bytes = section.bytes(blob).unwrap_or_default();
+                match kind {
+                    SectionKind::Operands => {
+                        self.operands = bytemuck::try_cast_slice(bytes).unwrap_or_default();
+                    }
+                    SectionKind::Parameters => {
+                        self.parameters = bytemuck::try_cast_slice(bytes).unwrap_or_default();
+                    }
+                    SectionKind::Weights => self.constants = bytes,
+                    _ => {}
+                }
+                return;
+            }
+        };
+        *records = Records::new(blob, section);
     }
 }
 
@@ -217,7 +249,7 @@ impl<'m> Arrays<'m> {
 #[derive(Clone, Copy, Debug)]
 pub struct Blob<'m> {
     bytes: &'m [u8],
-    layout: Layout,
+    header: Header,
     arrays: Arrays<'m>,
 }
 
@@ -238,21 +270,9 @@ impl<'m> Blob<'m> {
         if beyond != 0 {
             return Err(Error::new(ErrorKind::BlobAlignment, beyond as u32));
         }
-        let empty = Section::default();
-        let layout = Layout {
-            header,
-            tensors: empty,
-            weights: empty,
-            steps: empty,
-            operands: empty,
-            parameters: empty,
-            constants: empty,
-            regions: empty,
-        };
-        let mut blob = Self { bytes, layout, arrays: Arrays::default() };
+        let mut blob = Self { bytes, header, arrays: Arrays::default() };
         header.check(bytes)?;
         blob.place_sections()?;
-        blob.arrays = Arrays::new(bytes, &blob.layout);
         // Few sections, none on another: the checksum costs one pass over the blob, whatever the table says.
         let computed = blob.structure_crc();
         if computed != header.structure_crc {
@@ -265,12 +285,24 @@ impl<'m> Blob<'m> {
     /// safe.
     #[cfg(feature = "host")]
     pub(crate) fn from_parts(bytes: &'m [u8], layout: Layout) -> Self {
-        Self { bytes, layout, arrays: Arrays::new(bytes, &layout) }
+        let mut arrays = Arrays::default();
+        for (kind, section) in [
+            (SectionKind::Tensors, &layout.tensors),
+            (SectionKind::WeightRecords, &layout.weights),
+            (SectionKind::Steps, &layout.steps),
+            (SectionKind::Operands, &layout.operands),
+            (SectionKind::Parameters, &layout.parameters),
+            (SectionKind::Regions, &layout.regions),
+            (SectionKind::Weights, &layout.constants),
+        ] {
+            arrays.keep(kind, section, bytes);
+        }
+        Self { bytes, header: layout.header, arrays }
     }
 
     #[inline(never)]
     fn place_sections(&mut self) -> Result<(), Error> {
-        let header = self.layout.header;
+        let header = self.header;
         let table_at = header.table_at as usize;
         let table_end = table_at.saturating_add(usize::from(header.sections) * SECTION_ENTRY_BYTES);
         if table_end > self.bytes.len() {
@@ -292,7 +324,10 @@ impl<'m> Blob<'m> {
             let Some(kind) = kind else { continue };
             let stride = kind.record_bytes();
             // Records are read in words.
-            let longer = kind.grows() && section.stride > stride && section.stride.is_multiple_of(4);
+            let longer = kind.grows()
+                && section.stride > stride
+                && section.stride <= u16::MAX.into()
+                && section.stride.is_multiple_of(4);
             let bit = 1u32 << kind as u32;
             let repeated = seen & bit != 0;
             if !(section.stride == stride || longer) || repeated && kind != SectionKind::Weights {
@@ -300,7 +335,7 @@ impl<'m> Blob<'m> {
             }
             seen |= bit;
             if !repeated {
-                self.layout.keep(kind, section);
+                self.arrays.keep(kind, section, self.bytes);
             }
         }
         Ok(())
@@ -329,17 +364,28 @@ impl<'m> Blob<'m> {
 
     /// The header.
     pub fn header(&self) -> &Header {
-        &self.layout.header
+        &self.header
     }
 
     /// Where everything stands.
-    pub fn layout(&self) -> &Layout {
-        &self.layout
+    #[cfg(feature = "host")]
+    pub fn layout(&self) -> Layout {
+        let of = |kind| self.section(kind).unwrap_or_default();
+        Layout {
+            header: self.header,
+            tensors: of(SectionKind::Tensors),
+            weights: of(SectionKind::WeightRecords),
+            steps: of(SectionKind::Steps),
+            operands: of(SectionKind::Operands),
+            parameters: of(SectionKind::Parameters),
+            regions: of(SectionKind::Regions),
+            constants: of(SectionKind::Weights),
+        }
     }
 
     /// The section table.
     pub fn sections(&self) -> impl Iterator<Item = Section> + use<'m> {
-        sections(self.bytes, &self.layout.header)
+        sections(self.bytes, &self.header)
     }
 
     /// The first section of a kind.
@@ -350,46 +396,67 @@ impl<'m> Blob<'m> {
     /// Tensor `index`; `None` if there is none or its record is invalid.
     #[inline(never)]
     pub fn tensor(&self, index: u16) -> Option<TensorRecord> {
-        let record = self.layout.tensors.record(self.bytes, u32::from(index))?;
-        self.tensor_again(index).filter(|tensor| tensor.is_sound(record))
+        TensorRecord::parse(self.tensor_words(index)?)
     }
 
     /// The number of the tensor that tensor `index` is a view of; `None` if it is no view.
     pub fn viewed(&self, index: u16) -> Option<u32> {
-        TensorRecord::viewed(self.layout.tensors.record(self.bytes, u32::from(index))?)
+        TensorRecord::viewed(self.tensor_words(index)?)
     }
 
     /// Weight record `index`; `None` if there is none or it is invalid.
     #[inline(never)]
     pub fn weight(&self, index: u16) -> Option<WeightRecord> {
-        self.weight_again(index)
+        WeightRecord::parse(self.weight_words(index)?)
     }
 
-    /// As [`Blob::weight`], for the code that runs at every step.
+    /// The words of weight record `index`.
     #[inline]
-    pub(crate) fn weight_again(&self, index: u16) -> Option<WeightRecord> {
-        WeightRecord::parse(self.layout.weights.record(self.bytes, u32::from(index))?)
+    pub(crate) fn weight_words(&self, index: u16) -> Option<&'m WeightWords> {
+        self.arrays.weights.get(index)
+    }
+
+    /// The words of the record of tensor `index`.
+    #[inline]
+    pub(crate) fn tensor_words(&self, index: u16) -> Option<&'m TensorWords> {
+        self.arrays.tensors.get(index)
     }
 
     /// Step `index`; `None` if there is none or its record is invalid.
+    #[inline]
     pub fn step(&self, index: u16) -> Option<StepRecord> {
-        StepRecord::parse(self.layout.steps.record(self.bytes, u32::from(index))?)
+        StepRecord::parse(self.arrays.steps.get(index)?)
     }
 
     /// Region `index`; `None` if there is none or its record is invalid.
     pub fn region(&self, index: u32) -> Option<RegionRecord> {
-        RegionRecord::parse(self.layout.regions.record(self.bytes, index)?)
+        RegionRecord::parse(self.arrays.regions.get(u16::try_from(index).ok()?)?)
     }
 
     /// The region that begins with step `first`.
     pub fn region_at(&self, first: u16) -> Option<RegionRecord> {
-        let mut regions = (0..self.layout.regions.count).map_while(|index| self.region(index));
+        let mut regions = (0..self.region_count()).map_while(|index| self.region(index));
         regions.find(|region| region.first == first)
+    }
+
+    /// Number of tensors.
+    pub fn tensor_count(&self) -> u32 {
+        self.arrays.tensors.count
+    }
+
+    /// Number of weight records.
+    pub fn weight_count(&self) -> u32 {
+        self.arrays.weights.count
+    }
+
+    /// Number of regions.
+    pub fn region_count(&self) -> u32 {
+        self.arrays.regions.count
     }
 
     /// Number of steps.
     pub fn step_count(&self) -> u32 {
-        self.layout.steps.count
+        self.arrays.steps.count
     }
 
     /// Operand `index`, counted over all steps.
@@ -404,12 +471,6 @@ impl<'m> Blob<'m> {
         rest.get(..count).unwrap_or(rest)
     }
 
-    /// Tensor `index` of a blob whose tensors were all found valid.
-    #[inline(never)]
-    pub(crate) fn tensor_again(&self, index: u16) -> Option<TensorRecord> {
-        TensorRecord::parse_again(self.layout.tensors.record(self.bytes, u32::from(index))?)
-    }
-
     /// `count` parameter words from `first`.
     #[inline]
     pub fn parameters(&self, first: u32, count: u16) -> Option<&'m [u32]> {
@@ -419,22 +480,21 @@ impl<'m> Blob<'m> {
     /// The bytes of a weight, without slack; `None` if it does not lie, slack included, in its section.
     pub fn weight_bytes(&self, record: &WeightRecord) -> Option<&'m [u8]> {
         let length = product(record.elements, record.dtype.bytes() as u32)? as usize;
-        let rest = self.weight_section(record)?.get(record.offset as usize..)?;
+        let rest = self.weight_section(record.section)?.get(record.offset as usize..)?;
         let (bytes, beyond) = rest.split_at_checked(length)?;
         (beyond.len() >= record.slack as usize).then_some(bytes)
     }
 
-    /// The bytes of a weight whose slack was found to lie in its section.
+    /// `length` bytes from `offset` of a weight section.
     #[inline]
-    pub(crate) fn weight_bytes_again(&self, record: &WeightRecord) -> Option<&'m [u8]> {
-        let length = product(record.elements, record.dtype.bytes() as u32)? as usize;
-        self.weight_section(record)?.get(record.offset as usize..)?.get(..length)
+    pub(crate) fn constant(&self, section: u16, offset: u32, length: usize) -> Option<&'m [u8]> {
+        self.weight_section(section)?.get(offset as usize..)?.get(..length)
     }
 
-    /// The section of a weight; the rule is one section.
+    /// A weight section; the rule is one.
     #[inline]
-    fn weight_section(&self, record: &WeightRecord) -> Option<&'m [u8]> {
-        match record.section {
+    fn weight_section(&self, section: u16) -> Option<&'m [u8]> {
+        match section {
             0 => Some(self.arrays.constants),
             further => self.further_section(further),
         }
@@ -452,12 +512,12 @@ impl<'m> Blob<'m> {
 
     /// Name of a step, if the blob holds names.
     pub fn step_name(&self, index: u16) -> Option<&'m str> {
-        self.names()?.split('\n').take(self.layout.steps.count as usize).nth(usize::from(index))
+        self.names()?.split('\n').take(self.arrays.steps.count as usize).nth(usize::from(index))
     }
 
     /// Name of the model, if the blob holds names.
     pub fn model_name(&self) -> Option<&'m str> {
-        self.names()?.split('\n').nth(self.layout.steps.count as usize)
+        self.names()?.split('\n').nth(self.arrays.steps.count as usize)
     }
 
     fn names(&self) -> Option<&'m str> {
@@ -476,7 +536,7 @@ impl<'m> Blob<'m> {
 
     /// Bytes of all constants, without slack: what reports count as weights.
     pub fn constant_bytes(&self) -> u64 {
-        let count = u16::try_from(self.layout.weights.count).unwrap_or(u16::MAX);
+        let count = u16::try_from(self.arrays.weights.count).unwrap_or(u16::MAX);
         let records = (0..count).filter_map(|index| self.weight(index));
         records.map(|record| u64::from(record.elements) * record.dtype.bytes() as u64).sum()
     }
@@ -484,7 +544,7 @@ impl<'m> Blob<'m> {
     #[inline(never)]
     fn structure_crc(&self) -> u32 {
         let mut crc = Crc::new();
-        let header = &self.layout.header;
+        let header = &self.header;
         let part = |range: Range<usize>| self.bytes.get(range).unwrap_or_default();
         let table = header.table_at as usize;
         crc.add(part(0..20));
@@ -507,7 +567,7 @@ impl<'m> Blob<'m> {
         let mut crc = Crc::new();
         self.weight_sections().for_each(|section| crc.add(section.bytes(self.bytes).unwrap_or_default()));
         let computed = crc.finish();
-        if computed == self.layout.header.weights_crc {
+        if computed == self.header.weights_crc {
             Ok(())
         } else {
             Err(Error::new(ErrorKind::WeightsChecksum, computed))

@@ -16,13 +16,6 @@ fn u8_at(bytes: &[u8], at: usize) -> Option<u8> {
     bytes.get(at).copied()
 }
 
-/// The first `N` words of a record; `None` if it does not lie at a multiple of 4, as those of a [`super::Blob`] do.
-#[inline]
-pub(super) fn words<const N: usize>(record: &[u8]) -> Option<[u32; N]> {
-    let bytes = record.get(..N.checked_mul(4)?)?;
-    bytemuck::try_cast_slice::<u8, u32>(bytes).ok()?.first_chunk().copied()
-}
-
 /// The first `N` words of bytes that may lie anywhere.
 #[inline]
 pub(super) fn words_anywhere<const N: usize>(bytes: &[u8]) -> Option<[u32; N]> {
@@ -329,25 +322,24 @@ pub struct TensorRecord {
     pub zero_point: i32,
 }
 
+/// The words of a [`TensorRecord`].
+pub(crate) type TensorWords = [u32; TensorRecord::BYTES / 4];
+
 impl TensorRecord {
     /// Bytes of the record.
     pub const BYTES: usize = 40;
 
-    /// Reads a record. `None`: too short, unknown number of an enumeration, impossible shape, or a reserved byte that is not 0.
+    /// Reads a record. `None`: unknown number of an enumeration, impossible shape, or a reserved byte that is not 0.
     /// What it is a view of is read by [`TensorRecord::viewed`].
-    pub fn parse(record: &[u8]) -> Option<Self> {
-        Self::parse_again(record).filter(|tensor| tensor.is_sound(record))
-    }
-
-    /// Whether what [`TensorRecord::parse_again`] made of a record has a shape, and its reserved byte is 0.
-    pub(super) fn is_sound(&self, record: &[u8]) -> bool {
-        u8_at(record, 3) == Some(0) && is_shape(self.rank, &self.shape)
+    pub(super) fn parse(words: &TensorWords) -> Option<Self> {
+        let [kind, ..] = words;
+        Self::parse_again(words).filter(|tensor| kind >> 24 == 0 && is_shape(tensor.rank, &tensor.shape))
     }
 
     /// Reads a record that [`TensorRecord::parse`] has accepted: shape and reserved byte are not judged again.
-    #[inline]
-    pub(super) fn parse_again(record: &[u8]) -> Option<Self> {
-        let [kind, a, b, c, d, offset, window, scale_bits, zero_point] = words(record)?;
+    #[inline(never)]
+    pub(crate) fn parse_again(words: &TensorWords) -> Option<Self> {
+        let &[kind, a, b, c, d, offset, window, scale_bits, zero_point, _] = words;
         let [space, dtype, rank, _] = kind.to_le_bytes();
         Some(Self {
             space: Space::parse(space)?,
@@ -363,8 +355,9 @@ impl TensorRecord {
     }
 
     /// The number of the tensor that a record's tensor is a view of; `None` if it is no view.
-    pub fn viewed(record: &[u8]) -> Option<u32> {
-        u32_at(record, 36)?.checked_sub(1)
+    pub(super) fn viewed(words: &TensorWords) -> Option<u32> {
+        let [.., viewed] = words;
+        viewed.checked_sub(1)
     }
 
     /// The record as bytes. `viewed`: the number of the tensor that it is a view of.
@@ -396,13 +389,15 @@ impl TensorRecord {
         Some(product(elements, self.dtype.bytes() as u32)? as usize)
     }
 
-    /// As [`TensorRecord::stored_bytes`], of a tensor that was found to have them.
+    /// The place of a tensor that was found to have one: its space, its offset, and the bytes that [`TensorRecord::stored_bytes`] gives.
     #[inline]
-    pub(crate) fn bytes_again(&self) -> usize {
-        let shape =
-            if self.window_rows == 0 { self.shape } else { self.shape_of_rows(self.window_rows.into()) };
-        let elements = shape.iter().fold(1u32, |product, &extent| product.wrapping_mul(extent));
-        elements.wrapping_mul(self.dtype.bytes() as u32) as usize
+    pub(crate) fn place_again(words: &TensorWords) -> Option<(Space, usize, usize)> {
+        let &[kind, a, b, c, d, offset, window, ..] = words;
+        let [space, dtype, ..] = kind.to_le_bytes();
+        let rows = if window as u16 == 0 { b } else { window & 0xFFFF };
+        let elements = a.wrapping_mul(rows).wrapping_mul(c.wrapping_mul(d));
+        let bytes = elements.wrapping_mul(DType::parse(dtype)?.bytes() as u32);
+        Some((Space::parse(space)?, offset as usize, bytes as usize))
     }
 
     /// Number of bytes in memory, without slack: those of the window, of a tensor that is never whole there. `None` as [`TensorRecord::bytes`], and
@@ -454,13 +449,16 @@ pub struct WeightRecord {
     pub slack: u32,
 }
 
+/// The words of a [`WeightRecord`].
+pub(crate) type WeightWords = [u32; WeightRecord::BYTES / 4];
+
 impl WeightRecord {
     /// Bytes of the record.
     pub const BYTES: usize = 16;
 
-    /// Reads a record. `None`: too short, or unknown number of an enumeration.
-    pub fn parse(record: &[u8]) -> Option<Self> {
-        let [kind, offset, elements, slack] = words(record)?;
+    /// Reads a record. `None`: unknown number of an enumeration.
+    pub(super) fn parse(words: &WeightWords) -> Option<Self> {
+        let &[kind, offset, elements, slack] = words;
         let [.., packing, dtype] = kind.to_le_bytes();
         let (packing, dtype) = (Packing::parse(packing)?, DType::parse(dtype)?);
         Some(Self { section: kind as u16, packing, dtype, offset, elements, slack })
@@ -515,13 +513,17 @@ pub struct StepRecord {
     pub scratch_bytes: u32,
 }
 
+/// The words of a [`StepRecord`].
+pub(crate) type StepWords = [u32; StepRecord::BYTES / 4];
+
 impl StepRecord {
     /// Bytes of the record.
     pub const BYTES: usize = 24;
 
-    /// Reads a record. `None`: too short, or the reserved byte is not 0.
-    pub fn parse(record: &[u8]) -> Option<Self> {
-        let [kind, counts, operands_at, parameters_at, scratch_at, scratch_bytes] = words(record)?;
+    /// Reads a record. `None`: the reserved byte is not 0.
+    #[inline]
+    pub(crate) fn parse(words: &StepWords) -> Option<Self> {
+        let &[kind, counts, operands_at, parameters_at, scratch_at, scratch_bytes] = words;
         let [.., reserved, inputs] = kind.to_le_bytes();
         let [outputs, weights, ..] = counts.to_le_bytes();
         let step = Self {
@@ -581,10 +583,10 @@ impl RegionRecord {
     pub const BYTES: usize = 12;
     const ROW_TILES: u16 = 1;
 
-    /// Reads a record. `None`: too short, unknown kind, or a reserved byte that is not 0.
-    pub fn parse(record: &[u8]) -> Option<Self> {
-        let region = Self { first: u16_at(record, 2)?, count: u16_at(record, 4)?, rows: u16_at(record, 6)? };
-        (u16_at(record, 0)? == Self::ROW_TILES && u32_at(record, 8)? == 0).then_some(region)
+    /// Reads a record. `None`: unknown kind, or a reserved byte that is not 0.
+    pub(super) fn parse(&[kind, rows, reserved]: &[u32; Self::BYTES / 4]) -> Option<Self> {
+        let region = Self { first: (kind >> 16) as u16, count: rows as u16, rows: (rows >> 16) as u16 };
+        (kind as u16 == Self::ROW_TILES && reserved == 0).then_some(region)
     }
 
     /// The record as bytes.

@@ -74,7 +74,7 @@ pub fn plain(model: &Model<'_, AllOps>) -> Option<Vec<u8>> {
         }
         let at = usize::from(step.index()) * sections[steps].stride as usize;
         let place = sections[steps].bytes.get_mut(at..at + StepRecord::BYTES)?;
-        let given = StepRecord::parse(place)?;
+        let given = blob.step(step.index())?;
         let op = if request.packing == Packing::Winograd { OpCode::Conv2dI8.into() } else { given.op };
         let record = StepRecord { op, operands_at: first, ..given };
         place.copy_from_slice(&record.emit());

@@ -114,7 +114,7 @@ impl Operator for AddI8 {
     const IN_PLACE: bool = true;
 
     fn check(step: &Step<'_>) -> Result<(), ErrorKind> {
-        let (first, output) = ends(step, (2, 1, 0))?;
+        let (first, output) = &ends(step, (2, 1, 0))?;
         let second = step.input(1).ok_or(ErrorKind::OperandCount)?;
         Family::I8.check(first, output)?;
         Family::I8.check(&second, output)?;
@@ -146,7 +146,7 @@ impl Operator for AddI8 {
 
 /// Checks a step of two `f32` tensors of equal shape and [`FloatParameters`].
 pub(super) fn check_f32(step: &Step<'_>) -> Result<(), ErrorKind> {
-    let (first, output) = ends(step, (2, 1, 0))?;
+    let (first, output) = &ends(step, (2, 1, 0))?;
     let second = step.input(1).ok_or(ErrorKind::OperandCount)?;
     Family::F32.check(first, output)?;
     Family::F32.check(&second, output)?;

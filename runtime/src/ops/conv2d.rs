@@ -118,7 +118,7 @@ impl Parameters {
 impl Parameters {
     /// The windows of a step that was checked.
     pub(super) fn window_of(&self, step: &Step<'_>) -> Option<Window> {
-        let (input, output) = step.ends()?;
+        let (input, output) = &step.ends()?;
         self.window(input, output).ok()
     }
 
@@ -153,7 +153,7 @@ fn check(step: &Step<'_>, family: Family) -> Result<(), ErrorKind> {
 /// Checks a convolution, or a depthwise one: the same with one input a group, whose weights are not packed.
 #[inline(never)]
 pub(super) fn check_layer(step: &Step<'_>, family: Family, depthwise: bool) -> Result<(), ErrorKind> {
-    let (input, output) = ends(step, (1, 1, if family.is_float() { 2 } else { 4 }))?;
+    let (input, output) = &ends(step, (1, 1, if family.is_float() { 2 } else { 4 }))?;
     family.check(input, output)?;
     let p = Parameters::parse(step.parameters()).ok_or(ErrorKind::OperandCount)?;
     check_in_place(step, &p.window(input, output)?)?;
@@ -228,7 +228,7 @@ impl Operator for Conv2dI16 {
 
     fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
         let p = Parameters::parse(step.parameters())?;
-        let (from, to) = step.ends()?;
+        let (from, to) = &step.ends()?;
         let window = p.window(from, to).ok()?;
         let linear = Integer::of(step, p.act_min, p.act_max);
         let linear = linear.as_ref()?;
@@ -245,7 +245,7 @@ impl Operator for Conv2dI16 {
 
     fn run_rows<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>, rows: &Rows) -> Option<()> {
         let p = Parameters::parse(step.parameters())?;
-        let (from, to) = step.ends()?;
+        let (from, to) = &step.ends()?;
         let window = p.window(from, to).ok()?;
         let linear = Integer::of(step, p.act_min, p.act_max);
         let linear = linear.as_ref()?;

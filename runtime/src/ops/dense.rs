@@ -34,7 +34,7 @@ impl Parameters {
 
 #[inline(never)]
 fn check(step: &Step<'_>, family: Family) -> Result<(), ErrorKind> {
-    let (input, output) = ends(step, (1, 1, if family.is_float() { 2 } else { 4 }))?;
+    let (input, output) = &ends(step, (1, 1, if family.is_float() { 2 } else { 4 }))?;
     family.check(input, output)?;
     let p = Parameters::parse(step.parameters()).ok_or(ErrorKind::OperandCount)?;
     let (Some(inputs), Some(outputs)) = (last_axis(input), last_axis(output)) else {
@@ -62,7 +62,7 @@ impl Operator for DenseI8 {
         let p = Parameters::parse(step.parameters())?;
         let linear = Integer::of(step, p.act_min, p.act_max);
         let linear = linear.as_ref()?;
-        let inputs = last_axis(step.ends()?.0)?;
+        let inputs = step.inputs()?;
         let (input, output, scratch) = apart_with_scratch(step.views(memory)?)?;
         backend.dense_i8(inputs as usize, linear, input, output, scratch)
     }
@@ -105,7 +105,7 @@ impl Operator for DenseI4 {
         let p = Parameters::parse(step.parameters())?;
         let linear = Integer::of_i4x2(step, p.act_min, p.act_max);
         let linear = linear.as_ref()?;
-        let inputs = last_axis(step.ends()?.0)?;
+        let inputs = step.inputs()?;
         let (input, output) = apart(step.views(memory)?)?;
         backend.dense_i4(inputs as usize, linear, input, output)
     }
@@ -124,7 +124,7 @@ impl Operator for DenseF32 {
     fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
         let p = Parameters::parse(step.parameters())?;
         let linear = Float::of(step, p.act_min, p.act_max)?;
-        let inputs = last_axis(step.ends()?.0)?;
+        let inputs = step.inputs()?;
         let (input, output) = apart(step.views(memory)?)?;
         backend.dense_f32(inputs as usize, &linear, input, output)
     }
@@ -144,7 +144,7 @@ impl Operator for DenseF16 {
     fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
         let p = Parameters::parse(step.parameters())?;
         let linear = Float::of_f16(step, p.act_min, p.act_max)?;
-        let inputs = last_axis(step.ends()?.0)?;
+        let inputs = step.inputs()?;
         let (input, output) = apart(step.views(memory)?)?;
         backend.dense_f16(inputs as usize, &linear, input, output)
     }

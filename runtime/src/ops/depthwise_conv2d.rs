@@ -62,7 +62,7 @@ impl Operator for DepthwiseConv2dI16 {
 
     fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
         let p = Parameters::parse(step.parameters())?;
-        let (from, to) = step.ends()?;
+        let (from, to) = &step.ends()?;
         let window = p.window(from, to).ok()?;
         let linear = Integer::of(step, p.act_min, p.act_max);
         let linear = linear.as_ref()?;
@@ -79,7 +79,7 @@ impl Operator for DepthwiseConv2dI16 {
 
     fn run_rows<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>, rows: &Rows) -> Option<()> {
         let p = Parameters::parse(step.parameters())?;
-        let (from, to) = step.ends()?;
+        let (from, to) = &step.ends()?;
         let window = p.window(from, to).ok()?;
         let linear = Integer::of(step, p.act_min, p.act_max);
         let linear = linear.as_ref()?;

@@ -4,7 +4,7 @@ use super::operands::Family;
 use crate::blob::{DType, Matrix, Packing, TensorRecord};
 use crate::error::ErrorKind;
 use crate::math::is_finite_half;
-use crate::model::{Constant, Step};
+use crate::model::Step;
 use crate::quant;
 use crate::rolled::rolled;
 use bytemuck::AnyBitPattern;
@@ -48,18 +48,16 @@ impl<'a> Integer<'a, u8> {
 
 impl<'a, W: AnyBitPattern> Integer<'a, W> {
     fn with(dtype: DType, step: &Step<'a>, act_min: u32, act_max: u32) -> Option<Self> {
-        let mut constants = [Constant::NONE; 4];
-        step.constants(0, &mut constants)?;
-        let (input, output) = step.ends()?;
-        let [weights, bias, multiplier, shift] = &constants;
+        let (weights, packing, [bias, multiplier, shift]) = step.linear(dtype)?;
+        let [input_zero, output_zero] = step.zero_points()?;
         Some(Self {
-            weights: weights.elements(dtype)?,
-            packing: weights.packing,
-            bias: bias.elements(DType::I32)?,
-            multiplier: multiplier.elements(DType::I32)?,
-            shift: shift.elements(DType::I32)?,
-            input_zero: input.zero_point as i16,
-            output_zero: output.zero_point,
+            weights,
+            packing,
+            bias,
+            multiplier,
+            shift,
+            input_zero: input_zero as i16,
+            output_zero,
             low: act_min as i32,
             high: act_max as i32,
         })

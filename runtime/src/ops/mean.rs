@@ -67,7 +67,7 @@ impl Operator for Mean2dI8 {
 
     #[inline(never)]
     fn check(step: &Step<'_>) -> Result<(), ErrorKind> {
-        let (input, output) = ends(step, (1, 1, 0))?;
+        let (input, output) = &ends(step, (1, 1, 0))?;
         Family::I8.check(input, output)?;
         let p = Parameters::parse(step.parameters()).ok_or(ErrorKind::OperandCount)?;
         let window = window(input, output)?;
@@ -83,7 +83,7 @@ impl Operator for Mean2dI8 {
 
     fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
         let p = Parameters::parse(step.parameters())?;
-        let (from, to) = step.ends()?;
+        let (from, to) = &step.ends()?;
         let window = window(from, to).ok()?;
         let (input, output) = apart(step.views(memory)?)?;
         backend.mean2d_i8(&window, &p, [from.zero_point, to.zero_point], input, output)

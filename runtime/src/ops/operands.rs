@@ -56,11 +56,15 @@ impl Family {
 
 /// First input and output of a step that takes `counts` inputs, outputs and weights.
 #[inline(never)]
-pub fn ends<'s>(
-    step: &'s Step<'_>,
+pub fn ends(
+    step: &Step<'_>,
     counts: (usize, usize, usize),
-) -> Result<(&'s TensorRecord, &'s TensorRecord), ErrorKind> {
-    step.ends().filter(|_| step.counts() == counts).ok_or(ErrorKind::OperandCount)
+) -> Result<(TensorRecord, TensorRecord), ErrorKind> {
+    if step.counts() == counts {
+        step.ends().ok_or(ErrorKind::OperandCount)
+    } else {
+        Err(ErrorKind::OperandCount)
+    }
 }
 
 /// Refuses tensors of different shapes.

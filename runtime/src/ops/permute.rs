@@ -64,7 +64,7 @@ impl Parameters {
 }
 
 fn check(step: &Step<'_>, family: Family) -> Result<(), ErrorKind> {
-    let (input, output) = ends(step, (1, 1, 0))?;
+    let (input, output) = &ends(step, (1, 1, 0))?;
     family.check(input, output)?;
     let p = Parameters::parse(step.parameters()).ok_or(ErrorKind::OperandCount)?;
     p.map(input, output).map(|_| ()).ok_or(ErrorKind::Shape)

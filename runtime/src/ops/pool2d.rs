@@ -104,7 +104,7 @@ impl Parameters {
 }
 
 fn check(step: &Step<'_>, family: Family) -> Result<(), ErrorKind> {
-    let (input, output) = ends(step, (1, 1, 0))?;
+    let (input, output) = &ends(step, (1, 1, 0))?;
     family.check(input, output)?;
     let p = Parameters::parse(step.parameters()).ok_or(ErrorKind::OperandCount)?;
     let window = p.window(input, output)?;
@@ -137,7 +137,7 @@ impl Operator for MaxPool2dI8 {
 
     fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
         let p = Parameters::parse(step.parameters())?;
-        let (from, to) = step.ends()?;
+        let (from, to) = &step.ends()?;
         let window = p.window(from, to).ok()?;
         let bounds = [p.act_min as i8, p.act_max as i8];
         let (input, output) = apart(step.views(memory)?)?;
@@ -157,7 +157,7 @@ impl Operator for MaxPool2dF32 {
 
     fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
         let p = Parameters::parse(step.parameters())?;
-        let (from, to) = step.ends()?;
+        let (from, to) = &step.ends()?;
         let window = p.window(from, to).ok()?;
         let bounds = [f32::from_bits(p.act_min), f32::from_bits(p.act_max)];
         let (input, output) = apart(step.views(memory)?)?;
@@ -177,7 +177,7 @@ impl Operator for AveragePool2dI8 {
 
     fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
         let p = Parameters::parse(step.parameters())?;
-        let (from, to) = step.ends()?;
+        let (from, to) = &step.ends()?;
         let window = p.window(from, to).ok()?;
         let bounds = [p.act_min as i8, p.act_max as i8];
         let (input, output) = apart(step.views(memory)?)?;
@@ -198,7 +198,7 @@ impl Operator for AveragePool2dF32 {
 
     fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
         let p = Parameters::parse(step.parameters())?;
-        let (from, to) = step.ends()?;
+        let (from, to) = &step.ends()?;
         let window = p.window(from, to).ok()?;
         let bounds = [f32::from_bits(p.act_min), f32::from_bits(p.act_max)];
         let (input, output) = apart(step.views(memory)?)?;

@@ -50,14 +50,14 @@ impl Operator for SoftmaxI8 {
     fn check(step: &Step<'_>) -> Result<(), ErrorKind> {
         /// Bits of 1/256 as binary32.
         const SCALE: u32 = 0x3B80_0000;
-        let (input, output) = ends(step, (1, 1, 0))?;
+        let (input, output) = &ends(step, (1, 1, 0))?;
         Family::I8.check(input, output)?;
         check_integer(step, input, output, SCALE, i8::MIN.into())
     }
 
     fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
         let p = Parameters::parse(step.parameters())?;
-        let row = last_axis(step.ends()?.0)? as usize;
+        let row = step.inputs()? as usize;
         let views = step.views::<1>(memory)?;
         backend.softmax_i8(&p, row, in_place(&views.inputs, views.output)?)
     }
@@ -73,7 +73,7 @@ impl Operator for SoftmaxI16 {
     fn check(step: &Step<'_>) -> Result<(), ErrorKind> {
         /// Bits of 1/65536 as binary32.
         const SCALE: u32 = 0x3780_0000;
-        let (input, output) = ends(step, (1, 1, 0))?;
+        let (input, output) = &ends(step, (1, 1, 0))?;
         if (input.dtype, output.dtype) != (DType::I8, DType::I16) {
             return Err(ErrorKind::ElementType);
         }
@@ -82,7 +82,7 @@ impl Operator for SoftmaxI16 {
 
     fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
         let p = Parameters::parse(step.parameters())?;
-        let row = last_axis(step.ends()?.0)? as usize;
+        let row = step.inputs()? as usize;
         let (input, output) = apart(step.views::<1>(memory)?)?;
         backend.softmax_i16(&p, row, input, output)
     }
@@ -117,7 +117,7 @@ impl Operator for SoftmaxF32 {
 
     #[inline(never)]
     fn check(step: &Step<'_>) -> Result<(), ErrorKind> {
-        let (input, output) = ends(step, (1, 1, 0))?;
+        let (input, output) = &ends(step, (1, 1, 0))?;
         Family::F32.check(input, output)?;
         same_shape(input, output)?;
         if !step.parameters().is_empty() {
@@ -127,7 +127,7 @@ impl Operator for SoftmaxF32 {
     }
 
     fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
-        let row = last_axis(step.ends()?.0)? as usize;
+        let row = step.inputs()? as usize;
         let views = step.views::<1>(memory)?;
         backend.softmax_f32(row, in_place(&views.inputs, views.output)?)
     }

@@ -16,7 +16,7 @@ impl Operator for TableI8 {
     const IN_PLACE: bool = true;
 
     fn check(step: &Step<'_>) -> Result<(), ErrorKind> {
-        let (input, output) = ends(step, (1, 1, 1))?;
+        let (input, output) = &ends(step, (1, 1, 1))?;
         Family::I8.check(input, output)?;
         same_shape(input, output)?;
         if !step.parameters().is_empty() {

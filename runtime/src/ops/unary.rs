@@ -61,7 +61,7 @@ impl Operator for UnaryF32 {
     const IN_PLACE: bool = true;
 
     fn check(step: &Step<'_>) -> Result<(), ErrorKind> {
-        let (input, output) = ends(step, (1, 1, 0))?;
+        let (input, output) = &ends(step, (1, 1, 0))?;
         Family::F32.check(input, output)?;
         same_shape(input, output)?;
         let p = Parameters::parse(step.parameters()).ok_or(ErrorKind::Parameter)?;

@@ -30,7 +30,7 @@ impl Operator for WinogradConv2dI8 {
     const IN_PLACE: bool = true;
 
     fn check(step: &Step<'_>) -> Result<(), ErrorKind> {
-        let (input, output) = ends(step, (1, 1, 4))?;
+        let (input, output) = &ends(step, (1, 1, 4))?;
         Family::I8.check(input, output)?;
         let p = Parameters::parse(step.parameters()).ok_or(ErrorKind::OperandCount)?;
         let window = p.window(input, output)?;

@@ -4,101 +4,88 @@
 use core::arch::naked_asm;
 
 use super::memory;
-use super::product::{Width, clamp, is_relu};
+use super::product::{Width, clamp};
 use crate::backend::spec::helium::BLOCK;
 use crate::ops::linear::Integer;
 
-/// What a kernel is told; copied to its stack frame, in which the assembly names the fields by offset.
+/// What a kernel is told: the registers r1 to r12 and r14 that it starts with.
 #[repr(C)]
 struct Frame {
-    /// 0: added with saturation at the greatest `u16`.
-    saturate: u32,
-    /// 4: added after that.
-    restore: u32,
-    /// 8: the row.
-    input: *const u8,
-    /// 12: end of the outputs that fill blocks of eight.
-    end: *mut u8,
-    /// 16: rounds of blocks behind the first one. Set by the kernel.
-    rounds: u32,
-    /// 20: where the first round starts. Set by the kernel.
-    entry: u32,
-    /// 24: zero point less least output.
-    offset: i32,
-    /// 28: blocks, without the first.
-    blocks: u32,
-    /// 32: outputs behind the last eight.
-    rest: u32,
-    /// 36: constants.
-    shift: *const i32,
-    /// 40: weights.
+    /// r1.
     weights: *const i8,
-    /// 44: outputs.
-    output: *mut u8,
-    /// 48, 52: constants.
+    /// r2: added with saturation at the greatest `u16`.
+    saturate: u32,
+    /// r3: the row.
+    input: *const u8,
+    /// r4: constants.
+    shift: *const i32,
+    /// r5: constants.
     bias: *const i32,
+    /// r6: end of the outputs that fill blocks of eight.
+    end: *mut u8,
+    /// r7.
+    output: *mut u8,
+    /// r8: outputs behind the last eight.
+    rest: u32,
+    /// r9: constants.
     multiplier: *const i32,
+    /// r10: added after `saturate`.
+    restore: u32,
+    /// r11: rounds of blocks, the first of which may be entered behind its start.
+    rounds: u32,
+    /// r12: zero point less least output.
+    offset: i32,
+    /// r14: where the first round is entered, in bytes of code, plus 1.
+    entry: u32,
 }
 
 macro_rules! lane_8 {
-    ($first:literal, $even:literal, $odd:literal) => {
+    ($even:literal, $odd:literal) => {
         concat!(
             "vldrb.u8 q1, [r1], #16\n",
-            $first,
-            ".s8 ",
+            "vmladava.s8 ",
             $even,
             ", q0, q1\n",
             "vldrb.u8 q2, [r1], #16\n",
-            $first,
-            ".s8 ",
+            "vmladava.s8 ",
             $odd,
             ", q0, q2\n",
         )
     };
 }
 
-/// Sixteen elements of the row (r3) and of eight outputs' weights (r1), 8 bits: 17 instructions of 4 bytes.
+/// Sixteen elements of the row (r3) and of eight outputs' weights (r1), 8 bits.
 macro_rules! block_8 {
-    (bytes) => {
-        "68"
-    };
     (round) => {
         concat!(
-            block_8!("vmladava"),
-            block_8!("vmladava"),
-            block_8!("vmladava"),
-            block_8!("vmladava"),
-            block_8!("vmladava"),
-            block_8!("vmladava"),
-            block_8!("vmladava"),
-            block_8!("vmladava")
+            block_8!(),
+            block_8!(),
+            block_8!(),
+            block_8!(),
+            block_8!(),
+            block_8!(),
+            block_8!(),
+            block_8!()
         )
     };
-    (blocks) => {
-        "8"
-    };
-    (log) => {
-        "3"
-    };
-    ($first:literal) => {
+    () => {
         concat!(
             "vldrb.u8 q0, [r3], #16\n",
-            lane_8!($first, "r0", "r2"),
-            lane_8!($first, "r4", "r6"),
-            lane_8!($first, "r8", "r10"),
-            lane_8!($first, "r12", "r14"),
+            lane_8!("r0", "r2"),
+            lane_8!("r4", "r6"),
+            lane_8!("r8", "r10"),
+            lane_8!("r12", "r14"),
         )
     };
 }
 
 macro_rules! lane_16 {
-    ($first:literal, $sum:literal, $at:literal, $next:literal) => {
+    ($sum:literal, $at:literal, $next:literal) => {
         concat!(
             "vldrb.s16 q2, [r1, #",
             $at,
             "]\n",
-            $first,
-            ".s16 ",
+            "vmladava.s16 ",
             $sum,
             ", q0, q2\n",
             "vldrb.s16 q3, [r1, #",
@@ -111,47 +98,55 @@ macro_rules! lane_16 {
     };
 }
 
-/// Like [`block_8`] with a row of 16 bits: 35 instructions of 4 bytes.
+/// Like [`block_8`] with a row of 16 bits.
 macro_rules! block_16 {
-    (bytes) => {
-        "140"
-    };
     (round) => {
-        concat!(block_16!("vmladava"), block_16!("vmladava"), block_16!("vmladava"), block_16!("vmladava"))
+        concat!(block_16!(), block_16!(), block_16!(), block_16!())
     };
-    (blocks) => {
-        "4"
-    };
-    (log) => {
-        "2"
-    };
-    ($first:literal) => {
+    () => {
         concat!(
             "vldrh.u16 q0, [r3], #16\n",
             "vldrh.u16 q1, [r3], #16\n",
-            lane_16!($first, "r0", "0", "8"),
-            lane_16!($first, "r2", "16", "24"),
-            lane_16!($first, "r4", "32", "40"),
-            lane_16!($first, "r6", "48", "56"),
-            lane_16!($first, "r8", "64", "72"),
-            lane_16!($first, "r10", "80", "88"),
-            lane_16!($first, "r12", "96", "104"),
-            lane_16!($first, "r14", "112", "120"),
+            lane_16!("r0", "0", "8"),
+            lane_16!("r2", "16", "24"),
+            lane_16!("r4", "32", "40"),
+            lane_16!("r6", "48", "56"),
+            lane_16!("r8", "64", "72"),
+            lane_16!("r10", "80", "88"),
+            lane_16!("r12", "96", "104"),
+            lane_16!("r14", "112", "120"),
             "add.w r1, r1, #128\n",
         )
     };
 }
 
-/// The kernel `$name`: for each eight outputs, then for the rest, the products' sums, requantised and stored. `$block` is a block of `$block_bytes` bytes of code,
-/// `$store` stores the low part of each halfword, `$eight` are the bytes of eight outputs. `$shift` takes the shifts, and those to the left,
-/// `$away` and `$offset` are the steps that `_relu` kernels leave out.
+/// A kernel and its loop.
+type Kernel = (unsafe extern "C" fn(*const Frame), Round);
+
+/// How a kernel's loop is laid out.
+#[derive(Clone, Copy)]
+struct Round {
+    /// Blocks, a power of two, as its logarithm.
+    log: u32,
+    /// Bytes of a block's code.
+    bytes: u32,
+}
+
+const ROUND_8: Round = Round { log: 3, bytes: 17 * 4 };
+const ROUND_16: Round = Round { log: 2, bytes: 35 * 4 };
+
+/// The kernel `$name`: for each eight outputs, then for the rest, the products' sums, requantised and stored. `$block` is a block,
+/// `$store` stores the low part of each halfword, `$eight` are the bytes of eight outputs. `$left` shifts to the left, `$away` rounds halves
+/// away from zero, `$offset` adds to what was shifted.
 ///
-/// Registers: r1 weights, r3 row, r5 bias, r7 output, r9 multiplier, r11 rounds; q0 has the even outputs, q1 the odd ones; the predicate has the
-/// outputs that exist. Constants of the rest are copied to the frame, so that whole vectors can be read.
+/// Registers: r1 weights, r3 row, r5 bias, r7 output, r9 multiplier, r11 rounds, the even ones the sums; q0 has the even outputs, q1 the odd
+/// ones, q2 and q3 their constants, q4 to q6 `saturate`, `restore` and `offset`. On the stack:
+/// 0 row, 4 rounds, 8 shift, 12 end of the outputs, 16 rest, 20 entry, 24 output of the rest. The rest is computed as eight outputs, with copies of
+/// its constants (from 32 on), so that whole vectors can be read, and stored to 128 first.
 macro_rules! kernel {
     (
         $(#[$doc:meta])* $name:ident, $block:ident, $store:literal, $eight:literal,
-        [$($shift:literal),*], [$($away:literal),*], [$($offset:literal),*]
+        [$($left:literal),*], [$($away:literal),*], [$($offset:literal),*]
     ) => {
         $(#[$doc])*
         ///
@@ -163,85 +158,65 @@ macro_rules! kernel {
                 ".cpu cortex-m55",
                 "push {{r4-r11, lr}}",
                 "vpush {{d8-d15}}",
-                "sub sp, #164",
-                "ldm r0!, {{r1-r7}}",
-                "stm sp, {{r1-r7}}",
-                "add r12, sp, #28",
-                "ldm r0, {{r1-r7}}",
-                "stm r12, {{r1-r7}}",
-                "adr.w r8, 3f",
-                "adr.w r9, 4f",
-                concat!("adds r2, r1, #", $block!(blocks), " - 1"),
-                concat!("lsrs r2, r2, #", $block!(log)),
-                concat!("lsls r4, r2, #", $block!(log)),
-                "subs r4, r4, r1",
-                concat!("movs r5, #", $block!(bytes)),
-                "mla r8, r4, r5, r8",
-                "cmp r1, #0",
-                "it eq",
-                "moveq r8, r9",
-                "orr r8, r8, #1",
-                "strd r2, r8, [sp, #16]",
-                "mov r11, r2",
-                "movs r0, #8",
-                "vctp.16 r0",
-                "ldrd r1, r7, [sp, #40]",
-                "ldrd r5, r9, [sp, #48]",
-                "ldr r0, [sp, #12]",
-                "cmp r7, r0",
+                "sub sp, #148",
+                "ldm r0, {{r1-r12, r14}}",
+                "adr.w r0, 3f",
+                "add r14, r0",
+                "strd r3, r11, [sp, #0]",
+                "strd r4, r6, [sp, #8]",
+                "strd r8, r14, [sp, #16]",
+                "vdup.16 q4, r2",
+                "vdup.16 q5, r10",
+                "vdup.32 q6, r12",
+                "cmp r7, r6",
                 "beq.w 7f",
                 // Eight outputs.
                 "2:",
-                "ldr r3, [sp, #8]",
-                $block!("vmladav"),
+                "ldrd r3, r11, [sp, #0]",
+                "ldrd r4, r6, [r5, #8]",
+                "ldrd r8, r10, [r5, #16]",
+                "ldrd r12, r14, [r5, #24]",
+                "ldrd r0, r2, [r5], #32",
                 "ldr pc, [sp, #20]",
                 "3:",
                 $block!(round),
                 "subs.w r11, r11, #1",
-                "bhi.w 3b",
-                "ldr r11, [sp, #16]",
-                "4:",
+                "bne.w 3b",
                 "vmov q0[2], q0[0], r0, r8",
                 "vmov q0[3], q0[1], r4, r12",
                 "vmov q1[2], q1[0], r2, r10",
                 "vmov q1[3], q1[1], r6, r14",
-                "vld20.32 {{q2, q3}}, [r5]",
-                "vld21.32 {{q2, q3}}, [r5]!",
-                "ldr r0, [sp, #36]",
-                "vadd.i32 q0, q0, q2",
-                "vadd.i32 q1, q1, q3",
-                "vld20.32 {{q4, q5}}, [r9]",
-                "vld21.32 {{q4, q5}}, [r9]!",
-                "vld20.32 {{q6, q7}}, [r0]",
-                "vld21.32 {{q6, q7}}, [r0]!",
-                "str r0, [sp, #36]",
-                $($shift,)*
-                "vqrdmulh.s32 q0, q0, q4",
-                "vqrdmulh.s32 q1, q1, q5",
+                "ldrd r0, r2, [sp, #8]",
+                $($left,)*
+                "vld20.32 {{q2, q3}}, [r9]",
+                "vld21.32 {{q2, q3}}, [r9]!",
+                "vqrdmulh.s32 q0, q0, q2",
+                "vqrdmulh.s32 q1, q1, q3",
+                "vld20.32 {{q2, q3}}, [r0]",
+                "vld21.32 {{q2, q3}}, [r0]!",
+                "str r0, [sp, #8]",
                 $($away,)*
-                "vrshl.s32 q0, q0, q6",
-                "vrshl.s32 q1, q1, q7",
+                "vrshl.s32 q0, q0, q2",
+                "vrshl.s32 q1, q1, q3",
                 $($offset,)*
-                "ldrd r0, r2, [sp, #0]",
                 "vqmovunb.s32 q0, q0",
                 "vqmovunt.s32 q0, q1",
-                "vqadd.u16 q0, q0, r0",
-                "ldr r0, [sp, #12]",
-                "vadd.i16 q0, q0, r2",
-                "vpst",
-                concat!($store, "t.16 q0, [r7], #", $eight),
-                "cmp r7, r0",
+                "vqadd.u16 q0, q0, q4",
+                "vadd.i16 q0, q0, q5",
+                concat!($store, ".16 q0, [r7], #", $eight),
+                "cmp r7, r2",
                 "bne.w 2b",
-                // The rest.
                 "7:",
-                "ldr r0, [sp, #32]",
-                "cbz r0, 9f",
-                "movs r2, #0",
-                "str r2, [sp, #32]",
-                concat!("add r2, r7, #", $eight),
-                "str r2, [sp, #12]",
-                "ldr r4, [sp, #36]",
-                "add r3, sp, #64",
+                "ldr r0, [sp, #16]",
+                "cmp r0, #0",
+                "beq 9f",
+                "blt 8f",
+                // The rest: once more, with copies.
+                "rsbs r2, r0, #0",
+                "str r2, [sp, #16]",
+                "str r7, [sp, #24]",
+                "ldr r4, [sp, #8]",
+                "add r3, sp, #32",
                 "vctp.32 r0",
                 "vpsttt",
                 "vldrwt.u32 q0, [r5]",
@@ -261,14 +236,22 @@ macro_rules! kernel {
                 "vstrw.32 q0, [r3, #16]",
                 "vstrw.32 q1, [r3, #48]",
                 "vstrw.32 q2, [r3, #80]",
-                "vctp.16 r0",
                 "mov r5, r3",
                 "add r9, r3, #32",
                 "adds r3, #64",
-                "str r3, [sp, #36]",
+                "add r7, sp, #128",
+                concat!("add r2, r7, #", $eight),
+                "strd r3, r2, [sp, #8]",
                 "b.w 2b",
+                // The outputs of the rest that exist.
+                "8:",
+                "rsbs r0, r0, #0",
+                "ldr r7, [sp, #24]",
+                "vctp.16 r0",
+                "vpst",
+                concat!($store, "t.16 q0, [r7]"),
                 "9:",
-                "add sp, #164",
+                "add sp, #148",
                 "vpop {{d8-d15}}",
                 "pop {{r4-r11, pc}}",
                 ".cpu cortex-m33",
@@ -282,23 +265,26 @@ macro_rules! any_kernel {
         kernel!(
             $(#[$doc])* $name, $block, $store, $eight,
             [
-                "vmov.i32 q2, #0",
-                "vmax.s32 q3, q6, q2",
-                "vshl.s32 q0, q0, q3",
-                "vmax.s32 q3, q7, q2",
-                "vshl.s32 q1, q1, q3",
-                "vmin.s32 q6, q6, q2",
-                "vmin.s32 q7, q7, q2"
+                "vld20.32 {{q2, q3}}, [r0]",
+                "vld21.32 {{q2, q3}}, [r0]",
+                "vmov.i32 q7, #0",
+                "vmax.s32 q2, q2, q7",
+                "vmax.s32 q3, q3, q7",
+                "vshl.s32 q0, q0, q2",
+                "vshl.s32 q1, q1, q3"
             ],
             [
-                "vand q2, q0, q6",
-                "vand q3, q1, q7",
-                "vshr.s32 q2, q2, #31",
-                "vshr.s32 q3, q3, #31",
-                "vadd.i32 q0, q0, q2",
-                "vadd.i32 q1, q1, q3"
+                "vmov.i32 q7, #0",
+                "vmin.s32 q2, q2, q7",
+                "vmin.s32 q3, q3, q7",
+                "vand q7, q0, q2",
+                "vshr.s32 q7, q7, #31",
+                "vadd.i32 q0, q0, q7",
+                "vand q7, q1, q3",
+                "vshr.s32 q7, q7, #31",
+                "vadd.i32 q1, q1, q7"
             ],
-            ["ldr r0, [sp, #24]", "vqadd.s32 q0, q0, r0", "vqadd.s32 q1, q1, r0"]
+            ["vqadd.s32 q0, q0, q6", "vqadd.s32 q1, q1, q6"]
         );
     };
 }
@@ -306,6 +292,13 @@ macro_rules! any_kernel {
 kernel!(
     /// From 8 to 8 bits, of layers whose least output is the zero point and whose shifts are not positive.
     dense_8_8_relu, block_8, "vstrb", "8", [], [], []
+);
+kernel!(
+    /// From 8 to 8 bits, of layers whose shifts are negative.
+    dense_8_8_right, block_8, "vstrb", "8",
+    [],
+    ["vshr.s32 q7, q0, #31", "vadd.i32 q0, q0, q7", "vshr.s32 q7, q1, #31", "vadd.i32 q1, q1, q7"],
+    ["vqadd.s32 q0, q0, q6", "vqadd.s32 q1, q1, q6"]
 );
 any_kernel!(
     /// From 8 to 8 bits.
@@ -347,29 +340,31 @@ pub fn dense(
     {
         return None;
     }
-    let kernel: unsafe extern "C" fn(*const Frame) = match width {
-        Width::Narrow if is_relu(linear) => dense_8_8_relu,
-        Width::Narrow => dense_8_8,
-        Width::Widening => dense_8_16,
-        Width::Narrowing => dense_16_8,
-        Width::Wide => dense_16_16,
+    let (kernel, round): Kernel = match width {
+        Width::Narrow => (narrow(linear), ROUND_8),
+        Width::Widening => (dense_8_16, ROUND_8),
+        Width::Narrowing => (dense_16_8, ROUND_16),
+        Width::Wide => (dense_16_16, ROUND_16),
     };
     let [saturate, restore] = clamp(linear);
+    let blocks = blocks as u32;
+    let of_round = 1 << round.log;
+    // Those of the first round that are left out.
+    let left_out = blocks.wrapping_neg() & of_round - 1u32;
     let mut frame = Frame {
-        saturate,
-        restore,
-        input: core::ptr::null(),
-        end: core::ptr::null_mut(),
-        rounds: 0,
-        entry: 0,
-        offset: linear.output_zero.wrapping_sub(linear.low),
-        blocks: blocks.wrapping_sub(1) as u32,
-        rest: (outputs & 7) as u32,
-        shift: linear.shift.as_ptr(),
         weights: linear.weights.as_ptr(),
-        output: core::ptr::null_mut(),
+        saturate,
+        input: core::ptr::null(),
+        shift: linear.shift.as_ptr(),
         bias: linear.bias.as_ptr(),
+        end: core::ptr::null_mut(),
+        output: core::ptr::null_mut(),
+        rest: (outputs & 7) as u32,
         multiplier: linear.multiplier.as_ptr(),
+        restore,
+        rounds: blocks.wrapping_add(left_out) >> round.log,
+        offset: linear.output_zero.wrapping_sub(linear.low),
+        entry: left_out.wrapping_mul(round.bytes) | 1,
     };
     let mut input_left = input;
     let mut output_left = output;
@@ -393,4 +388,13 @@ pub fn dense(
         output_left = rest;
     }
     Some(())
+}
+
+/// The kernel for rows and outputs of 8 bits.
+fn narrow(linear: &Integer<'_>) -> unsafe extern "C" fn(*const Frame) {
+    match memory::greatest_shift(linear.shift) {
+        ..=0 if linear.low == linear.output_zero => dense_8_8_relu,
+        ..0 => dense_8_8_right,
+        _ => dense_8_8,
+    }
 }

@@ -42,7 +42,7 @@ unsafe extern "C" fn fill_bytes(to: *mut u8, value: u32, bytes: usize) {
     )
 }
 
-/// The greatest of `count` integers; the least one of all if there are none.
+/// The greatest of `count` integers, of which it reads the least byte; -128 if there are none.
 ///
 /// # Safety
 /// `values` is readable over `count` integers.
@@ -51,11 +51,14 @@ unsafe extern "C" fn greatest_of(values: *const i32, count: usize) -> i32 {
     naked_asm!(
         ".cpu cortex-m55",
         "push {{r7, lr}}",
-        "mov r2, #0x80000000",
-        "wlstp.32 lr, r1, 2f",
+        "movs r2, #0",
+        "vidup.u8 q1, r2, #4",
+        "mvn r2, #127",
+        "wlstp.8 lr, r1, 2f",
         "1:",
-        "vldrw.u32 q0, [r0], #16",
-        "vmaxv.s32 r2, q0",
+        "vldrb.u8 q0, [r0, q1]",
+        "adds r0, #64",
+        "vmaxv.s8 r2, q0",
         "letp lr, 1b",
         "2:",
         "mov r0, r2",
@@ -78,9 +81,9 @@ pub fn fill(to: &mut [u8], value: u8) {
     unsafe { fill_bytes(to.as_mut_ptr(), value.into(), to.len()) }
 }
 
-/// The greatest integer; [`i32::MIN`] if there are none.
+/// The greatest of a layer's shifts, which a byte holds; -128 if there are none.
 #[inline]
-pub fn greatest(values: &[i32]) -> i32 {
+pub fn greatest_shift(shifts: &[i32]) -> i32 {
     // SAFETY: the slice is as long as is said.
-    unsafe { greatest_of(values.as_ptr(), values.len()) }
+    unsafe { greatest_of(shifts.as_ptr(), shifts.len()) }
 }

@@ -137,7 +137,7 @@ impl Width {
 
 /// Whether kernels of the `_relu` form give the layer's result.
 pub fn is_relu(linear: &Integer<'_>) -> bool {
-    linear.low == linear.output_zero && memory::greatest(linear.shift) <= 0
+    linear.low == linear.output_zero && memory::greatest_shift(linear.shift) <= 0
 }
 
 /// The summands that clamp a value less the least output, as the module's head explains.

@@ -9,6 +9,7 @@ use crate::backend::spec::swar;
 use crate::backend::{Integers, IntegersMut, Kernels};
 use crate::blob::DType;
 use crate::ops::linear::Integer;
+use crate::rolled::rolled;
 
 #[inline(never)]
 pub fn dense_i8<K: Kernels>(
@@ -112,7 +113,10 @@ fn packed(
 /// Inputs as words, zeros behind them. Gives their sum.
 fn widen(words: &mut [i32], inputs: &[i8]) -> Option<i32> {
     let (places, zeros) = words.split_at_mut_checked(inputs.len())?;
-    zeros.fill(0);
+    for zero in zeros {
+        rolled();
+        *zero = 0;
+    }
     // SAFETY: there are as many words as inputs.
     Some(unsafe { core::widen_row(places.as_mut_ptr(), inputs.as_ptr(), inputs.len()) })
 }

@@ -622,17 +622,7 @@ pub unsafe extern "C" fn dense(operands: &Dense) {
         "adds r4, r4, r5",
         "str r4, [sp, #12]",
         "mov r5, r2",
-        "2:",
-        "ldr r6, [sp]",
-        "ldmia r6!, {{r0-r3}}",
-        "str r6, [sp]",
-        "mov r8, r0",
-        "mov r9, r1",
-        "mov r10, r2",
-        "mov r11, r3",
-        "ldr r6, [sp, #4]",
-        "ldr r4, [sp, #12]",
-        "mov pc, r4",
+        "b 2f",
         ".p2align 2",
         "3:",
         ".rept 4",
@@ -653,7 +643,17 @@ pub unsafe extern "C" fn dense(operands: &Dense) {
         "ldr r4, [sp, #8]",
         "cmp r7, r4",
         "beq 5f",
-        "b 2b",
+        "2:",
+        "ldr r6, [sp]",
+        "ldmia r6!, {{r0-r3}}",
+        "str r6, [sp]",
+        "mov r8, r0",
+        "mov r9, r1",
+        "mov r10, r2",
+        "mov r11, r3",
+        "ldr r6, [sp, #4]",
+        "ldr r4, [sp, #12]",
+        "mov pc, r4",
         "5:",
         "add sp, #16",
         "pop {{r4-r7}}",
@@ -742,17 +742,28 @@ pub fn finish_sums(
     let count = output.len();
     let part = |constants: &[i32]| Some(constants.get(first..)?.get(..count)?.as_ptr());
     let range = sums.get(..count)?.as_ptr_range();
+    let frame = Frame::new(linear);
+    let offset = total.wrapping_shl(7);
+    if linear.low > linear.output_zero || linear.high < linear.output_zero {
+        let constants = linear.multiplier.get(first..)?.iter().zip(linear.shift.get(first..)?);
+        for ((slot, &sum), (&multiplier, &shift)) in output.iter_mut().zip(sums).zip(constants) {
+            // SAFETY: `frame` is a frame.
+            *slot =
+                unsafe { exact(sum.wrapping_sub(offset), multiplier, ODD.wrapping_add(shift), &frame) } as i8;
+        }
+        return Some(());
+    }
     let row = Row {
         sums: range.start,
         sums_end: range.end,
         multiplier: part(linear.multiplier)?,
         shift: part(linear.shift)?,
         output: output.as_mut_ptr(),
-        offset: total.wrapping_shl(7),
-        frame: &Frame::new(linear),
+        offset,
+        frame: &frame,
     };
     if count > 0 {
-        // SAFETY: there are as many sums, multipliers and shifts as outputs, at least one.
+        // SAFETY: there are as many sums, multipliers and shifts as outputs, at least one; the zero point lies within the bounds.
         unsafe { finish_row(&row) };
     }
     Some(())
@@ -770,14 +781,33 @@ macro_rules! scaled {
     };
 }
 
+/// `floor(sum * multiplier / 2^15)` of a sum (r0) below 2^16 that is not negative and a multiplier (r1), whose 16 and 15 bits come one after the other. Changes
+/// r0, r1 and r4.
+macro_rules! scaled_short {
+    () => {
+        concat!(
+            "lsls r4, r1, #17\n lsrs r4, r4, #17\n muls r4, r0, r4\n lsrs r4, r4, #15\n",
+            "lsrs r1, r1, #15\n muls r0, r1, r0\n adds r0, r0, r4",
+        )
+    };
+}
+
+/// `asrs` with the rounding of its carry, and the zero point, of what [`scaled`] and the rounding term made. Changes r3 and r4.
+macro_rules! shifted {
+    () => {
+        "movs r3, #22\n subs r3, r3, r2\n mov r4, r10\n asrs r0, r0, r3\n adcs r0, r4"
+    };
+}
+
 /// Requantises sums of a row: `Integer::finish` of each sum less the offset, with the multiplier and shift of its channel.
 ///
 /// Short form as in [`finish`], the parts of the multiplier made here, the second rounding by the carry of the shift; sums that it does not take go to
-/// [`exact`]. Roles: r0 sum; r1 multiplier; r2 shift plus 12; r3, r4 between; r5 sums; r6, r7 multipliers and shifts behind r5; r8 offset; r9 outputs,
-/// less a quarter of the place of their sums; r10 zero point; r11 greatest output; r12 end of the sums; r14 2^9.
+/// [`exact`]. Sums from 0 to 2^16 - 1, the rule, take fewer products. What is not negative is bounded above alone, what is negative below alone. Roles: r0 sum; r1 multiplier; r2 shift plus 12; r3, r4 between;
+/// r5 behind the sum; r6, r7 multipliers and shifts behind r5; r8 offset; r9 outputs, less a quarter of the place of their sums; r10 zero point;
+/// r11 greatest output; r12 end of the sums; r14 2^15.
 ///
 /// # Safety
-/// The operands' pointers reach as far as the sums, of which there is one at least.
+/// The operands' pointers reach as far as the sums, of which there is one at least. The bounds include the zero point.
 #[unsafe(naked)]
 unsafe extern "C" fn finish_row(row: &Row<'_>) {
     naked_asm!(
@@ -799,6 +829,8 @@ unsafe extern "C" fn finish_row(row: &Row<'_>) {
         "subs r2, r2, r1",
         "mov r9, r2",
         "mov r8, r3",
+        "subs r6, #4",
+        "subs r7, #4",
         "str r4, [sp, #4]",
         "ldr r0, [r4, #20]",
         "str r0, [sp]",
@@ -806,32 +838,28 @@ unsafe extern "C" fn finish_row(row: &Row<'_>) {
         "mov r11, r0",
         "ldr r0, [r4, #28]",
         "mov r10, r0",
-        "movs r0, #2",
-        "lsls r0, r0, #8",
+        "movs r0, #1",
+        "lsls r0, r0, #15",
         "mov lr, r0",
         "2:",
-        "ldr r1, [r5, r6]",
-        "ldr r2, [r5, r7]",
         "ldmia r5!, {{r0}}",
         "mov r3, r8",
         "subs r0, r0, r3",
-        "lsrs r3, r0, #20",
-        "bne 5f",
+        "bmi 5f",
+        "ldr r1, [r5, r6]",
+        "ldr r2, [r5, r7]",
         "adds r2, #12",
         "cmp r2, #11",
         "bhi 8f",
-        scaled!(),
+        "lsrs r3, r0, #16",
+        "bne 7f",
+        scaled_short!(),
         "add r0, lr",
-        "7:",
-        "movs r3, #22",
+        "movs r3, #28",
         "subs r3, r3, r2",
         "mov r4, r10",
-        "asrs r0, r0, r3",
+        "lsrs r0, r0, r3",
         "adcs r0, r4",
-        "ldr r3, [sp]",
-        "cmp r0, r3",
-        "bge 3f",
-        "mov r0, r3",
         "3:",
         "cmp r0, r11",
         "ble 4f",
@@ -849,33 +877,49 @@ unsafe extern "C" fn finish_row(row: &Row<'_>) {
         "mov r10, r6",
         "mov r11, r7",
         "pop {{r4-r7, pc}}",
-        // Negative, or 2^20 and more. The least output, where that is not below the zero point; else with the rounding term of negative sums.
+        // 2^16 and more.
+        "7:",
+        "lsrs r3, r0, #20",
+        "bne 8f",
+        scaled!(),
+        "movs r3, #1",
+        "lsls r3, r3, #9",
+        "adds r0, r0, r3",
+        shifted!(),
+        "b 3b",
+        // Negative. The least output, where that is the zero point; else with the rounding term of negative sums.
         "5:",
-        "asrs r4, r0, #20",
-        "bpl 9f",
-        "ldr r3, [sp]",
-        "cmp r3, r10",
+        "ldr r4, [sp]",
+        "cmp r4, r10",
         "blt 6f",
-        "mov r0, r3",
+        "mov r0, r4",
         "b 4b",
         "6:",
-        "adds r4, #1",
-        "bne 9f",
+        "ldr r1, [r5, r6]",
+        "ldr r2, [r5, r7]",
         "adds r2, #12",
         "cmp r2, #11",
         "bhi 8f",
+        "asrs r3, r0, #20",
+        "adds r3, #1",
+        "bne 8f",
         scaled!(),
-        "mov r3, lr",
+        "movs r3, #1",
+        "lsls r3, r3, #9",
         "subs r0, r0, r3",
-        "b 7b",
+        shifted!(),
+        "ldr r3, [sp]",
+        "cmp r0, r3",
+        "bge 4b",
+        "mov r0, r3",
+        "b 4b",
+        // -2^20 and less, 2^20 and more, other shifts.
         "8:",
-        "subs r2, #12",
-        "9:",
-        "adds r2, #{odd}",
+        "adds r2, #{odd} - 12",
         "ldr r3, [sp, #4]",
         "bl {exact}",
-        "movs r1, #2",
-        "lsls r1, r1, #8",
+        "movs r1, #1",
+        "lsls r1, r1, #15",
         "mov lr, r1",
         "b 4b",
         exact = sym exact,

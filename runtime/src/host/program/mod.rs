@@ -228,7 +228,7 @@ impl Program {
             stages,
             constants: Aligned::copy(&constants.bytes),
             blob: moved(model, &flow, &stored)?,
-            layout: *model.blob().layout(),
+            layout: model.blob().layout(),
             arena_bytes: scratch_start + scratch,
             scratch_start,
             borders: plan.bordered().copied().collect(),
