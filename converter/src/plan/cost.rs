@@ -23,16 +23,36 @@ use crate::graph::{Graph, Op};
 use crate::passes::{layout, legalize};
 use crate::quantize::Widths;
 
-/// Modelled instructions of each step of a blob; `None` also for a host, which is priced in picoseconds.
+/// Modelled instructions of each step of a blob; `None` also for a host, which is priced in picoseconds. Steps of a region are set up for each of its
+/// turns.
 pub fn instructions<O: OpSet>(model: &Model<'_, O>, core: Core) -> Option<Vec<u64>> {
     let price = |step: Step<'_>| {
         let kernel = core.kernel(OpCode::parse(step.op())?, step.selection(core.isa()).name)?;
-        Some(kernel.rates.instructions(&work(&step, kernel)?))
+        let again = turns(model, step.index()).saturating_sub(1) * set_up(kernel);
+        Some(kernel.rates.instructions(&work(&step, kernel)?) + again)
     };
     if core.is_host() {
         return None;
     }
     model.steps().map(price).collect()
+}
+
+/// How often a step runs.
+fn turns<O: OpSet>(model: &Model<'_, O>, step: u16) -> u64 {
+    let blob = model.blob();
+    let mut regions = (0..blob.layout().regions.count).filter_map(|k| blob.region(k));
+    let region = regions.find(|region| (region.first..region.end()).contains(&step));
+    let turns = region.and_then(|region| {
+        let last = model.step(region.end().checked_sub(1)?)?.output(0)?;
+        let [_, rows, ..] = last.shape;
+        rows.div_ceil(u32::from(region.rows).max(1)).into()
+    });
+    turns.map_or(1, u64::from)
+}
+
+/// Instructions of a run that does nothing.
+fn set_up(kernel: &Kernel) -> u64 {
+    kernel.rates.instructions(&Work::default())
 }
 
 /// Modelled instructions that a convolution of bytes saves with transformed weights; `None` where the core has no kernel for them, or none of them was
@@ -52,8 +72,15 @@ pub fn saved_by_transform(core: Core, stage: &Geometry, narrow: bool) -> Option<
     before.checked_sub(kernel.rates.instructions(&winograd_work(&window, kernel))).filter(|saved| *saved > 0)
 }
 
-/// Modelled instructions of a layer that is lowered to `stages`, one after the other. `int8`: the widths of integers, `None` for floats.
-pub fn candidate_instructions(core: Core, int8: Option<Widths>, stages: &[Geometry]) -> Option<u64> {
+/// Modelled instructions of a layer that is lowered to `stages`, which run in so many turns (one: one after the other). `int8`: the widths of integers,
+/// `None` for floats.
+pub fn candidate_instructions(
+    core: Core,
+    int8: Option<Widths>,
+    stages: &[Geometry],
+    turns: usize,
+) -> Option<u64> {
+    let again = turns.saturating_sub(1) as u64;
     let price = |(k, stage): (usize, &Geometry)| {
         let numbers = match int8 {
             None => Numbers::Floats,
@@ -68,7 +95,7 @@ pub fn candidate_instructions(core: Core, int8: Option<Widths>, stages: &[Geomet
         let rows = pixels::of_rows(core.isa(), stage).filter(|_| have_kernels);
         let stage = rows.as_ref().unwrap_or(stage);
         let kernel = core.kernel(operation(stage, numbers), name(core, stage, numbers, types))?;
-        Some(kernel.rates.instructions(&linear_work(stage, kernel)))
+        Some(kernel.rates.instructions(&linear_work(stage, kernel)) + again * set_up(kernel))
     };
     stages.iter().enumerate().map(price).sum()
 }
@@ -110,7 +137,7 @@ pub fn fixed_instructions(graph: &Graph, core: Core, int8: bool) -> Option<u64> 
     let steps = model.steps().zip(&plan.layout.steps).filter(|(_, planned)| !is_layer(planned));
     let price = |(step, planned): (Step<'_>, &layout::Step)| {
         if let Some(stage) = Geometry::of(&legal, &legal.nodes[planned.node]).filter(|_| int8) {
-            return candidate_instructions(core, Some(Widths::default()), &[stage]);
+            return candidate_instructions(core, Some(Widths::default()), &[stage], 1);
         }
         let float = OpCode::parse(step.op())?;
         let whole = matches!(legal.nodes[planned.node].op, Op::Mean { .. });
@@ -426,7 +453,7 @@ mod tests {
                     let whole: u64 = instructions(&laid_out_for(core).model(), core).unwrap().iter().sum();
                     let layers = graph.nodes.iter().filter_map(|node| {
                         let stage = Geometry::of(&graph, node)?;
-                        candidate_instructions(core, int8, &[stage])
+                        candidate_instructions(core, int8, &[stage], 1)
                     });
                     let sum = layers.sum::<u64>() + fixed_instructions(&graph, core, int8.is_some()).unwrap();
                     let apart = sum.abs_diff(whole) as f64 / whole as f64;

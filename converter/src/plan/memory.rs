@@ -17,7 +17,7 @@ use std::ops::Range;
 use tucano::backend::spec::select::Isa;
 
 use super::needs::Numbers;
-use super::settle::{Demand, least_load, settle};
+use super::settle::{Demand, least_load, settle, turns};
 use super::{
     ARENA_ALIGN, Block, Lifetimes, Needs, Plan, ends, layout_for, lifetimes, pixels, plan, step_needs,
 };
@@ -207,6 +207,13 @@ impl Memory {
         let expanded = self.expanded(&[(node, stages)]);
         let group = &expanded.demands[expanded.of_time(span.time)];
         least_load(&expanded.blocks, group)
+    }
+
+    /// In how many turns the stages of the layer of `node` run where `room` bytes may live at once.
+    pub fn turns(&self, node: usize, stages: &[Geometry], room: usize) -> usize {
+        let Some(span) = self.span(node).filter(|_| stages.len() > 1) else { return 1 };
+        let expanded = self.expanded(&[(node, stages)]);
+        turns(&expanded.blocks, &expanded.demands[expanded.of_time(span.time)], room)
     }
 
     /// Bytes that live at once, at worst, while no linear layer runs.

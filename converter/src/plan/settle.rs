@@ -161,8 +161,25 @@ impl Tiling {
     }
 }
 
-/// Rows of a tile that are tried, most first: few rows need little memory, many spend less on each.
-const TILE_ROWS: [usize; 7] = [16, 12, 8, 6, 4, 2, 1];
+/// The ways to run a group in turns, in the fewest first: few turns spend less on set-ups, many need little memory.
+fn tilings<'a>(blocks: &'a [Block], group: &'a [Demand]) -> impl Iterator<Item = Tiling> + 'a {
+    let rows = group.last().and_then(|last| last.needs.rows).map_or(0, |stage| stage.axis.output);
+    let mut seen = 0;
+    // Turns of equal length; other numbers of them would be as long.
+    let lengths = (1..=rows).map(move |turns| rows.div_ceil(turns));
+    let distinct = lengths.filter(move |length| std::mem::replace(&mut seen, *length) != *length);
+    distinct.filter_map(|rows| Tiling::of(blocks, group, rows))
+}
+
+/// In how many turns a group runs where `room` bytes may live at once; 1 where it does not run in turns.
+pub fn turns(blocks: &[Block], group: &[Demand], room: usize) -> usize {
+    if group.iter().all(|demand| demand.least(blocks) <= room) {
+        return 1;
+    }
+    let rows = group.last().and_then(|last| last.needs.rows).map_or(1, |stage| stage.axis.output);
+    let tiling = tilings(blocks, group).find(|tiling| tiling.least() <= room);
+    tiling.map_or(1, |tiling| rows.div_ceil(tiling.rows))
+}
 
 /// How a group runs.
 enum GroupForm {
@@ -184,10 +201,7 @@ pub fn settle(blocks: &[Block], demands: &[Demand], align: usize) -> Settled {
     let forms = |wanted: &dyn Fn(&Demand) -> bool| -> Vec<GroupForm> {
         let form = |group: &&[Demand]| {
             let fits = group.iter().all(|demand| demand.least(blocks) <= least);
-            let tilings = TILE_ROWS.iter().filter(|_| !fits);
-            let tiling = tilings
-                .filter_map(|rows| Tiling::of(blocks, group, *rows))
-                .find(|tiling| tiling.least() <= least);
+            let tiling = tilings(blocks, group).filter(|_| !fits).find(|tiling| tiling.least() <= least);
             match tiling {
                 Some(tiling) => {
                     let in_place = tiling.apart > least;
@@ -374,6 +388,8 @@ mod tests {
         blocks[3].last = 5;
         let settled = settle(&blocks, &demands, 16);
         assert_eq!(settled.regions, [Region { demands: 0..3, rows: 6, windows: vec![8, 6] }]);
+        let count = |room: usize| turns(&blocks, &demands[..3], room);
+        assert_eq!([count(1), count(settled.placement.bytes), count(1 << 14)], [1, 3, 1]);
         // With room enough they run one by one.
         blocks[5].bytes = 1 << 14;
         assert!(settle(&blocks, &demands, 16).regions.is_empty());

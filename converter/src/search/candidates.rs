@@ -148,11 +148,15 @@ fn wide_ranks(n: usize) -> Vec<usize> {
     found
 }
 
+/// Instructions of a layer that is lowered to these stages.
+pub type Price<'a> = &'a (dyn Fn(&[Geometry]) -> u64 + Sync);
+
 /// Candidates of one layer as they come up.
 struct Offers<'a> {
     geometry: &'a Geometry,
     /// What the targets were weighted by.
     metric: Option<&'a Metric>,
+    price: Price<'a>,
     dense: Candidate,
     found: Vec<Candidate>,
 }
@@ -332,40 +336,47 @@ impl Offers<'_> {
         Ok(())
     }
 
-    /// Elements that live while the widest stage runs.
-    fn load(&self, choice: Choice) -> usize {
+    /// What else a candidate costs: elements that live while the widest stage runs, and instructions.
+    fn other_costs(&self, candidate: &Candidate) -> (usize, u64) {
         let elements = |shape: [usize; 3]| shape.iter().product::<usize>();
-        let stages = stages(self.geometry, choice);
-        stages.iter().map(|stage| elements(stage.input) + elements(stage.output)).max().unwrap_or(0)
+        let stages = stages(self.geometry, candidate.choice);
+        let load = stages.iter().map(|stage| elements(stage.input) + elements(stage.output)).max();
+        (load.unwrap_or(0), (self.price)(&stages))
     }
 
-    /// The dense layer, then what no other candidate that costs no more in any respect, memory included, beats in error, least error first.
+    /// The dense layer, then what no other candidate that costs no more in any respect, memory and instructions included, beats in error, least error
+    /// first.
     fn thinned(mut self) -> Vec<Candidate> {
         self.found.sort_by(|a, b| {
             a.error.total_cmp(&b.error).then(a.macs.cmp(&b.macs)).then(a.weights.cmp(&b.weights))
         });
-        let mut kept: Vec<(usize, Candidate)> = Vec::new();
+        let mut kept: Vec<((usize, u64), Candidate)> = Vec::new();
         for candidate in std::mem::take(&mut self.found) {
-            let load = self.load(candidate.choice);
-            let beaten = |(other_load, other): &(usize, Candidate)| {
-                other.macs <= candidate.macs && other.weights <= candidate.weights && *other_load <= load
+            let (load, instructions) = self.other_costs(&candidate);
+            let beaten = |((other_load, other_instructions), other): &((usize, u64), Candidate)| {
+                other.macs <= candidate.macs
+                    && other.weights <= candidate.weights
+                    && *other_load <= load
+                    && *other_instructions <= instructions
             };
             if !kept.iter().any(beaten) {
-                kept.push((load, candidate));
+                kept.push(((load, instructions), candidate));
             }
         }
         std::iter::once(self.dense).chain(kept.into_iter().map(|(_, candidate)| candidate)).collect()
     }
 }
 
-/// The dense layer first, then all candidates that are not beaten, least error first; errors are those in `metric` if there is one.
+/// The dense layer first, then all candidates that are not beaten, least error first; errors are those in `metric` if there is one, instructions those
+/// of `price`.
 pub fn candidates(
     method: Method,
     geometry: &Geometry,
     target: Target<'_>,
     metric: Option<&Metric>,
+    price: Price<'_>,
 ) -> Result<Vec<Candidate>, NotConverged> {
-    let mut offers = Offers { geometry, metric, dense: Candidate::dense(geometry), found: Vec::new() };
+    let mut offers = Offers { geometry, metric, price, dense: Candidate::dense(geometry), found: Vec::new() };
     let pointwise = geometry.kernel == [1, 1];
     if geometry.groups == 1 {
         offers.found(method, target)?;
@@ -418,7 +429,7 @@ mod tests {
         let shape = [8, 6, 3, 3];
         let (m, c) = (matrix(8, 54, 1), covariance(54, 2));
         let target = Target::new(&shape, &m, &c);
-        let found = candidates(Method::Auto, &geometry, target, None).unwrap();
+        let found = candidates(Method::Auto, &geometry, target, None, &|_| 0).unwrap();
         assert!(found.len() > 3);
         for one in &found[1..] {
             assert!(one.macs < found[0].macs || one.weights < found[0].weights);
@@ -441,7 +452,7 @@ mod tests {
             let macs = network_macs(&network, &[1, 6, 9, 7], &[1, 8, 5, 7]);
             assert_eq!(cost(&geometry, choice), (macs, Weight::Network(network).parameters()));
         }
-        assert_eq!(candidates(Method::LowRank, &geometry, target, None).unwrap().len(), 1);
+        assert_eq!(candidates(Method::LowRank, &geometry, target, None, &|_| 0).unwrap().len(), 1);
     }
 
     #[test]
@@ -459,7 +470,7 @@ mod tests {
         assert_eq!(break_even(&geometry), 32);
         let (m, c) = (matrix(64, 64, 1), covariance(64, 2));
         let target = Target::new(&[64, 64], &m, &c);
-        let found = candidates(Method::LowRank, &geometry, target, None).unwrap();
+        let found = candidates(Method::LowRank, &geometry, target, None, &|_| 0).unwrap();
         assert!(found.iter().all(|c| c.choice.ranks().iter().all(|rank| *rank < 32)));
     }
 }

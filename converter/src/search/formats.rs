@@ -88,8 +88,9 @@ impl<'a> Formats<'a> {
         progress: &dyn Progress,
     ) -> Result<Self, Error> {
         let metrics = fisher::metrics(graph, loss, &data.inputs, data.samples).unwrap_or_default();
-        let found =
-            sensitivity::measured(graph, method, loss, &metrics, &data.inputs, data.samples, progress)?;
+        let price = |stages: &[Geometry]| prices.instructions(stages);
+        let (inputs, samples) = (&data.inputs, data.samples);
+        let found = sensitivity::measured(graph, method, loss, &metrics, inputs, samples, &price, progress)?;
         let fitting = Fitting::Data { metrics, trusted: Trusted::new() };
         Ok(Self::new(graph, method, found, prices, fitting, stayed))
     }
@@ -101,7 +102,7 @@ impl<'a> Formats<'a> {
         prices: &'a Prices,
         progress: &dyn Progress,
     ) -> Result<Self, Error> {
-        let found = sensitivity::by_weight(graph, method, progress)?;
+        let found = sensitivity::by_weight(graph, method, &|stages| prices.instructions(stages), progress)?;
         Ok(Self::new(graph, method, found, prices, Fitting::Weights, "its weight has no spare rank"))
     }
 
@@ -311,7 +312,7 @@ pub fn rows(
         let name = &graph.nodes[layer.node].name;
         let candidates = layer.candidates.iter().zip(stages).zip(&layer.losses);
         let row = |((candidate, stages), loss): ((&Candidate, &Vec<Geometry>), &f64)| Row {
-            costs: prices.shares(name, stages, candidate),
+            costs: prices.shares(name, stages, prices.turns(layer.node, stages), candidate),
             loss: *loss,
         };
         candidates.map(row).collect()

@@ -46,7 +46,7 @@ impl Room {
 
 /// How many times the asked share of multiply-adds modelled instructions may be, from the best on: what is asked of multiply-adds is asked for speed. But
 /// never more than the dense network's.
-const WITHIN: [f64; 4] = [1.2, 1.4, 1.7, f64::INFINITY];
+const WITHIN: [f64; 8] = [1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.85, f64::INFINITY];
 /// The same on a host.
 const WITHIN_ON_HOST: [f64; 4] = [1.3, 1.5, 1.7, f64::INFINITY];
 /// What nobody asked for by name, fewer instructions for each multiply-add and no more memory than the dense network's, is worth up to this many times the
@@ -86,7 +86,7 @@ impl Prices {
             let node = &graph.nodes[index];
             added += refit::missing_bias(graph, index);
             let Some(geometry) = Geometry::of(graph, node) else { continue };
-            let own = prices.absolute(&node.name, &[geometry], &Candidate::dense(&geometry));
+            let own = prices.absolute(&node.name, &[geometry], 1, &Candidate::dense(&geometry));
             layers.iter_mut().zip(own).for_each(|(sum, cost)| *sum += cost);
         }
         // Instructions of other steps count where a limit on them is to hold.
@@ -109,17 +109,27 @@ impl Prices {
     }
 
     /// In numbers, bytes and instructions.
-    fn absolute(&self, name: &str, stages: &[Geometry], candidate: &Candidate) -> Costs {
+    fn absolute(&self, name: &str, stages: &[Geometry], turns: usize, candidate: &Candidate) -> Costs {
         let Options { core, int8, .. } = self.options;
         let bytes = flash::layer_bytes(int8, core.isa(), stages, name);
         // What has no price counts as its MACs.
-        let instructions = candidate_instructions(core, int8, stages).unwrap_or(candidate.macs);
+        let instructions = candidate_instructions(core, int8, stages, turns).unwrap_or(candidate.macs);
         [candidate.macs as f64, candidate.weights as f64, bytes as f64, instructions as f64, 0.0]
     }
 
-    /// Shares of a candidate of the layer `name`.
-    pub fn shares(&self, name: &str, stages: &[Geometry], candidate: &Candidate) -> Costs {
-        let own = self.absolute(name, stages, candidate);
+    /// Instructions of a layer that is lowered to `stages`; 0 where they have no price.
+    pub fn instructions(&self, stages: &[Geometry]) -> u64 {
+        candidate_instructions(self.options.core, self.options.int8, stages, 1).unwrap_or(0)
+    }
+
+    /// In how many turns the stages of a layer, the node `index`, run: more than one in an arena that they do not fit one by one.
+    pub fn turns(&self, index: usize, stages: &[Geometry]) -> usize {
+        self.memory.as_ref().map_or(1, |(memory, room)| memory.turns(index, stages, room.bytes()))
+    }
+
+    /// Shares of a candidate of the layer `name`, whose stages run in so many turns.
+    pub fn shares(&self, name: &str, stages: &[Geometry], turns: usize, candidate: &Candidate) -> Costs {
+        let own = self.absolute(name, stages, turns, candidate);
         waste(std::array::from_fn(|k| own[k] / self.whole[k]))
     }
 
@@ -157,7 +167,7 @@ impl Prices {
         let macs = limits.costs[Cost::Macs as usize];
         let along = self.wants_macs() && self.options.budget.instructions.is_none();
         let host = self.options.core.is_host();
-        let within = if host { WITHIN_ON_HOST } else { WITHIN };
+        let within: &[f64] = if host { &WITHIN_ON_HOST } else { &WITHIN };
         let within = within.iter().rev().filter(|_| along && macs < 1.0);
         let strict: Vec<Limits> =
             within.map(|within| limits.with(Cost::Instructions, (macs * within).min(1.0))).collect();

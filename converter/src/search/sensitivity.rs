@@ -12,7 +12,7 @@ use crate::evaluate::{Values, evaluate, evaluate_from};
 use crate::graph::{Graph, ValueId, Weight};
 use crate::linalg::{Matrix, NotConverged, product};
 
-use super::candidates::{Candidate, candidates};
+use super::candidates::{Candidate, Price, candidates};
 use super::fisher::Metric;
 use super::loss::Loss;
 use super::refit::{bias, set};
@@ -49,6 +49,7 @@ pub fn measured(
     metrics: &[Option<Metric>],
     inputs: &[Vec<f32>],
     samples: usize,
+    price: Price<'_>,
     progress: &dyn Progress,
 ) -> Result<Vec<Sensitivity>, Error> {
     progress.expect(linear_layers(graph).count());
@@ -93,7 +94,7 @@ pub fn measured(
         let target = Target::new(&tensor.shape, &matrix, &damped);
         let metric = metrics.get(index).and_then(Option::as_ref);
         let candidates =
-            candidates(method, &geometry, target, metric).map_err(|error| fail(error.to_string()))?;
+            candidates(method, &geometry, target, metric, price).map_err(|error| fail(error.to_string()))?;
         let all_ranks = LowRank::new(target).map_err(|error| fail(error.to_string()))?;
 
         let cut = Cut::new(graph, index, &values);
@@ -134,7 +135,12 @@ pub fn measured(
 }
 
 /// Every linear layer with a dense weight, by the weights alone: the loss is the squared relative error of the weight.
-pub fn by_weight(graph: &Graph, method: Method, progress: &dyn Progress) -> Result<Vec<Sensitivity>, Error> {
+pub fn by_weight(
+    graph: &Graph,
+    method: Method,
+    price: Price<'_>,
+    progress: &dyn Progress,
+) -> Result<Vec<Sensitivity>, Error> {
     progress.expect(linear_layers(graph).count());
     let mut found = Vec::new();
     for index in linear_layers(graph) {
@@ -156,7 +162,7 @@ pub fn by_weight(graph: &Graph, method: Method, progress: &dyn Progress) -> Resu
             };
             let all_ranks = LowRank::new(target).map_err(fail)?;
             (
-                candidates(method, &geometry, target, None).map_err(fail)?,
+                candidates(method, &geometry, target, None, price).map_err(fail)?,
                 spectrum(&all_ranks.squared_errors()),
             )
         };

@@ -76,6 +76,9 @@ const NOT_SLOWER: f64 = 4.0;
 /// Plans whose predicted loss is this many times the least one are not built to be compared.
 const HOPELESS: f64 = 6.0;
 
+/// Plans between the one with the greatest wish and the most modest one that are built where the greatest wish costs too much.
+const BETWEEN: usize = 3;
+
 /// The network of least loss within `limits` that stands for `graph`, and all that were judged on the way, each fitted once for each of `folds`. `prices`
 /// names the limits.
 pub fn sized(
@@ -89,6 +92,7 @@ pub fn sized(
 ) -> Result<(Chosen, Vec<Point>), Error> {
     let wishes = prices.wishes(limits);
     let mut finalists: Vec<Finalist> = Vec::new();
+    let mut between: Vec<Finalist> = Vec::new();
     for (strategy, offers) in strategies.iter().enumerate() {
         let finalist = |wish: usize, plan: Vec<usize>| {
             let loss = offers.expected(&plan).loss;
@@ -105,6 +109,7 @@ pub fn sized(
         let modest = plans.iter().find(|finalist| faster(finalist)).unwrap_or(&plans[0]).clone();
         plans.retain(|finalist| finalist.loss <= FAR * prices.worth() * modest.loss);
         finalists.extend(plans.pop());
+        between.extend(plans);
         let rivals = offers.rivals(wishes[modest.wish], &modest.plan);
         finalists.extend(rivals.into_iter().map(|plan| finalist(modest.wish, plan)));
         finalists.push(modest);
@@ -112,42 +117,100 @@ pub fn sized(
     finalists.sort_by(|a, b| b.wish.cmp(&a.wish).then(a.loss.total_cmp(&b.loss)));
     let mut seen = HashSet::new();
     finalists.retain(|Finalist { strategy, plan, .. }| seen.insert((*strategy, plan.clone())));
+    // Of equal plans the one with the greatest wish.
+    between.reverse();
+    between.retain(|Finalist { strategy, plan, .. }| seen.insert((*strategy, plan.clone())));
     let Some(least) = finalists.iter().map(|finalist| finalist.loss).min_by(f64::total_cmp) else {
         let all: Vec<&dyn Strategy> = strategies.iter().map(AsRef::as_ref).collect();
         return Err(unreachable(graph, &all, prices));
     };
     finalists.retain(|finalist| finalist.loss <= HOPELESS * least);
-    let mut judged = Vec::new();
     // Where nobody judges, predictions decide.
     let near = finalists.iter().position(|finalist| finalist.loss <= prices.worth() * least);
-    let mut best: (usize, Option<Judgement>) = (near.unwrap_or(0), None);
+    let predicted = finalists[near.unwrap_or(0)].clone();
+    let mut trials = Trials { prices, folds, judged: Vec::new(), points: Vec::new() };
     if finalists.len() > 1 {
-        for (index, finalist) in finalists.iter().enumerate() {
-            let mut judgements = Vec::with_capacity(folds.len());
-            for Fold { train, judge } in folds.iter().filter(|fold| fold.judge.can_judge()) {
-                let shrunk = strategies[finalist.strategy].fit(&finalist.plan, train, progress)?;
-                if !prices.fits(&shrunk.graph)? {
-                    break;
-                }
-                judgements.push(judge.of(&shrunk.graph)?);
-                if judgements.len() == folds.len() {
-                    let judgement = Judgement::over(&judgements);
-                    judged.push(Point::judged(&shrunk.graph, judgement));
-                    let more = finalists[best.0].wish > finalist.wish;
-                    let clearly = if more { 1.0 / prices.worth() } else { SURE };
-                    if best.1.is_none_or(|best| judgement.loss < clearly * best.loss) {
-                        best = (index, Some(judgement));
-                    }
-                }
-            }
+        for finalist in finalists {
+            trials.judge(strategies, finalist, progress)?;
+        }
+        for _ in 0..BETWEEN {
+            let Some(next) = trials.next(&between) else { break };
+            trials.judge(strategies, between.swap_remove(next), progress)?;
         }
     }
-    let Finalist { strategy, plan, .. } = finalists.swap_remove(best.0);
-    let shrunk = strategies[strategy].fit(&plan, all, progress)?;
+    let (chosen, judgement) = match trials.best() {
+        Some(best) => (&best.finalist, Some(best.judgement)),
+        None => (&predicted, None),
+    };
+    let shrunk = strategies[chosen.strategy].fit(&chosen.plan, all, progress)?;
     if !prices.fits(&shrunk.graph)? {
         return Err(prices.together());
     }
-    Ok((Chosen { shrunk, judgement: best.1 }, judged))
+    Ok((Chosen { shrunk, judgement }, trials.points))
+}
+
+/// Finalists that were built and run.
+struct Trials<'a> {
+    prices: &'a Prices,
+    folds: &'a [Fold<'a>],
+    judged: Vec<Judged>,
+    points: Vec<Point>,
+}
+
+/// What held-out samples say of a finalist.
+struct Judged {
+    finalist: Finalist,
+    judgement: Judgement,
+}
+
+impl Trials<'_> {
+    /// Builds a finalist once for each fold and runs it. One that passes the arena's budget is not judged.
+    fn judge(
+        &mut self,
+        strategies: &mut [Box<dyn Strategy + '_>],
+        finalist: Finalist,
+        progress: &dyn Progress,
+    ) -> Result<(), Error> {
+        let mut judgements = Vec::with_capacity(self.folds.len());
+        let mut last = None;
+        for Fold { train, judge } in self.folds.iter().filter(|fold| fold.judge.can_judge()) {
+            let shrunk = strategies[finalist.strategy].fit(&finalist.plan, train, progress)?;
+            if !self.prices.fits(&shrunk.graph)? {
+                return Ok(());
+            }
+            judgements.push(judge.of(&shrunk.graph)?);
+            last = Some(shrunk.graph);
+        }
+        if let Some(graph) = last.filter(|_| judgements.len() == self.folds.len()) {
+            let judgement = Judgement::over(&judgements);
+            self.points.push(Point::judged(&graph, judgement));
+            self.judged.push(Judged { finalist, judgement });
+        }
+        Ok(())
+    }
+
+    /// Of those with the greatest wish that is worth what it loses the one of least predicted loss, unless another is surely better.
+    fn best(&self) -> Option<&Judged> {
+        let loss = |trial: &&Judged| trial.judgement.loss;
+        let least = self.judged.iter().map(|trial| loss(&trial)).min_by(f64::total_cmp)?;
+        let near = || self.judged.iter().filter(|trial| loss(trial) <= self.prices.worth() * least);
+        let wish = near().map(|trial| trial.finalist.wish).max()?;
+        let mut equals: Vec<&Judged> = near().filter(|trial| trial.finalist.wish == wish).collect();
+        equals.sort_by(|a, b| a.finalist.loss.total_cmp(&b.finalist.loss));
+        equals.into_iter().reduce(|best, other| if loss(&other) < SURE * loss(&best) { other } else { best })
+    }
+
+    /// Which of the plans between the best one and the one with the next greater wish, which was judged to lose too much, is worth a trial.
+    fn next(&self, between: &[Finalist]) -> Option<usize> {
+        let Finalist { strategy, wish, .. } = self.best()?.finalist;
+        let judged = self.judged.iter().map(|trial| &trial.finalist);
+        let above = judged.filter(|other| other.strategy == strategy && other.wish > wish);
+        let above = above.map(|other| other.wish).min()?;
+        let inside = |other: &Finalist| other.strategy == strategy && other.wish > wish && other.wish < above;
+        let mut inside: Vec<usize> = (0..between.len()).filter(|k| inside(&between[*k])).collect();
+        inside.sort_by_key(|k| between[*k].wish);
+        inside.get(inside.len() / 2).copied()
+    }
 }
 
 /// A plan that is built to be compared.

@@ -68,7 +68,7 @@ impl Prices {
             let cost = |[to, from]: [Width; 2]| {
                 let mut costs = layer.as_ref().map_or(Costs::default(), |(_, geometry)| {
                     let stage = narrowed(geometry, to, if carried.is_some() { to } else { from });
-                    network.shares(&node.name, &[stage], &Candidate::dense(&stage))
+                    network.shares(&node.name, &[stage], 1, &Candidate::dense(&stage))
                 });
                 costs[parameters] += bias * to.0 as f64 / to.1 as f64;
                 costs
