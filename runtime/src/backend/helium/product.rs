@@ -203,7 +203,7 @@ impl<'a> Product<'a> {
         };
         let any: Quad = if width.output() == 1 { requantize::bytes } else { requantize::halfwords };
         let full = width.output() == 1 && linear.low == -128 && linear.high == 127;
-        let aligned = match memory::greatest(linear.shift) {
+        let aligned = match memory::greatest_shift(linear.shift) {
             ..=0 if full && linear.output_zero == linear.low => requantize::relu,
             ..0 if full => requantize::linear,
             _ => any,
