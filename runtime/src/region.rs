@@ -53,6 +53,7 @@ const NO_AXIS: Axis = Axis { input: 0, output: 0, kernel: 1, stride: 1, dilation
 impl Tiles {
     /// The order for a chain whose steps have these row axes, `rows` rows of the last output a tile. `None`: no steps or too many, no rows,
     /// or extents that do not follow on each other.
+    #[inline(never)]
     pub fn new(axes: impl Iterator<Item = Axis>, rows: usize) -> Option<Self> {
         let mut tiles = Self {
             axes: [NO_AXIS; MAX_STEPS],

@@ -243,7 +243,9 @@ impl<'m, O: OpSet, B: Backend> Session<'m, O, B> {
     fn run_region(&self, region: &RegionRecord, memory: &mut Memory<'_>) -> Option<()> {
         let step = |k: usize| self.model.step(region.first.checked_add(u16::try_from(k).ok()?)?);
         let axes = (0..usize::from(region.count)).map_while(|k| O::rows(step(k).as_ref()?));
-        let mut tiles = Tiles::new(axes, usize::from(region.rows))?;
+        let mut found = Tiles::new(axes, usize::from(region.rows));
+        // Borrowed where it was made: it is not moved.
+        let tiles = found.as_mut()?;
         while let Some((k, rows)) = tiles.advance() {
             O::run_rows(self.backend, step(k).as_ref()?, memory, &rows)?;
         }

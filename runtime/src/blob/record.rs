@@ -142,7 +142,7 @@ impl SectionKind {
     }
 
     /// Whether a later minor version may append fields to the records, so that the stride may be larger than
-    /// [`SectionKind::record_bytes`], by a multiple of 4. The others are plain arrays, read in place.
+    /// [`SectionKind::record_bytes`], by a multiple of 4, and below 2^16. The others are plain arrays, read in place.
     pub const fn grows(self) -> bool {
         !matches!(self, Self::Operands | Self::Parameters | Self::Weights | Self::Names | Self::Labels)
     }

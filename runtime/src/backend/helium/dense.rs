@@ -56,17 +56,11 @@ macro_rules! lane_8 {
 
 /// Sixteen elements of the row (r3) and of eight outputs' weights (r1), 8 bits.
 macro_rules! block_8 {
-    (round) => {
-        concat!(
-            block_8!(),
-            block_8!(),
-            block_8!(),
-            block_8!(),
-            block_8!(),
-            block_8!(),
-            block_8!(),
-            block_8!()
-        )
+    (eight) => {
+        concat!(block_8!(four), block_8!(four))
+    };
+    (four) => {
+        concat!(block_8!(), block_8!(), block_8!(), block_8!())
     };
     () => {
         concat!(
@@ -100,7 +94,7 @@ macro_rules! lane_16 {
 
 /// Like [`block_8`] with a row of 16 bits.
 macro_rules! block_16 {
-    (round) => {
+    (four) => {
         concat!(block_16!(), block_16!(), block_16!(), block_16!())
     };
     () => {
@@ -132,10 +126,11 @@ struct Round {
     bytes: u32,
 }
 
-const ROUND_8: Round = Round { log: 3, bytes: 17 * 4 };
-const ROUND_16: Round = Round { log: 2, bytes: 35 * 4 };
+const EIGHT: Round = Round { log: 3, bytes: 17 * 4 };
+const FOUR: Round = Round { log: 2, ..EIGHT };
+const FOUR_16: Round = Round { log: 2, bytes: 35 * 4 };
 
-/// The kernel `$name`: for each eight outputs, then for the rest, the products' sums, requantised and stored. `$block` is a block,
+/// The kernel `$name`: for each eight outputs, then for the rest, the products' sums, requantised and stored. `$block` is a block, of which a round has `$round`,
 /// `$store` stores the low part of each halfword, `$eight` are the bytes of eight outputs. `$left` shifts to the left, `$away` rounds halves
 /// away from zero, `$offset` adds to what was shifted.
 ///
@@ -145,7 +140,7 @@ const ROUND_16: Round = Round { log: 2, bytes: 35 * 4 };
 /// its constants (from 32 on), so that whole vectors can be read, and stored to 128 first.
 macro_rules! kernel {
     (
-        $(#[$doc:meta])* $name:ident, $block:ident, $store:literal, $eight:literal,
+        $(#[$doc:meta])* $name:ident, $block:ident $round:ident, $store:literal, $eight:literal,
         [$($left:literal),*], [$($away:literal),*], [$($offset:literal),*]
     ) => {
         $(#[$doc])*
@@ -179,7 +174,7 @@ macro_rules! kernel {
                 "ldrd r0, r2, [r5], #32",
                 "ldr pc, [sp, #20]",
                 "3:",
-                $block!(round),
+                $block!($round),
                 "subs.w r11, r11, #1",
                 "bne.w 3b",
                 "vmov q0[2], q0[0], r0, r8",
@@ -263,7 +258,7 @@ macro_rules! kernel {
 macro_rules! any_kernel {
     ($(#[$doc:meta])* $name:ident, $block:ident, $store:literal, $eight:literal) => {
         kernel!(
-            $(#[$doc])* $name, $block, $store, $eight,
+            $(#[$doc])* $name, $block four, $store, $eight,
             [
                 "vld20.32 {{q2, q3}}, [r0]",
                 "vld21.32 {{q2, q3}}, [r0]",
@@ -291,11 +286,11 @@ macro_rules! any_kernel {
 
 kernel!(
     /// From 8 to 8 bits, of layers whose least output is the zero point and whose shifts are not positive.
-    dense_8_8_relu, block_8, "vstrb", "8", [], [], []
+    dense_8_8_relu, block_8 eight, "vstrb", "8", [], [], []
 );
 kernel!(
     /// From 8 to 8 bits, of layers whose shifts are negative.
-    dense_8_8_right, block_8, "vstrb", "8",
+    dense_8_8_right, block_8 eight, "vstrb", "8",
     [],
     ["vshr.s32 q7, q0, #31", "vadd.i32 q0, q0, q7", "vshr.s32 q7, q1, #31", "vadd.i32 q1, q1, q7"],
     ["vqadd.s32 q0, q0, q6", "vqadd.s32 q1, q1, q6"]
@@ -341,10 +336,10 @@ pub fn dense(
         return None;
     }
     let (kernel, round): Kernel = match width {
-        Width::Narrow => (narrow(linear), ROUND_8),
-        Width::Widening => (dense_8_16, ROUND_8),
-        Width::Narrowing => (dense_16_8, ROUND_16),
-        Width::Wide => (dense_16_16, ROUND_16),
+        Width::Narrow => narrow(linear),
+        Width::Widening => (dense_8_16, FOUR),
+        Width::Narrowing => (dense_16_8, FOUR_16),
+        Width::Wide => (dense_16_16, FOUR_16),
     };
     let [saturate, restore] = clamp(linear);
     let blocks = blocks as u32;
@@ -391,10 +386,10 @@ pub fn dense(
 }
 
 /// The kernel for rows and outputs of 8 bits.
-fn narrow(linear: &Integer<'_>) -> unsafe extern "C" fn(*const Frame) {
+fn narrow(linear: &Integer<'_>) -> Kernel {
     match memory::greatest_shift(linear.shift) {
-        ..=0 if linear.low == linear.output_zero => dense_8_8_relu,
-        ..0 => dense_8_8_right,
-        _ => dense_8_8,
+        ..=0 if linear.low == linear.output_zero => (dense_8_8_relu, EIGHT),
+        ..0 => (dense_8_8_right, EIGHT),
+        _ => (dense_8_8, FOUR),
     }
 }

@@ -50,6 +50,20 @@ struct Group {
     weights: usize,
 }
 
+/// How a convolution's scratch is divided; `None`: by no kernel of these. In a frame of its own, which is gone when the kernel runs.
+#[inline(never)]
+fn layout(
+    window: &Window,
+    groups: usize,
+    packing: Packing,
+    [input, output]: [DType; 2],
+    in_place: bool,
+) -> Option<swar::Convolution> {
+    let linear = Linear::Conv2d { window: *window, groups };
+    let request = Request { linear, input, output, packing, in_place, constants: Constants::USUAL };
+    swar::convolution(&request, &core::CORE)
+}
+
 #[inline(never)]
 pub fn conv2d_i8<K: Kernels>(
     window: &Window,
@@ -59,15 +73,7 @@ pub fn conv2d_i8<K: Kernels>(
     output: &mut [i8],
     scratch: &mut [u8],
 ) -> Option<()> {
-    let request = Request {
-        linear: Linear::Conv2d { window: *window, groups },
-        input: DType::I8,
-        output: DType::I8,
-        packing: linear.packing,
-        in_place: input.is_none(),
-        constants: Constants::USUAL,
-    };
-    match swar::convolution(&request, &core::CORE) {
+    match layout(window, groups, linear.packing, [DType::I8; 2], input.is_none()) {
         Some(layout) if layout.bytes() <= scratch.len() && linear.packing != Packing::Rows => {
             packed(window, groups, linear, input, output, scratch, &layout)
         }
@@ -165,16 +171,7 @@ pub fn conv2d_i16<K: Kernels>(
     mut output: IntegersMut<'_>,
     scratch: &mut [u8],
 ) -> Option<()> {
-    let [from, to] = types(&input, &output);
-    let request = Request {
-        linear: Linear::Conv2d { window: *window, groups },
-        input: from,
-        output: to,
-        packing: linear.packing,
-        in_place: false,
-        constants: Constants::USUAL,
-    };
-    match swar::convolution(&request, &core::CORE) {
+    match layout(window, groups, linear.packing, types(&input, &output), false) {
         Some(layout) if layout.bytes() <= scratch.len() => {
             wide(window, linear, Some(input), output, scratch, &layout)
         }
@@ -322,7 +319,7 @@ impl Layer<'_> {
         let (mut input, mut output) = (input, output);
         for _ in 0..self.group.count {
             frame.output = output;
-            self.run_group(&window, frame, input, windows);
+            self.run_group(&window, &mut frame, input, windows);
             input = input.wrapping_add(self.group.inputs);
             output = output.wrapping_add(self.group.outputs);
             frame.weights = frame.weights.wrapping_add(self.group.weights);
@@ -333,7 +330,7 @@ impl Layer<'_> {
     }
 
     /// Runs all windows of a group, whose inputs of the first position are at `input`.
-    fn run_group(&self, window: &Window, mut frame: Frame, input: *const i8, windows: usize) {
+    fn run_group(&self, window: &Window, frame: &mut Frame, input: *const i8, windows: usize) {
         let Window { rows, columns, inputs, outputs, .. } = *window;
         let mut left = windows;
         let tops = rows.input.wrapping_add(1).saturating_sub(rows.reach());
@@ -359,7 +356,7 @@ impl Layer<'_> {
             }
             // SAFETY: pairs, weights and constants are as long as depth and outputs of all groups say, checked where the layer was made; `run` checked the
             // output's length.
-            unsafe { (self.kernel)(&frame) };
+            unsafe { (self.kernel)(frame) };
             frame.output = frame.output.wrapping_add(outputs.wrapping_mul(lanes));
             left = left.saturating_sub(lanes);
         }
