@@ -80,7 +80,7 @@ const DSP: &[Expected] = &[
     (&["gemm", "dense", "widen"], Wanted::Sxtb16, 0.1),
     (&["depthwise", "quads", "quad_row"], Wanted::Smlad, 0.1),
 ];
-const HELIUM: &[Expected] = &[(&["product", "product_8_8_relu"], Wanted::Vmladava, 0.4)];
+const HELIUM: &[Expected] = &[(&["product", "sums", "bytes"], Wanted::Vmladava, 0.4)];
 const V7M: &[Expected] = &[
     (&["v7m", "columns"], Wanted::Mla, 0.3),
     (&["v7m", "plane"], Wanted::Mla, 0.3),

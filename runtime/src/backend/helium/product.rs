@@ -72,6 +72,10 @@ struct Frame {
     part: Quad,
 }
 
+/// Bytes of [`Frame`], of which [`quads`] has a copy.
+const FRAME: usize = 112;
+const _: () = assert!(size_of::<Frame>() == FRAME);
+
 /// For each four outputs: sums of all positions, then their requantisation.
 ///
 /// # Safety
@@ -267,7 +271,7 @@ impl<'a> Product<'a> {
         let advance = end.wrapping_sub(first);
         let channel = group.wrapping_mul(self.outputs);
         let constants = |all: &[i32]| all.as_ptr().wrapping_add(channel);
-        let aligned = (output.as_ptr() as usize | output_step) % 4 == 0;
+        let aligned = (output.as_ptr() as usize | output_step).is_multiple_of(4);
         let mut frame = Frame {
             input_next: step.wrapping_mul(2).wrapping_sub(advance) as u32,
             weights: self.linear.weights.as_ptr().wrapping_add(group.wrapping_mul(self.weights)),

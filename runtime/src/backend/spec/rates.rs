@@ -389,12 +389,17 @@ pub static ARMV8_1_M: &[Kernel] = &[
         Loops::Tiles { positions: 1, outputs: 8, depth: 16 },
         [373167, 3755, 131, 0, 15, 17],
     ),
-    own(OpCode::Conv2dI8, "helium pointwise", Loops::Lanes(16), [222608, 823, 212, 0, 19, 19]),
+    own(
+        OpCode::Conv2dI8,
+        "helium pointwise",
+        Loops::Tiles { positions: 2, outputs: 4, depth: 16 },
+        [258118, 0, 173, 0, 16, 0],
+    ),
     own(
         OpCode::Conv2dI8,
         "helium rows",
         Loops::Tiles { positions: 1, outputs: 2, depth: 4 },
-        [441949, 0, 593, 0, 12, 13],
+        [380000, 0, 480, 0, 12, 13],
     ),
     kernel(OpCode::Conv2dI16, 16, [269037, 15254, 10814, 4622, 656, 43]),
     own(
@@ -403,7 +408,12 @@ pub static ARMV8_1_M: &[Kernel] = &[
         Loops::Tiles { positions: 4, outputs: 2, depth: 4 },
         [0, 0, 0, 0, 64, 0],
     ),
-    own(OpCode::Conv2dI16, "helium pointwise", Loops::Lanes(2), [244217, 151, 555, 0, 17, 197]),
+    own(
+        OpCode::Conv2dI16,
+        "helium pointwise",
+        Loops::Tiles { positions: 2, outputs: 4, depth: 16 },
+        [249860, 0, 364, 0, 21, 0],
+    ),
     kernel(OpCode::Conv2dF32, 16, [127477, 6600, 3750, 5372, 411, 120]),
     kernel(OpCode::Conv2dF16, 16, [127477, 6600, 3750, 5372, 411, 120]),
     own(
