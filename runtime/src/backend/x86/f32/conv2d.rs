@@ -132,7 +132,7 @@ impl Shape {
 fn shapes(width: Width, lines: &[(usize, usize)], outputs: usize, steps: usize) -> Vec<Shape> {
     let lanes = width.lanes();
     let rest = width.narrowest(outputs % lanes);
-    let half = outputs > lanes && outputs % lanes > 0 && rest != width;
+    let half = outputs > lanes && !outputs.is_multiple_of(lanes) && rest != width;
     let registers = if half { outputs / lanes } else { outputs.div_ceil(lanes) };
     let of = panel_registers(width, lines, registers, steps);
     let whole = (0..registers).step_by(of).map(|first| Shape { width, registers: of.min(registers - first) });

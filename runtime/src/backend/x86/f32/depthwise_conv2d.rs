@@ -415,7 +415,7 @@ unsafe fn strip<V: Lanes>(job: &Job<'_>) {
 #[inline(always)]
 unsafe fn last<V: Lanes>(job: &Job<'_>) {
     let count = job.strip.count;
-    if count % 2 > 0 {
+    if !count.is_multiple_of(2) {
         // SAFETY: the caller's job.
         unsafe { down(&Columns::<V, 1>::new(job), job, count - 1) };
     }

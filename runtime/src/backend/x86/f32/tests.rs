@@ -176,6 +176,12 @@ impl Case {
 
     /// Each output, and the sum of the magnitudes behind it.
     fn expected(&self) -> Vec<(f64, f64)> {
+        self.sums(false)
+    }
+
+    /// As [`Case::expected`]; for minimal filtering along rows, which rounds sums of a row's inputs times sums of its weights, with the magnitude of
+    /// each input times all weights of the row.
+    fn sums(&self, minimal: bool) -> Vec<(f64, f64)> {
         let Window { batch, rows, columns, inputs, outputs } = self.window;
         let (group_inputs, group_outputs) = (inputs / self.groups, outputs / self.groups);
         let mut expected = Vec::new();
@@ -192,11 +198,16 @@ impl Case {
                             for k in 0..group_inputs {
                                 let from = channel / group_outputs * group_inputs + k;
                                 let pixel = (image * rows.input + y) * columns.input + x;
-                                let w = self.weights
-                                    [(channel * rows.kernel * columns.kernel + tap) * group_inputs + k];
-                                let product = f64::from(self.input[pixel * inputs + from]) * f64::from(w);
-                                sum += product;
-                                size += product.abs();
+                                let taps = rows.kernel * columns.kernel;
+                                let weight = |tap: usize| {
+                                    f64::from(self.weights[(channel * taps + tap) * group_inputs + k])
+                                };
+                                let input = f64::from(self.input[pixel * inputs + from]);
+                                sum += input * weight(tap);
+                                let first = tap - tap % columns.kernel;
+                                let together =
+                                    if minimal { first..first + columns.kernel } else { tap..tap + 1 };
+                                size += input.abs() * together.map(|tap| weight(tap).abs()).sum::<f64>();
                             }
                         }
                         expected.push((sum.clamp(self.bounds[0].into(), self.bounds[1].into()), size));
@@ -351,29 +362,52 @@ fn depthwise_convolutions() {
             inputs: channels,
             outputs: channels,
         };
-        let loose = 1 + random.below(2) * 5;
-        // As a convolution in groups of one channel, whose weights have the taps innermost.
-        let case = Case::new(&mut random, window, channels);
-        let taps = kernel_h * kernel_w;
-        let weights: Vec<f32> =
-            (0..taps * channels).map(|at| case.weights[at % channels * taps + at / channels]).collect();
-        let linear = Float { weights: &weights, ..case.linear() };
-        let Window { rows, columns, .. } = window;
-        let (from, read) = place(&mut random, &window, true, loose);
-        let (to, written) = place(&mut random, &window, false, loose);
-        let mut input = vec![0.0; read];
-        spread(&case.input, [rows.input, columns.input, channels], &from, &mut input);
-        for (name, width) in widths() {
-            let layer = DepthwiseConv2d::new(width, &window, &linear, &from, &to).unwrap();
-            let input = Guarded::new(&input[..layer.reach[0]]);
-            let mut output = Guarded::new(&vec![77.0; written]);
-            layer.run(input.get(), output.get_mut()).unwrap();
-            let what = format!("{name} {window:?}");
-            let shape = [rows.output, columns.output, channels];
-            compare(&what, output.get(), 77.0, &case.expected(), shape, &to, 1e-6);
-            assert_eq!(layer.run(input.get(), &mut vec![0.0; written - 1]), None);
-            assert_eq!(layer.run(&input.get()[..layer.reach[0] - 1], output.get_mut()), None);
-        }
+        depthwise(&mut random, window, false);
+    }
+}
+
+/// Windows whose rows of inputs are read once: few and many rows, even and odd numbers of registers, padding and none.
+#[test]
+fn depthwise_windows_of_three_by_three() {
+    let mut random = Random(9);
+    for case in 0..200 {
+        let channels = if case % 2 == 0 { 16 * (1 + case / 2 % 5) } else { 1 + case / 2 % 80 };
+        let mut axis = |most: usize| {
+            let pads = [random.below(3), random.below(3)];
+            axis(3 + random.below(most), 3, 1, 1, pads)
+        };
+        let (rows, columns) = (axis(4), axis(8));
+        let window = Window { batch: 1 + case % 2, rows, columns, inputs: channels, outputs: channels };
+        depthwise(&mut random, window, true);
+    }
+}
+
+/// Compares a depthwise layer with what it should give; `three`: of windows that may go through minimal filtering.
+fn depthwise(random: &mut Random, window: Window, three: bool) {
+    let channels = window.inputs;
+    let loose = 1 + random.below(2) * 5;
+    // As a convolution in groups of one channel, whose weights have the taps innermost.
+    let case = Case::new(random, window, channels);
+    let taps = window.rows.kernel * window.columns.kernel;
+    let weights: Vec<f32> =
+        (0..taps * channels).map(|at| case.weights[at % channels * taps + at / channels]).collect();
+    let linear = Float { weights: &weights, ..case.linear() };
+    let Window { rows, columns, .. } = window;
+    let (from, read) = place(random, &window, true, loose);
+    let (to, written) = place(random, &window, false, loose);
+    let mut input = vec![0.0; read];
+    spread(&case.input, [rows.input, columns.input, channels], &from, &mut input);
+    for (name, width) in widths() {
+        let layer = DepthwiseConv2d::new(width, &window, &linear, &from, &to).unwrap();
+        let input = Guarded::new(&input[..layer.reach[0]]);
+        let mut output = Guarded::new(&vec![77.0; written]);
+        layer.run(input.get(), output.get_mut()).unwrap();
+        let what = format!("{name} {window:?}");
+        let shape = [rows.output, columns.output, channels];
+        let minimal = three && channels.is_multiple_of(16) && name == "x86-avx512";
+        compare(&what, output.get(), 77.0, &case.sums(minimal), shape, &to, 1e-6);
+        assert_eq!(layer.run(input.get(), &mut vec![0.0; written - 1]), None);
+        assert_eq!(layer.run(&input.get()[..layer.reach[0] - 1], output.get_mut()), None);
     }
 }
 

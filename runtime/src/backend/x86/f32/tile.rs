@@ -4,7 +4,8 @@
 //! of a tile follow each other in the order of the steps: `[segment][element][register][lane]`. A *segment* is what a window reads side by side.
 //!
 //! In assembly, because a compiler gives each position a pointer of its own and runs out of registers for them. Here positions are
-//! a base and multiples of a stride: nine to a base.
+//! a base and multiples of a stride: nine to a base. Tiles have at most 20 sums: with more, processors begin
+//! the next tile later.
 
 use core::arch::asm;
 use core::arch::x86_64::{__m256, __m512};
