@@ -19,7 +19,7 @@ pub enum Mode {
     Float,
     /// As `Float`, with another constant for negative accumulators.
     SignedFloat,
-    /// As `Float`, but each channel may have an accumulator for which 1 is added.
+    /// As `Float`, but each channel may have up to two accumulators for which 1 is added.
     Corrected,
     /// As `SignedFloat`, with such accumulators.
     SignedCorrected,
@@ -144,8 +144,8 @@ impl Channel {
         Some(edges.into_iter().map(|at| (at, self.output(at))).collect())
     }
 
-    /// Scale and constants with which a fused multiply-add gives the bits; the constants are equal where that is possible, and no accumulator is an
-    /// exception where that is possible; with `corrected` one may be. `None` if none were found. The processor has FMA.
+    /// Scale and constants with which a fused multiply-add gives the bits; the constants are equal where that is possible, and as few accumulators
+    /// as possible are exceptions; with `corrected` up to [`EXCEPTIONS`] may be. `None` if none were found. The processor has FMA.
     fn floats(&self, corrected: bool) -> Option<Floats> {
         let exact = self.factor() as f32;
         let scales =
@@ -154,28 +154,36 @@ impl Channel {
         let scales: Vec<f32> = scales.into_iter().filter(usable).collect();
         let search = |edges: Vec<(i32, i32)>, exceptions: usize| {
             let one = scales.iter().find_map(|&scale| {
-                let (constant, exception) = self.constant(scale, &edges, exceptions)?;
-                Some(Floats { scale, constants: [constant; 2], exception })
+                let (constant, exceptions) = self.constant(scale, &edges, exceptions)?;
+                Some(Floats { scale, constants: [constant; 2], exceptions })
             });
             one.or_else(|| {
                 let (negative, positive): (Vec<_>, Vec<_>) = edges.into_iter().partition(|(at, _)| *at < 0);
                 scales.iter().find_map(|&scale| {
-                    let (from_zero, exception) = self.constant(scale, &positive, exceptions)?;
-                    let left = exceptions - usize::from(exception.is_some());
-                    let (below, other) = self.constant(scale, &negative, left)?;
-                    Some(Floats { scale, constants: [from_zero, below], exception: exception.or(other) })
+                    let (from_zero, above) = self.constant(scale, &positive, exceptions)?;
+                    let left = exceptions - above.iter().flatten().count();
+                    let (below, mut all) = self.constant(scale, &negative, left)?;
+                    let free = all.iter_mut().filter(|place| place.is_none());
+                    free.zip(above.into_iter().flatten()).for_each(|(place, at)| *place = Some(at));
+                    Some(Floats { scale, constants: [from_zero, below], exceptions: all })
                 })
             })
         };
-        // Where only one of four accumulators around a step is an exception, all others are right: both functions grow.
-        search(self.edges(0)?, 0).or_else(|| search(self.edges(1).filter(|_| corrected)?, 1))
+        // Where so few of the accumulators at each side of a step are exceptions, all further ones are right: both functions grow.
+        let most = if corrected { EXCEPTIONS } else { 0 };
+        (0..=most).find_map(|exceptions| search(self.edges(exceptions as i32)?, exceptions))
     }
 
-    /// A constant that goes with a scale for all given accumulators and outputs, but for at most `exceptions` (0 or 1) of which the output is by 1
-    /// too low; and that accumulator.
-    fn constant(&self, scale: f32, edges: &[(i32, i32)], exceptions: usize) -> Option<(f32, Option<i32>)> {
-        // The greatest lower bounds of the constant, by accumulator.
-        let mut least = [(f64::NEG_INFINITY, 0); 2];
+    /// A constant that goes with a scale for all given accumulators and outputs, but for at most some exceptions of which the output is by 1 too
+    /// low; and those accumulators.
+    fn constant(
+        &self,
+        scale: f32,
+        edges: &[(i32, i32)],
+        exceptions: usize,
+    ) -> Option<(f32, [Option<i32>; EXCEPTIONS])> {
+        // The greatest lower bounds of the constant, by accumulator, falling.
+        let mut least = [(f64::NEG_INFINITY, 0); EXCEPTIONS + 1];
         let mut most = f64::INFINITY;
         for &(at, output) in edges {
             let rest = f64::from(output) - f64::from(at) * f64::from(scale);
@@ -186,13 +194,13 @@ impl Channel {
             if output <= self.low || least.contains(&bound) {
                 continue;
             }
-            if bound.0 > least[0].0 {
-                least = [bound, least[0]];
-            } else if bound.0 > least[1].0 {
-                least[1] = bound;
+            let place = least.iter().position(|other| bound.0 > other.0);
+            if let Some(place) = place {
+                least[place..].rotate_right(1);
+                least[place] = bound;
             }
         }
-        let (least, _) = least[exceptions];
+        let (least, _) = *least.get(exceptions)?;
         if least > most {
             return None;
         }
@@ -203,23 +211,23 @@ impl Channel {
             (false, false) => f64::from(self.zero),
         };
         let holds = |constant: f32| {
-            let mut exception = None;
+            let mut found = [None; EXCEPTIONS];
             for &(at, output) in edges {
                 let value = (at as f32).mul_add(scale, constant).round_ties_even();
                 if value.abs() >= 1e9 {
                     return None;
                 }
                 let bounded = |value: i32| value.max(self.low).min(self.high);
-                if bounded(value as i32) == output {
+                if bounded(value as i32) == output || found.contains(&Some(at)) {
                     continue;
                 }
-                let other = exception.is_some_and(|known| known != at);
-                if exceptions == 0 || other || bounded(value as i32 + 1) != output {
+                let place = found.get_mut(..exceptions)?.iter_mut().find(|place| place.is_none())?;
+                if bounded(value as i32 + 1) != output {
                     return None;
                 }
-                exception = Some(at);
+                *place = Some(at);
             }
-            Some((constant, exception))
+            Some((constant, found))
         };
         let gap = (most - least).abs().min(1e-4) / 4.0;
         [0.0, 0.5, -0.5, 1.0, -1.0, 1.5, -1.5]
@@ -236,7 +244,8 @@ impl Channel {
 }
 
 /// Factors of one vector of channels: biases, then by mode
-/// - floats: scales, constants, constants of negative accumulators, a row of zeros, accumulators that are exceptions;
+/// - floats: scales, constants, constants of negative accumulators, two rows of accumulators that are exceptions; where vectors may be of products
+///   a row of zeros stands in place of the first;
 /// - product: multipliers, those of odd lanes in 64 bits, rounding constants with the zero point of even and of odd lanes in 64 bits, the first odd
 ///   one not 0, shifts; with the sign twice the constants, without it a shift less by 1;
 /// - definition: multipliers, those of odd lanes in 64 bits, shifts to the left, to the right.
@@ -248,9 +257,12 @@ pub struct Floats {
     scale: f32,
     /// For accumulators from 0 on, and below.
     constants: [f32; 2],
-    /// An accumulator of which the output is greater by 1.
-    exception: Option<i32>,
+    /// Accumulators of which the output is greater by 1.
+    exceptions: [Option<i32>; EXCEPTIONS],
 }
+
+/// How many accumulators of a channel may be exceptions.
+const EXCEPTIONS: usize = 2;
 
 /// Searches the mode of a group of channels, and floats for each. With `corrected` the modes of that name are better than products: they are longer in
 /// latency, but free the ports of multiplications.
@@ -258,7 +270,7 @@ pub fn mode(channels: &[Channel], corrected: bool) -> (Mode, Vec<Option<Floats>>
     let signed = |all: &[Option<Floats>]| all.iter().flatten().any(|f| f.constants[0] != f.constants[1]);
     let mut floats: Vec<Option<Floats>> = channels.iter().map(|channel| channel.floats(corrected)).collect();
     if floats.iter().all(Option::is_some) {
-        let exact = floats.iter().flatten().all(|floats| floats.exception.is_none());
+        let exact = floats.iter().flatten().all(|floats| floats.exceptions == [None; EXCEPTIONS]);
         let mode = match (exact, signed(&floats)) {
             (true, false) => Mode::Float,
             (true, true) => Mode::SignedFloat,
@@ -267,7 +279,8 @@ pub fn mode(channels: &[Channel], corrected: bool) -> (Mode, Vec<Option<Floats>>
         };
         return (mode, floats);
     }
-    floats.iter_mut().for_each(|floats| *floats = floats.filter(|floats| floats.exception.is_none()));
+    let exact = |floats: &Floats| floats.exceptions == [None; EXCEPTIONS];
+    floats.iter_mut().for_each(|floats| *floats = floats.filter(exact));
     let mode = if channels.iter().all(Channel::is_product) {
         let rectified = channels.iter().all(|channel| channel.low >= channel.zero);
         if signed(&floats) || !rectified { Mode::SignedMixed } else { Mode::Mixed }
@@ -277,9 +290,20 @@ pub fn mode(channels: &[Channel], corrected: bool) -> (Mode, Vec<Option<Floats>>
     (mode, floats)
 }
 
+/// Whether vectors of a corrected mode have channels with two exceptions.
+pub fn has_pairs(factors: &[Factors]) -> bool {
+    factors.iter().any(|rows| rows[5] != [NO_EXCEPTION as u32; LANES])
+}
+
+/// Accumulators that floats were found for stay above this one.
+pub const NO_EXCEPTION: i32 = i32::MIN;
+
 /// Factors for the channels of each lane of a vector; `None`: a lane without one.
 pub fn factors(mode: Mode, lanes: [Option<(Channel, Option<Floats>)>; LANES]) -> Factors {
     let mut factors = Factors::default();
+    if matches!(mode, Mode::Corrected | Mode::SignedCorrected) {
+        factors[4..].fill([NO_EXCEPTION as u32; LANES]);
+    }
     let product = lanes.iter().flatten().any(|(_, floats)| floats.is_none());
     for (lane, found) in lanes.into_iter().enumerate() {
         let Some((channel, floats)) = found else { continue };
@@ -306,11 +330,13 @@ pub fn factors(mode: Mode, lanes: [Option<(Channel, Option<Floats>)>; LANES]) ->
             factors[row][lane & !1] = constant as u32;
             factors[row][lane | 1] = (constant >> 32) as u32;
             factors[5][lane] = (right - 1 + signed) as u32;
-        } else if let Some(Floats { scale, constants: [positive, negative], exception }) = floats {
+        } else if let Some(Floats { scale, constants: [positive, negative], exceptions }) = floats {
             let values = [scale, positive, negative];
             (0..3).for_each(|row| factors[1 + row][lane] = values[row].to_bits());
-            // Accumulators that floats were found for stay above this one.
-            factors[5][lane] = exception.unwrap_or(i32::MIN) as u32;
+            // None where the mode knows none.
+            for (row, exception) in (4..).zip(exceptions.into_iter().flatten()) {
+                factors[row][lane] = exception as u32;
+            }
         }
         factors[0][lane] = channel.bias as u32;
     }

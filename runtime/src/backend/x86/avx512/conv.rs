@@ -9,33 +9,34 @@ use core::arch::x86_64::*;
 
 use super::super::geometry::Geometry;
 use super::super::requantize::{self, Channel, Factors, LANES, Mode};
-use super::finish::{Bounds, pack, requantize};
+use super::finish::{Bounds, order, pack, requantize};
+use super::pipelined;
 use crate::host::program::form::Image;
 use crate::host::program::{Constants, Frame, Layer};
 use crate::ops::linear::Integer;
 
 /// Everything that a kernel needs of one group of output channels.
-struct Call {
-    input: *const u8,
-    output: *mut u8,
-    weights: *const u8,
-    factors: *const Factors,
+pub struct Call {
+    pub input: *const u8,
+    pub output: *mut u8,
+    pub weights: *const u8,
+    pub factors: *const Factors,
     /// For each step, the distance from a window's first byte; and the same for the window beside it.
-    steps: *const [u64; 2],
-    step_count: usize,
+    pub steps: *const [u64; 2],
+    pub step_count: usize,
     /// For each block, the first bytes of its windows.
-    inputs: *const u32,
+    pub inputs: *const u32,
     /// For each block, the first bytes of its outputs.
-    outputs: *const u32,
-    blocks: usize,
+    pub outputs: *const u32,
+    pub blocks: usize,
     /// Channels of a position, a bit each.
-    mask: u64,
+    pub mask: u64,
     /// Positions whose channels together fill 64 bytes lie side by side.
-    joined: bool,
-    bounds: Bounds,
+    pub joined: bool,
+    pub bounds: Bounds,
 }
 
-type Kernel = unsafe fn(&Call);
+pub type Kernel = unsafe fn(&Call);
 
 /// A kernel for blocks of some positions and some vectors of channels: the inner loop in assembly, so that all sums stay in registers, and
 /// what follows it.
@@ -144,19 +145,21 @@ macro_rules! store_halves {
 /// Stores packed positions.
 macro_rules! store_bytes {
     ($vectors:literal, $call:ident, $outputs:expr, $packed:expr) => {{
+        // Half a vector stands like a whole one.
+        const ORDER: [u32; LANES] = order(if $vectors == 0 { 1 } else { $vectors });
         let bytes = match $vectors {
             4 => $packed,
-            3 => _mm512_permutexvar_epi32(
-                _mm512_setr_epi32(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 3, 7, 11, 15),
-                $packed,
-            ),
-            2 => _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), $packed),
-            _ => _mm512_permutexvar_epi32(
-                _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15),
-                $packed,
-            ),
+            _ => _mm512_permutexvar_epi32(_mm512_loadu_si512(ORDER.as_ptr().cast()), $packed),
         };
-        let first = $call.output.add(*$outputs as usize);
+        store_permuted!($vectors, $call, $outputs, bytes);
+    }};
+}
+
+/// Stores positions whose channels stand side by side.
+macro_rules! store_permuted {
+    ($vectors:literal, $call:ident, $outputs:expr, $bytes:expr) => {{
+        let (bytes, outputs) = ($bytes, $outputs);
+        let first = $call.output.add(*outputs as usize);
         if $call.joined {
             _mm512_storeu_si512(first.cast(), bytes);
         } else if $vectors > 2 {
@@ -168,12 +171,14 @@ macro_rules! store_bytes {
             for k in 0..count {
                 let front = _mm512_add_epi64(lanes, _mm512_set1_epi64(k * shift));
                 let part = _mm512_castsi512_si256(_mm512_permutexvar_epi64(front, bytes));
-                let place = $call.output.add(*$outputs.add(k as usize) as usize);
+                let place = $call.output.add(*outputs.add(k as usize) as usize);
                 _mm256_mask_storeu_epi8(place.cast(), $call.mask as u32, part);
             }
         }
     }};
 }
+
+pub(super) use {store, store_bytes, store_permuted};
 
 tile! {
     tile_4x6, __m512i, biases, store, 4 vectors, 6 positions, pointers [p0 0, p1 1, p2 2, p3 3, p4 4, p5 5], bases [k 0],
@@ -381,17 +386,12 @@ fn kernel([vectors, positions]: [usize; 2], mode: Mode) -> Option<Kernel> {
                 $(
                     ($vectors, $positions, Mode::Float) => Some($tile::<{ requantize::FLOAT }>),
                     ($vectors, $positions, Mode::SignedFloat) => Some($tile::<{ requantize::SIGNED_FLOAT }>),
+                    ($vectors, $positions, Mode::Corrected) => Some($tile::<{ requantize::CORRECTED }>),
+                    ($vectors, $positions, Mode::SignedCorrected) => Some($tile::<{ requantize::SIGNED_CORRECTED }>),
                     ($vectors, $positions, Mode::Mixed) => Some($tile::<{ requantize::MIXED }>),
                     ($vectors, $positions, Mode::SignedMixed) => Some($tile::<{ requantize::SIGNED_MIXED }>),
                     ($vectors, $positions, Mode::Definition) => Some($tile::<{ requantize::DEFINITION }>),
                 )*
-                // Groups of more vectors are not asked to be corrected.
-                (1, 16, Mode::Corrected) => Some(tile_1x16::<{ requantize::CORRECTED }>),
-                (1, 16, Mode::SignedCorrected) => Some(tile_1x16::<{ requantize::SIGNED_CORRECTED }>),
-                (1, 4, Mode::Corrected) => Some(tile_1x4::<{ requantize::CORRECTED }>),
-                (1, 4, Mode::SignedCorrected) => Some(tile_1x4::<{ requantize::SIGNED_CORRECTED }>),
-                (0, 16, Mode::Corrected) => Some(tile_half::<{ requantize::CORRECTED }>),
-                (0, 16, Mode::SignedCorrected) => Some(tile_half::<{ requantize::SIGNED_CORRECTED }>),
                 _ => None,
             }
         };
@@ -404,13 +404,16 @@ fn kernel([vectors, positions]: [usize; 2], mode: Mode) -> Option<Kernel> {
 /// Positions from which tiles of sixteen pay.
 const MANY: usize = 12;
 
+/// Positions of tiles that take windows in pairs.
+const PAIRED: usize = 16;
+
 /// How many positions a tile of some vectors takes, for an image of some positions.
 fn tile_positions(vectors: usize, count: usize, pairs: bool) -> usize {
     let sizes: &[usize] = match vectors {
         4 => &[6, 5, 4, 3, 2],
         3 | 2 => &[8, 4],
-        0 => &[16],
-        _ if pairs && count >= MANY => &[16],
+        0 => &[PAIRED],
+        _ if pairs && count >= MANY => &[PAIRED],
         _ => &[4],
     };
     let sizes = if vectors == 3 || vectors == 2 || vectors == 4 { sizes } else { return sizes[0] };
@@ -424,7 +427,7 @@ fn tile_positions(vectors: usize, count: usize, pairs: bool) -> usize {
 struct Group {
     kernel: Kernel,
     /// Which of the layer's tables it takes.
-    table: usize,
+    table: [usize; 2],
     /// Bytes from the layer's windows and outputs to the group's.
     input: usize,
     output: usize,
@@ -440,10 +443,74 @@ fn lanes(vectors: usize) -> usize {
     if vectors == 0 { LANES / 2 } else { vectors * LANES }
 }
 
+/// The tiles of a group of channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Tiles {
+    /// Vectors of channels; 0: half a one.
+    vectors: usize,
+    /// Whether requantisation runs inside the next block's products.
+    pipelined: bool,
+}
+
+impl Tiles {
+    /// The best for some channels, steps and positions.
+    fn of(channels: usize, steps: usize, positions: usize, pairs: bool, bounds: &Bounds) -> Self {
+        if channels <= LANES / 2 && pairs && positions >= MANY {
+            return Self { vectors: 0, pipelined: false };
+        }
+        let vectors = channels.min(64).div_ceil(LANES);
+        match pipelined::vectors(vectors, steps) {
+            Some(some)
+                if positions >= pipelined::positions(some) && (pairs || some > 1) && !bounds.are_narrow() =>
+            {
+                Self { vectors: some, pipelined: true }
+            }
+            _ => Self { vectors, pipelined: false },
+        }
+    }
+
+    /// The blocks of all positions: pipelined ones first, then what they leave. In images of several `columns` tiles of one vector take windows
+    /// in pairs that lie side by side.
+    fn tables(self, positions: &[[usize; 2]], columns: Option<usize>) -> Vec<Table> {
+        let vectors = self.vectors;
+        let size = |count: usize| tile_positions(vectors, count, columns.is_some());
+        if !self.pipelined {
+            let size = size(positions.len());
+            return match columns.filter(|_| size == PAIRED) {
+                Some(columns) => vec![Table::new(&in_pairs(positions, columns), size, true)],
+                None => vec![Table::new(positions, size, false)],
+            };
+        }
+        let list = match columns.filter(|_| vectors == 1) {
+            Some(columns) => in_pairs(positions, columns),
+            None => positions.to_vec(),
+        };
+        let block = pipelined::positions(vectors);
+        let rest = list.len() % block;
+        // One or two positions of four vectors would wait for their own sums.
+        let rest = if vectors == 4 && rest > 0 && list.len() >= 2 * block { rest + block } else { rest };
+        let (whole, rest) = list.split_at(list.len() - rest);
+        let mut tables = vec![Table::new(whole, block, vectors == 1)];
+        if !rest.is_empty() {
+            tables.push(Table::new(rest, size(rest.len()), false));
+        }
+        tables
+    }
+}
+
+/// Positions so that every second lies beside the one before it: the last pair of an odd row overlaps the one before.
+fn in_pairs(positions: &[[usize; 2]], columns: usize) -> Vec<[usize; 2]> {
+    let pairs = |row: &[[usize; 2]]| -> Vec<[usize; 2]> {
+        let firsts = (0..columns.div_ceil(2)).map(|k| (2 * k).min(columns - 2));
+        firsts.flat_map(|at| [row[at], row[at + 1]]).collect()
+    };
+    positions.chunks_exact(columns).flat_map(pairs).collect()
+}
+
 /// Positions in blocks of a size.
 #[derive(Debug)]
 struct Table {
-    vectors: usize,
+    size: usize,
     blocks: usize,
     inputs: Vec<u32>,
     outputs: Vec<u32>,
@@ -453,7 +520,7 @@ struct Table {
 #[derive(Debug)]
 pub struct Conv {
     groups: Vec<Group>,
-    tables: Vec<Table>,
+    tables: Vec<Vec<Table>>,
     steps: Vec<[u64; 2]>,
     bounds: Bounds,
     /// Bytes of the arena and of the constants that it reads or writes.
@@ -481,55 +548,65 @@ impl Conv {
             .map(|at| [at as u64, (at + distance) as u64])
             .collect();
         let positions = geometry.positions(input, output);
-        let pairs = columns.output >= 2;
-        let mut tables: Vec<Table> = Vec::new();
+        let pairs = Some(columns.output).filter(|&columns| columns >= 2);
+        let bounds =
+            Bounds { zero: linear.output_zero as i16, low: linear.low as i8, high: linear.high as i8 };
+        let mut tables: Vec<(Tiles, Vec<Table>)> = Vec::new();
         let mut groups = Vec::new();
         let (group_inputs, group_outputs) = (geometry.group_inputs(), geometry.group_outputs());
         let depth = runs.len() * length;
         for group in 0..geometry.groups {
             let mut first = 0;
             while first < group_outputs {
-                let channels = (group_outputs - first).min(64);
-                let half = channels <= LANES / 2 && pairs && positions.len() >= MANY;
-                let vectors = if half { 0 } else { channels.div_ceil(LANES) };
+                let left = group_outputs - first;
+                let mut tiles = Tiles::of(left, steps.len(), positions.len(), pairs.is_some(), &bounds);
+                let channels = left.min(lanes(tiles.vectors));
                 let at = group * group_outputs + first;
-                let (mode, factors, weights) = pack_group(
+                let (mode, mut factors, weights) = pack_group(
                     &|o| Channel::new(linear, at + o, (0..depth).map(|k| weight(at + o, k))),
-                    [channels, vectors],
+                    [channels, tiles.vectors],
                     [runs.len(), length],
-                    // Tiles of one vector wait for loads, so that there is time behind them.
-                    vectors <= 1,
+                    // Tiles of one vector have time behind them.
+                    tiles.pipelined || tiles.vectors <= 1,
                     &|o, k| weight(at + o, k),
                 )?;
-                let table = match tables.iter().position(|table| table.vectors == vectors) {
-                    Some(table) => table,
+                let pipe = pipelined::kernel(tiles.vectors, mode, requantize::has_pairs(&factors));
+                let pipe = pipe.filter(|_| tiles.pipelined);
+                tiles.pipelined = pipe.is_some();
+                factors.push(pipelined::tail(tiles.vectors));
+                let place = match tables.iter().position(|(other, _)| *other == tiles) {
+                    Some(place) => place,
                     None => {
-                        tables.push(Table::new(&positions, vectors, pairs.then_some(columns.output)));
+                        tables.push((tiles, tiles.tables(&positions, pairs)));
                         tables.len() - 1
                     }
                 };
-                let size = tables[table].outputs.len() / tables[table].blocks;
-                groups.push(Group {
-                    kernel: kernel([vectors, size], mode)?,
-                    table,
-                    input: group * group_inputs,
-                    output: at,
-                    weights: constants.push(&weights),
-                    factors: constants.push(&factors),
-                    mask: if channels == 64 { !0 } else { (1 << channels) - 1 },
-                    joined: channels == lanes(vectors) && tables[table].is_joined(),
-                });
+                let (weights, factors) = (constants.push(&weights), constants.push(&factors));
+                for (part, table) in tables[place].1.iter().enumerate() {
+                    let kernel = match pipe {
+                        Some(pipe) if part == 0 => pipe,
+                        _ => kernel([tiles.vectors, table.size], mode)?,
+                    };
+                    groups.push(Group {
+                        kernel,
+                        table: [place, part],
+                        input: group * group_inputs,
+                        output: at,
+                        weights,
+                        factors,
+                        mask: if channels == 64 { !0 } else { (1 << channels) - 1 },
+                        joined: channels == lanes(tiles.vectors) && table.is_joined(tiles.vectors),
+                    });
+                }
                 first += channels;
             }
         }
         let reach =
             steps.iter().map(|[_, far]| *far as usize).max()? + 4 + (geometry.groups - 1) * group_inputs;
         let ends = positions.iter().map(|[from, to]| (from + reach).max(to + geometry.window.outputs));
-        let bounds =
-            Bounds { zero: linear.output_zero as i16, low: linear.low as i8, high: linear.high as i8 };
         Some(Self {
             groups,
-            tables,
+            tables: tables.into_iter().map(|(_, tables)| tables).collect(),
             steps,
             bounds,
             arena_bytes: ends.max()?,
@@ -573,38 +650,16 @@ pub fn pack_group(
 }
 
 impl Table {
-    /// With `columns`, tiles of one vector take windows in pairs that lie side by side.
-    fn new(positions: &[[usize; 2]], vectors: usize, columns: Option<usize>) -> Self {
-        let size = tile_positions(vectors, positions.len(), columns.is_some());
-        let paired = size == 16;
-        let list: Vec<[usize; 2]> = match columns.filter(|_| paired) {
-            // The last pair of an odd row overlaps the one before.
-            Some(columns) => positions
-                .chunks(columns)
-                .flat_map(|row| {
-                    (0..columns.div_ceil(2))
-                        .map(move |k| (2 * k).min(columns - 2))
-                        .flat_map(move |at| [row[at], row[at + 1]])
-                })
-                .collect(),
-            None => positions.to_vec(),
-        };
+    /// Blocks of positions; `paired`: windows lie side by side in pairs, of which the first is named.
+    fn new(list: &[[usize; 2]], size: usize, paired: bool) -> Self {
         let blocks = list.len().div_ceil(size);
-        // The last block repeats what ends the list, in whole pairs.
-        let end = list.len() - if paired { 2 } else { 1 };
-        let at = |k: usize| {
-            list[if k < list.len() {
-                k
-            } else if paired {
-                end + k % 2
-            } else {
-                end
-            }]
-        };
-        let all: Vec<[usize; 2]> = (0..blocks * size).map(at).collect();
         let each = if paired { 2 } else { 1 };
+        // The last block repeats what ends the list, in whole pairs.
+        let end = list.len() - each;
+        let at = |k: usize| list[if k < list.len() { k } else { end + k % each }];
+        let all: Vec<[usize; 2]> = (0..blocks * size).map(at).collect();
         Self {
-            vectors,
+            size,
             blocks,
             inputs: all.iter().step_by(each).map(|[from, _]| *from as u32).collect(),
             outputs: all.iter().map(|[_, to]| *to as u32).collect(),
@@ -612,10 +667,10 @@ impl Table {
     }
 
     /// Whether positions that fill 64 bytes with all their channels lie side by side.
-    fn is_joined(&self) -> bool {
-        let (joint, bytes) = (64 / lanes(self.vectors), lanes(self.vectors) as u32);
+    fn is_joined(&self, vectors: usize) -> bool {
+        let (joint, bytes) = (64 / lanes(vectors), lanes(vectors) as u32);
         let side_by_side = |places: &[u32]| places.windows(2).all(|pair| pair[0] + bytes == pair[1]);
-        self.vectors != 3 && self.outputs.chunks(joint).all(side_by_side)
+        vectors != 3 && self.outputs.chunks(joint).all(side_by_side)
     }
 }
 
@@ -630,7 +685,8 @@ impl Layer for Conv {
         }
         let (arena, constants) = (frame.arena.as_mut_ptr(), frame.constants.as_ptr());
         for group in &self.groups {
-            let table = &self.tables[group.table];
+            let [place, part] = group.table;
+            let table = self.tables.get(place)?.get(part)?;
             // SAFETY: offsets were made of images that lie in the first `arena_bytes` of the arena, and of what was pushed to the first
             // `constant_bytes` of the constants; both were checked above. Layers are made where the processor has the features.
             unsafe {

@@ -96,7 +96,7 @@ pub unsafe fn requantize<const MODE: u8, const SUMS: usize>(
         _mm512_add_epi32(result, _mm512_set1_epi32(bounds.zero.into()))
     };
     let corrected = |sum: __m512i, value: __m512i| {
-        let exceptions = _mm512_cmpeq_epi32_mask(sum, row(4));
+        let exceptions = _mm512_cmpeq_epi32_mask(sum, row(3)) | _mm512_cmpeq_epi32_mask(sum, row(4));
         _mm512_mask_add_epi32(value, exceptions, value, _mm512_set1_epi32(1))
     };
     // Loops, for what arrays do with closures is not always inlined.
@@ -138,6 +138,16 @@ pub unsafe fn requantize<const MODE: u8, const SUMS: usize>(
         }
     }
     sums
+}
+
+/// Where each four bytes of what was packed come from, so that positions of some vectors stand side by side.
+pub const fn order(vectors: usize) -> [u32; LANES] {
+    match vectors {
+        1 => [0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15],
+        2 => [0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15],
+        3 => [0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 3, 7, 11, 15],
+        _ => [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15],
+    }
 }
 
 /// Packs four vectors to bytes with 128 added: bytes of one 128-bit lane are of those lanes.

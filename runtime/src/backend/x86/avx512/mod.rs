@@ -8,4 +8,5 @@ pub mod dense;
 pub mod depthwise;
 pub mod elementwise;
 mod finish;
+mod pipelined;
 mod slide;
