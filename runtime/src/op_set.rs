@@ -58,7 +58,7 @@ macro_rules! op_set {
     (@run_rows $backend:ident $step:ident $memory:ident $rows:ident; $($op:ty),*; tiles) => {
         match $step.op() {
             $(<$op as $crate::ops::Operator>::CODE => {
-                <$op as $crate::ops::Operator>::run_rows($backend, $step, $memory, $rows)
+                $crate::ops::run_rows::<$op, B>($backend, $step, $memory, $rows)
             })*
             _ => ::core::option::Option::None,
         }

@@ -41,11 +41,9 @@ impl Operator for DepthwiseConv2dI8 {
     }
 
     fn run_rows<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>, rows: &Rows) -> Option<()> {
-        let p = Parameters::parse(step.parameters())?;
-        let window = p.window_of(step)?;
-        let linear = Integer::of(step, p.act_min, p.act_max);
-        let linear = linear.as_ref()?;
-        let (part, input, output, scratch) = tile(&window, rows, step.views(memory)?)?;
+        let layer = Layer::of(step);
+        let Layer { window, linear, .. } = layer.as_ref()?;
+        let (part, input, output, scratch) = tile(window, rows, step.views(memory)?)?;
         backend.depthwise_conv2d_i8(&part, linear, Some(input), output, scratch)
     }
 }

@@ -133,6 +133,18 @@ pub fn run<O: Operator, B: Backend>(backend: B, step: &Step<'_>, memory: &mut Me
     O::run(backend, step, memory)
 }
 
+/// As [`run`], of some rows of a step.
+#[doc(hidden)]
+#[inline(never)]
+pub fn run_rows<O: Operator, B: Backend>(
+    backend: B,
+    step: &Step<'_>,
+    memory: &mut Memory<'_>,
+    rows: &Rows,
+) -> Option<()> {
+    O::run_rows(backend, step, memory, rows)
+}
+
 /// Operation codes: `operator << 8 | family`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u16)]
