@@ -4,10 +4,12 @@
 //! steps stands a window: the rows that the next step still reads. Refused at load ([`check`]): chains with other operators, windows that
 //! are too short, tensors of windows outside their region, memory that is used twice.
 
-use crate::arena::Place;
+use crate::arena::{Memory, Place};
+use crate::backend::Backend;
 use crate::blob::RegionRecord;
 use crate::error::ErrorKind;
-use crate::model::{Step, place_of};
+use crate::model::{Model, Step, place_of};
+use crate::op_set::OpSet;
 use crate::ops::window::Axis;
 
 /// Most steps of a region.
@@ -38,66 +40,110 @@ impl Rows {
 /// The order of work of a region.
 #[derive(Clone, Debug)]
 pub struct Tiles {
-    axes: [Axis; MAX_STEPS],
+    stages: [Stage; MAX_STEPS],
     count: usize,
     rows: usize,
-    /// Rows that each step has written, has to write in this tile, and the first one in memory.
-    done: [usize; MAX_STEPS],
-    end: [usize; MAX_STEPS],
-    base: [usize; MAX_STEPS],
     next: usize,
 }
 
-const NO_AXIS: Axis = Axis { input: 0, output: 0, kernel: 1, stride: 1, dilation: 1, pad: 0 };
+/// The rows of a step. 16 bits each: this lies on the stack of every kernel that runs in turns.
+#[derive(Clone, Copy, Debug)]
+struct Stage {
+    input: u16,
+    output: u16,
+    stride: u16,
+    /// See [`Axis::reach`].
+    reach: u16,
+    pad: u16,
+    /// Rows that it has written.
+    done: u16,
+    /// Rows that it has to reach in this tile.
+    end: u16,
+    /// The first one in memory.
+    base: u16,
+}
+
+impl Stage {
+    const NONE: Self = Self { input: 0, output: 0, stride: 0, reach: 0, pad: 0, done: 0, end: 0, base: 0 };
+
+    /// `None`: it has too many rows.
+    fn of(axis: &Axis) -> Option<Self> {
+        let short = |extent: usize| u16::try_from(extent).ok();
+        Some(Self {
+            input: short(axis.input)?,
+            output: short(axis.output)?,
+            stride: short(axis.stride)?,
+            reach: short(axis.reach())?,
+            pad: short(axis.pad)?,
+            ..Self::NONE
+        })
+    }
+
+    /// The first row of the input under window `row`; rows of padding count as the first one.
+    fn first_read(&self, row: u16) -> usize {
+        usize::from(row).saturating_mul(self.stride.into()).saturating_sub(self.pad.into())
+    }
+
+    /// The row of the input behind the last one that is read for the rows before `end`.
+    fn read_to(&self, end: u16) -> u16 {
+        let last = usize::from(end.saturating_sub(1)).saturating_mul(self.stride.into());
+        let past = last.saturating_add(self.reach.into()).saturating_sub(self.pad.into());
+        u16::try_from(past).map_or(self.input, |past| past.min(self.input))
+    }
+}
 
 impl Tiles {
-    /// The order for a chain whose steps have these row axes, `rows` rows of the last output a tile. `None`: no steps or too many, no rows,
-    /// or extents that do not follow on each other.
-    #[inline(never)]
+    /// The order for a chain whose steps have these row axes, `rows` rows of the last output a tile. `None`: no steps or too many, no rows or more
+    /// than 16 bits count, or extents that do not follow on each other.
     pub fn new(axes: impl Iterator<Item = Axis>, rows: usize) -> Option<Self> {
-        let mut tiles = Self {
-            axes: [NO_AXIS; MAX_STEPS],
-            count: 0,
-            rows,
-            done: [0; MAX_STEPS],
-            end: [0; MAX_STEPS],
-            base: [0; MAX_STEPS],
-            next: 0,
-        };
-        let mut before: Option<Axis> = None;
+        let mut tiles = Self::EMPTY;
         for axis in axes {
-            if before.is_some_and(|before| before.output != axis.input) {
-                return None;
-            }
-            *tiles.axes.get_mut(tiles.count)? = axis;
-            tiles.count = tiles.count.wrapping_add(1);
-            before = Some(axis);
+            tiles.push(&axis)?;
         }
-        tiles.next = tiles.count;
-        (tiles.count > 0 && rows > 0).then_some(tiles)
+        tiles.begin(rows)?;
+        Some(tiles)
+    }
+
+    const EMPTY: Self = Self { stages: [Stage::NONE; MAX_STEPS], count: 0, rows: 0, next: 0 };
+
+    /// Adds a step behind the others.
+    #[inline(never)]
+    fn push(&mut self, axis: &Axis) -> Option<()> {
+        let stage = Stage::of(axis)?;
+        let before = self.stages.get(..self.count)?.last();
+        if before.is_some_and(|before| before.output != stage.input) {
+            return None;
+        }
+        *self.stages.get_mut(self.count)? = stage;
+        self.count = self.count.wrapping_add(1);
+        Some(())
+    }
+
+    /// Begins with tiles of so many rows.
+    fn begin(&mut self, rows: usize) -> Option<()> {
+        (self.rows, self.next) = (rows, self.count);
+        (self.count > 0 && rows > 0).then_some(())
     }
 
     /// Sets the rows that each step has to reach for the next tile; `None` at the end.
     fn tile(&mut self) -> Option<()> {
-        let last = self.count.checked_sub(1)?;
-        let (axis, done) = (self.axes.get(last)?, *self.done.get(last)?);
-        if done >= axis.output {
+        let (last, earlier) = self.stages.get_mut(..self.count)?.split_last_mut()?;
+        if last.done >= last.output {
             return None;
         }
-        let mut wanted = done.saturating_add(self.rows).min(axis.output);
-        *self.end.get_mut(last)? = wanted;
-        for step in (0..last).rev() {
-            let reader = self.axes.get(step.wrapping_add(1))?;
-            let past = wanted.saturating_sub(1).saturating_mul(reader.stride).saturating_add(reader.reach());
-            let past = past.saturating_sub(reader.pad).min(reader.input);
-            wanted = past.max(*self.done.get(step)?);
-            *self.end.get_mut(step)? = wanted;
+        let rows = u16::try_from(self.rows).unwrap_or(u16::MAX);
+        last.end = last.done.saturating_add(rows).min(last.output);
+        let mut reader = *last;
+        for stage in earlier.iter_mut().rev() {
+            stage.end = reader.read_to(reader.end).max(stage.done);
+            reader = *stage;
         }
         self.next = 0;
         Some(())
     }
 
     /// The next step that has rows to write, and which.
+    #[inline(never)]
     pub fn advance(&mut self) -> Option<(usize, Rows)> {
         loop {
             if self.next >= self.count {
@@ -105,27 +151,24 @@ impl Tiles {
             }
             let step = self.next;
             self.next = step.wrapping_add(1);
-            let (from, to) = (*self.done.get(step)?, *self.end.get(step)?);
+            let reader = self.stages.get(self.next).filter(|_| self.next < self.count);
+            let first_read = reader.map(|reader| reader.first_read(reader.done));
+            let input_base = match step.checked_sub(1) {
+                Some(before) => self.stages.get(before)?.base.into(),
+                None => 0,
+            };
+            let stage = self.stages.get_mut(step)?;
+            let (from, to) = (stage.done, stage.end);
             if to <= from {
                 continue;
             }
-            let input_base = match step.checked_sub(1) {
-                Some(before) => *self.base.get(before)?,
-                None => 0,
-            };
-            let old_base = *self.base.get(step)?;
-            let reader = step.wrapping_add(1);
-            let output_base = if reader < self.count {
-                let axis = self.axes.get(reader)?;
-                let first_read = self.done.get(reader)?.saturating_mul(axis.stride).saturating_sub(axis.pad);
-                // `clamp` could panic.
-                first_read.max(old_base).min(from)
-            } else {
-                0
-            };
-            *self.base.get_mut(step)? = output_base;
-            *self.done.get_mut(step)? = to;
-            let dropped = output_base.wrapping_sub(old_base);
+            // `clamp` could panic.
+            let wanted = |first: usize| first.max(stage.base.into()).min(from.into());
+            let output_base = first_read.map_or(0, wanted);
+            let dropped = output_base.wrapping_sub(stage.base.into());
+            stage.base = output_base as u16;
+            stage.done = to;
+            let [from, to] = [from, to].map(usize::from);
             return Some((step, Rows { from, to, input_base, output_base, dropped }));
         }
     }
@@ -143,10 +186,51 @@ impl Tiles {
 
     /// Whether the last output may lie in the place of the first input: every row is read before it is written.
     pub fn replaces_input(&self) -> bool {
-        let axes = self.axes.get(..self.count).unwrap_or(&[]);
-        let same = |axis: &Axis| axis.stride == 1 && axis.input == axis.output && axis.pad < axis.reach();
-        axes.iter().all(same) && axes.first().is_some_and(|axis| axis.kernel == 1)
+        let stages = self.stages.get(..self.count).unwrap_or(&[]);
+        let same =
+            |stage: &Stage| stage.stride == 1 && stage.input == stage.output && stage.pad < stage.reach;
+        stages.iter().all(same) && stages.first().is_some_and(|stage| stage.reach == 1)
     }
+}
+
+/// Runs the steps of a region in turns. `None` as [`OpSet::run`].
+#[inline(never)]
+pub(crate) fn run<O: OpSet, B: Backend>(
+    model: &Model<'_, O>,
+    backend: B,
+    region: &RegionRecord,
+    memory: &mut Memory<'_>,
+) -> Option<()> {
+    // Made where it stays: it is not moved.
+    let mut tiles = Tiles::EMPTY;
+    for index in region.first..region.end() {
+        tiles.push(&axis(model, index)?)?;
+    }
+    tiles.begin(usize::from(region.rows))?;
+    while let Some((k, rows)) = tiles.advance() {
+        run_rows(model, backend, region.first.checked_add(u16::try_from(k).ok()?)?, memory, &rows)?;
+    }
+    Some(())
+}
+
+/// The row axis of a step. A frame of its own: it is gone when kernels run.
+#[inline(never)]
+fn axis<O: OpSet>(model: &Model<'_, O>, index: u16) -> Option<Axis> {
+    O::rows(model.step(index).as_ref()?)
+}
+
+/// Runs some rows of a step.
+#[inline(never)]
+fn run_rows<O: OpSet, B: Backend>(
+    model: &Model<'_, O>,
+    backend: B,
+    index: u16,
+    memory: &mut Memory<'_>,
+    rows: &Rows,
+) -> Option<()> {
+    // Borrowed where it was made: it is not moved.
+    let step = model.step(index);
+    O::run_rows(backend, step.as_ref()?, memory, rows)
 }
 
 /// Judges a region. `step` gives the steps of the blob, `rows` the row axis of those that can run row by row.
@@ -170,18 +254,18 @@ fn sound<'m>(
     if region.count < 2 || usize::from(region.count) > MAX_STEPS {
         return Some(false);
     }
-    let mut axes = [NO_AXIS; MAX_STEPS];
+    let mut tiles = Tiles::EMPTY;
     let mut before: Option<u16> = None;
-    for (axis, step) in axes.iter_mut().zip(steps()) {
+    for step in steps() {
         let step = step?;
-        *axis = rows(&step)?;
+        tiles.push(&rows(&step)?)?;
         if step.counts().0 != 1 || before.is_some_and(|before| step.input_id(0) != Some(before)) {
             return Some(false);
         }
         before = step.output_id(0);
     }
     let count = usize::from(region.count);
-    let tiles = Tiles::new(axes.iter().take(count).copied(), usize::from(region.rows))?;
+    tiles.begin(usize::from(region.rows))?;
     let in_place = tiles.replaces_input();
     let windows = tiles.windows();
     let first = step(region.first)?.input(0)?;

@@ -13,7 +13,7 @@ use crate::blob::{Blob, DType, Header, RegionRecord, TensorRecord};
 use crate::error::{Error, ErrorKind};
 use crate::model::{Model, Step, place_again};
 use crate::op_set::OpSet;
-use crate::region::Tiles;
+use crate::region;
 
 /// Sees every step: to profile, inspect, compare, or feed a watchdog. The steps of a [region](crate::region) run in turns: they are seen as one,
 /// before the first and after the last.
@@ -221,7 +221,7 @@ impl<'m, O: OpSet, B: Backend> Session<'m, O, B> {
                 step.index().saturating_add(1)
             }
             Some(region) => {
-                self.run_region(&region, memory).ok_or(fault)?;
+                region::run(self.model, self.backend, &region, memory).ok_or(fault)?;
                 region.end()
             }
         };
@@ -236,20 +236,6 @@ impl<'m, O: OpSet, B: Backend> Session<'m, O, B> {
     /// The region that begins with step `first`: none of an op set without tiles, for which a load refuses regions.
     fn region_at(&self, first: u16) -> Option<RegionRecord> {
         if O::TILES { self.model.blob().region_at(first) } else { None }
-    }
-
-    /// Runs the steps of a region in turns.
-    #[inline(never)]
-    fn run_region(&self, region: &RegionRecord, memory: &mut Memory<'_>) -> Option<()> {
-        let step = |k: usize| self.model.step(region.first.checked_add(u16::try_from(k).ok()?)?);
-        let axes = (0..usize::from(region.count)).map_while(|k| O::rows(step(k).as_ref()?));
-        let mut found = Tiles::new(axes, usize::from(region.rows));
-        // Borrowed where it was made: it is not moved.
-        let tiles = found.as_mut()?;
-        while let Some((k, rows)) = tiles.advance() {
-            O::run_rows(self.backend, step(k).as_ref()?, memory, &rows)?;
-        }
-        Some(())
     }
 }
 

@@ -89,8 +89,7 @@ impl<'a> Formats<'a> {
     ) -> Result<Self, Error> {
         let metrics = fisher::metrics(graph, loss, &data.inputs, data.samples).unwrap_or_default();
         let price = |stages: &[Geometry]| prices.instructions(stages);
-        let (inputs, samples) = (&data.inputs, data.samples);
-        let found = sensitivity::measured(graph, method, loss, &metrics, inputs, samples, &price, progress)?;
+        let found = sensitivity::measured(graph, method, loss, &metrics, data, &price, progress)?;
         let fitting = Fitting::Data { metrics, trusted: Trusted::new() };
         Ok(Self::new(graph, method, found, prices, fitting, stayed))
     }

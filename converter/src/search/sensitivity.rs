@@ -6,6 +6,7 @@
 
 use rayon::prelude::*;
 
+use crate::calibrate::Dataset;
 use crate::calibrate::covariance::{Geometry, moments};
 use crate::compress::{self, Choice, Target, build, low_rank::LowRank};
 use crate::evaluate::{Values, evaluate, evaluate_from};
@@ -47,14 +48,13 @@ pub fn measured(
     method: Method,
     loss: Loss,
     metrics: &[Option<Metric>],
-    inputs: &[Vec<f32>],
-    samples: usize,
+    data: &Dataset,
     price: Price<'_>,
     progress: &dyn Progress,
 ) -> Result<Vec<Sensitivity>, Error> {
     progress.expect(linear_layers(graph).count());
     // Covariances and losses come from different samples: a truncation looks too good on the samples that it was made for.
-    let parts = subsets(graph, inputs, samples);
+    let parts = subsets(graph, &data.inputs, data.samples);
     let ids: Vec<ValueId> = graph.nodes.iter().map(|node| node.output).collect();
     let run = |(inputs, samples): &(Vec<Vec<f32>>, usize)| -> Values {
         let outputs = ids.iter().copied().zip(evaluate(graph, inputs, *samples, &ids));
