@@ -343,9 +343,8 @@ pub fn dense(
     };
     let [saturate, restore] = clamp(linear);
     let blocks = blocks as u32;
-    let of_round = 1 << round.log;
     // Those of the first round that are left out.
-    let left_out = blocks.wrapping_neg() & of_round - 1u32;
+    let left_out = blocks.wrapping_neg() & (1u32 << round.log).wrapping_sub(1);
     let mut frame = Frame {
         weights: linear.weights.as_ptr(),
         saturate,
