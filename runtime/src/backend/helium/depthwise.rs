@@ -2,7 +2,7 @@
 //! gathered.
 //!
 //! Sums of even and of odd channels are apart, as the widening multiplications leave them; narrowing puts them together again. Requantisation is
-//! that of [`super::product`].
+//! that of `product::requantize`.
 
 use core::arch::naked_asm;
 

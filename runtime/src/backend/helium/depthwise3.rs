@@ -5,7 +5,7 @@
 //! moved by one lane give the output below, by four lanes the one beside it. Outputs of stride 1 come in two halves of 2 x 2, above each other or side by side, or of four columns
 //! of a single row. All outputs of an input channel are made from the same strips.
 //!
-//! In place, rows that later strips need and earlier ones overwrite are kept beside the strips. Requantisation is that of [`super::product`], with a channel's constants
+//! In place, rows that later strips need and earlier ones overwrite are kept beside the strips. Requantisation is that of `product::requantize`, with a channel's constants
 //! in general registers, so that `VQRDMLAH` adds the product to a vector of signs; channels without a shift to the right take another way.
 
 use core::arch::naked_asm;

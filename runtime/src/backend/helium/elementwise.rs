@@ -36,7 +36,7 @@ struct Add {
 }
 
 /// Adds eight elements a round, as [`scalar::elementwise::add_i8`] does. The second input's factor of 2^30 with a shift of 0 makes `v << left` to `v << (left - 1)` without
-/// rounding. Requantisation as in [`super::product`]; q6 and q7 have the multipliers, even elements are in q0 and q2, odd ones in q1 and q3.
+/// rounding. Requantisation as in `product::requantize`; q6 and q7 have the multipliers, even elements are in q0 and q2, odd ones in q1 and q3.
 ///
 /// # Safety
 /// Both inputs are readable and the output is writable over all rounds, of which there is at least one. The output may be an input.

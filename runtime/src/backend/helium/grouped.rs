@@ -149,7 +149,7 @@ struct Finish {
     clamp: [u32; 2],
 }
 
-/// The kernel `$name`: outputs of sums, as [`super::product`] explains.
+/// The kernel `$name`: outputs of sums, as `product::requantize` explains.
 macro_rules! finish {
     ($(#[$doc:meta])* $name:ident, $store:literal) => {
         $(#[$doc])*

@@ -1,7 +1,7 @@
 //! Products of weights and positions: four outputs of up to [`CHUNK`] positions at a time, summed up to a buffer and requantised from there.
 //!
 //! A position's inputs are `segments` runs of whole blocks of 16 elements; weights are in [`Packing::Blocks4x16`](crate::blob::Packing). Which sums
-//! and which requantisation a layer has is decided once; [`quads`] calls both for each four outputs.
+//! and which requantisation a layer has is decided once; [`quads`] calls both for each four outputs. The arithmetic is explained in [`requantize`].
 
 mod requantize;
 mod sums;
@@ -144,7 +144,8 @@ pub fn is_relu(linear: &Integer<'_>) -> bool {
     linear.low == linear.output_zero && memory::greatest_shift(linear.shift) <= 0
 }
 
-/// The summands that clamp a value less the least output, as the module's head explains.
+/// The summands that clamp a value less the least output, narrowed to 16 bits with unsigned saturation, which is the lower bound: the first, added with saturation at the
+/// greatest `u16`, is the upper bound; the second, added modulo 2^16, takes both offsets back. The low part is the value.
 pub fn clamp(linear: &Integer<'_>) -> [u32; 2] {
     clamp_range(linear.low, linear.high)
 }
