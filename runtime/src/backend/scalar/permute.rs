@@ -3,7 +3,7 @@
 use crate::ops::permute::Map;
 use crate::rolled::rolled;
 
-/// Elements side by side in input and output that are worth a copy of their own.
+/// Elements side by side in the output that are worth a loop of their own.
 const RUN: usize = 8;
 
 #[inline(never)]
@@ -23,7 +23,7 @@ fn permute<T: Copy>(map: &Map, input: &[T], output: &mut [T]) -> Option<()> {
     // Extent of an axis, and elements from one index to the next in input and output.
     let mut axes = [(n0, s0, n1.wrapping_mul(row)), (n1, s1, row), (n2, s2, n3), (n3, s3, 1)];
     let [first, second, third, last] = &mut axes;
-    if last.1 != 1 || last.0 < RUN {
+    if last.0 < RUN {
         // The longest axis goes last: there are fewest loops over it.
         for other in [first, second, third] {
             rolled();
@@ -51,9 +51,17 @@ fn permute<T: Copy>(map: &Map, input: &[T], output: &mut [T]) -> Option<()> {
 /// Copies `count` elements, `steps` apart in input and output.
 #[inline(never)]
 fn walk<T: Copy>(input: &[T], output: &mut [T], [read, written]: [usize; 2], count: usize) -> Option<()> {
-    if (read, written) == (1, 1) {
-        let (input, output) = (input.get(..count)?, output.get_mut(..count)?);
-        output.iter_mut().zip(input).for_each(|(slot, x)| *slot = *x);
+    if written == 1 {
+        let output = output.get_mut(..count)?;
+        if read == 1 {
+            output.iter_mut().zip(input.get(..count)?).for_each(|(slot, x)| *slot = *x);
+            return Some(());
+        }
+        let mut from = 0usize;
+        for slot in output {
+            *slot = *input.get(from)?;
+            from = from.wrapping_add(read);
+        }
         return Some(());
     }
     let (mut from, mut to) = (0usize, 0usize);
