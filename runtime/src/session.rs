@@ -15,7 +15,7 @@ use crate::model::{Model, Step, place_again};
 use crate::op_set::OpSet;
 use crate::region;
 
-/// Sees every step: to profile, inspect, compare, or feed a watchdog. The steps of a [region](crate::region) run in turns: they are seen as one,
+/// Sees every step: to profile, inspect, compare, or feed a watchdog. The steps of a [`region`] run in turns: they are seen as one,
 /// before the first and after the last.
 pub trait Observer {
     /// Whether it wants to be called. For one that does not, outputs are not looked up.
@@ -191,7 +191,7 @@ impl<'m, O: OpSet, B: Backend> Session<'m, O, B> {
         Cursor { next: 0 }
     }
 
-    /// Runs the next step, or all of a [region](crate::region). `false`: there was none left.
+    /// Runs the next step, or all of a [`region`]. `false`: there was none left.
     ///
     /// # Errors
     /// As [`Session::run`].
