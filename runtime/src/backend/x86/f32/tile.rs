@@ -166,7 +166,8 @@ macro_rules! tiles {
                     run = in(reg) tile.run,
                     left = out(reg) _,
                     x = out($class) _,
-                    $($weight = out($class) _,)*
+                    // Of the vector's type: without one, builds that do not optimise name the whole register.
+                    $($weight = inout($class) $weight => _,)*
                     $($($sum = inout($class) $sum,)*)*
                     options(nostack, readonly),
                 );
