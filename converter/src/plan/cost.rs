@@ -91,8 +91,11 @@ pub fn candidate_instructions(
         let inner = if matches!(numbers, Numbers::Words) { DType::I16 } else { DType::I8 };
         let end = |inside: bool| if inside { inner } else { DType::I8 };
         let types = [end(k > 0), end(k + 1 < stages.len())];
-        let have_kernels = matches!(numbers, Numbers::Bytes | Numbers::Words);
-        let rows = pixels::of_rows(core.isa(), stage).filter(|_| have_kernels);
+        let rows = int8.and_then(|widths| {
+            let four_bits = widths.four_bits(stage, stages.len());
+            let numbers = needs::Numbers { types, four_bits, narrow: None, transformed: false };
+            pixels::of_rows(core.isa(), stage, numbers)
+        });
         let stage = rows.as_ref().unwrap_or(stage);
         let kernel = core.kernel(operation(stage, numbers), name(core, stage, numbers, types))?;
         Some(kernel.rates.instructions(&linear_work(stage, kernel)) + again * set_up(kernel))

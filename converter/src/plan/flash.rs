@@ -10,12 +10,12 @@ use tucano::blob::{
 
 use tucano::backend::spec::select::Isa;
 
-use super::memory::Error;
-use super::needs;
+use super::memory::{self, Error};
+use super::{layout_for, needs};
 use crate::calibrate::covariance::Geometry;
 use crate::graph::Graph;
 use crate::passes::layout::{Kind, Step};
-use crate::passes::{layout, legalize};
+use crate::passes::legalize;
 use crate::quantize::Widths;
 
 /// Sections of a blob.
@@ -59,7 +59,7 @@ fn step_bytes(int8: bool, name: &str) -> usize {
 /// Bytes of a dense network's blob besides its linear layers.
 pub fn fixed_bytes(graph: &Graph, int8: Option<Widths>, isa: Isa) -> Result<usize, Error> {
     let legal = legalize(graph)?;
-    let layout = layout(&legal)?;
+    let layout = layout_for(&legal, isa, |node| memory::numbers(&legal, node, int8))?;
     let is_layer = |step: &Step| {
         let node = &legal.nodes[step.node];
         let layer =

@@ -60,7 +60,7 @@ pub fn arena_bytes_of(graph: &Graph, int8: Option<Widths>, isa: Isa) -> Result<u
 }
 
 /// What a linear layer of a legalised graph will calculate with.
-fn numbers(graph: &Graph, node: usize, int8: Option<Widths>) -> Numbers {
+pub(super) fn numbers(graph: &Graph, node: usize, int8: Option<Widths>) -> Numbers {
     let widths = ends(graph, node).map(|id| element_bytes(graph, id, int8));
     let layer = Geometry::of(graph, &graph.nodes[node]);
     let four_bits = int8.zip(layer).is_some_and(|(widths, layer)| widths.four_bits(&layer, 1));
@@ -401,8 +401,7 @@ impl Memory {
             let known = stages.len() == 1 || span.dense && stage.groups == 1;
             let dense = known.then_some(span.dense);
             let numbers = Numbers::of_widths(widths, four_bits);
-            let rows = pixels::of_rows(self.isa, stage).filter(|_| numbers.have_kernels());
-            let mut needs = match rows {
+            let mut needs = match pixels::of_rows(self.isa, stage, numbers) {
                 Some(pixels) => Needs::of(self.isa, &pixels, Some(false), numbers),
                 None => Needs::of(self.isa, stage, dense, numbers),
             };

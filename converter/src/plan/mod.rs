@@ -223,7 +223,7 @@ fn layout_for(graph: &Graph, isa: Isa, numbers: impl Fn(usize) -> Numbers) -> Re
     if !pixels::are_for(isa) {
         return Ok(layout);
     }
-    Ok(pixels::join(graph, layout, numbers))
+    Ok(pixels::join(graph, layout, isa, numbers))
 }
 
 /// The geometry of a linear step.

@@ -5,15 +5,18 @@
 //! is faster as a dense layer, but a firmware that links convolutions anyway then links kernels, checks and an operator less: where dense
 //! layers do a small share of the work, they are pixels too.
 
-use tucano::backend::spec::select::Isa;
+use tucano::backend::spec::select::{Isa, SCALAR, select};
 
-use super::needs::{self, Numbers};
+use super::needs::{self, Needs, Numbers};
 use crate::calibrate::covariance::Geometry;
 use crate::graph::{Graph, Node};
 use crate::passes::layout::{Kind, Layout, Step, Stored, Window};
 
 /// Dense layers that may be pixels for the sake of flash do one multiply-add in so many.
 const SHARE: u64 = 64;
+
+/// Most bytes of scratch for them: the columns of a long row take more than a dense layer does, and more than the network's other layers may.
+const SCRATCH: usize = 2048;
 
 /// A window that sees one pixel.
 const PIXEL: Window = Window { kernel: [1, 1], strides: [1, 1], pads: [0; 4], dilations: [1, 1] };
@@ -26,10 +29,26 @@ pub fn are_for(isa: Isa) -> bool {
     }
 }
 
-/// The convolution that a layer, for whose numbers the target has kernels, is if it is a dense layer of many rows.
-pub fn of_rows(isa: Isa, layer: &Geometry) -> Option<Geometry> {
+/// The convolution that a layer is on a target if it is a dense layer of many rows.
+pub fn of_rows(isa: Isa, layer: &Geometry, numbers: Numbers) -> Option<Geometry> {
     let many = are_for(isa) && needs::is_pixel(layer) && layer.images > 1;
-    many.then(|| geometry(*layer))
+    Some(geometry(*layer)).filter(|pixels| many && has_kernel(isa, pixels, numbers))
+}
+
+/// Whether a target has a kernel for a convolution, whatever its weights.
+fn has_kernel(isa: Isa, pixels: &Geometry, numbers: Numbers) -> bool {
+    let name = |narrow: bool| {
+        let request = needs::request(isa, needs::convolution(pixels), numbers.types, narrow, false);
+        select(isa, &request).name
+    };
+    let narrow = numbers.narrow.map_or(vec![true, false], |narrow| vec![narrow]);
+    numbers.have_kernels() && narrow.into_iter().all(|narrow| name(narrow) != SCALAR)
+}
+
+/// Whether a dense layer of one row may be a convolution: there is a kernel, which wants little scratch.
+fn suits(isa: Isa, layer: Geometry, numbers: Numbers) -> bool {
+    let pixels = geometry(layer);
+    has_kernel(isa, &pixels, numbers) && Needs::of(isa, &pixels, Some(false), numbers).apart <= SCRATCH
 }
 
 /// The geometry of a dense layer as a convolution of pixels.
@@ -39,16 +58,18 @@ pub fn geometry(dense: Geometry) -> Geometry {
     Geometry { images: 1, input: [inputs, 1, rows], output: [outputs, 1, rows], ..dense }
 }
 
-/// Turns dense steps of `graph`'s layout into convolutions: those of many rows, or all. `numbers` are those of a node: for a single row of other
-/// numbers than any convolution's no operator is linked.
-pub fn join(graph: &Graph, mut layout: Layout, numbers: impl Fn(usize) -> Numbers) -> Layout {
-    let have_kernels = |step: &Step| numbers(step.node).have_kernels();
-    let many = |step: &Step| have_kernels(step) && has_many_rows(graph, step);
-    let are_few = others_are_few(graph, &layout, &numbers, many);
+/// Turns dense steps of `graph`'s layout for a target into convolutions: those of many rows, or all. `numbers` are those of a node: single rows whose
+/// numbers no convolution has stay dense.
+pub fn join(graph: &Graph, mut layout: Layout, isa: Isa, numbers: impl Fn(usize) -> Numbers) -> Layout {
+    let of_step = |step: &Step| Geometry::of(graph, &graph.nodes[step.node]);
+    let many =
+        |step: &Step| of_step(step).is_some_and(|layer| of_rows(isa, &layer, numbers(step.node)).is_some());
+    let suits = |step: &Step| of_step(step).is_some_and(|layer| suits(isa, layer, numbers(step.node)));
+    let are_few = others_are_few(graph, &layout, &numbers, many, suits);
     let Layout { tensors, steps, .. } = &mut layout;
     for step in steps {
         let Kind::Dense(gather) = &step.kind else { continue };
-        if are_few && have_kernels(step) || many(step) {
+        if are_few || many(step) {
             step.kind = Kind::Conv(PIXEL, gather.clone());
             let ends = step.inputs.iter_mut().chain([&mut step.output]);
             ends.for_each(|tensor| *tensor = pixels(tensors, *tensor));
@@ -57,34 +78,28 @@ pub fn join(graph: &Graph, mut layout: Layout, numbers: impl Fn(usize) -> Number
     layout
 }
 
-/// Whether a dense step has rows for a kernel that takes several pixels at once.
-fn has_many_rows(graph: &Graph, step: &Step) -> bool {
-    Geometry::of(graph, &graph.nodes[step.node]).is_some_and(|dense| dense.images > 1)
-}
-
-/// Whether convolutions, of the same numbers as the dense layers that are none, do nearly all the work. `many`: whether a dense step is a convolution anyway.
+/// Whether convolutions, of the same numbers as the dense layers that are none, do nearly all the work, and all of these suit. `many`: whether a dense
+/// step is a convolution anyway.
 fn others_are_few(
     graph: &Graph,
     layout: &Layout,
     numbers: impl Fn(usize) -> Numbers,
     many: impl Fn(&Step) -> bool,
+    suits: impl Fn(&Step) -> bool,
 ) -> bool {
-    let linear = layout.steps.iter().filter_map(|step| match step.kind {
-        Kind::Conv(..) => Some((step.node, true)),
-        Kind::Dense(_) => Some((step.node, many(step))),
-        _ => None,
-    });
-    let (convolutions, dense): (Vec<_>, Vec<_>) = linear.partition(|(_, is_convolution)| *is_convolution);
-    let macs = |nodes: &[(usize, bool)]| -> u64 {
+    let linear = layout.steps.iter().filter(|step| matches!(step.kind, Kind::Conv(..) | Kind::Dense(_)));
+    let (convolutions, dense): (Vec<&Step>, Vec<&Step>) =
+        linear.partition(|step| matches!(step.kind, Kind::Conv(..)) || many(step));
+    let macs = |steps: &[&Step]| -> u64 {
         let of_node = |node: &Node| node.op.macs(graph.shape(node.inputs[0]), graph.shape(node.output));
-        nodes.iter().map(|(node, _)| of_node(&graph.nodes[*node])).sum()
+        steps.iter().map(|step| of_node(&graph.nodes[step.node])).sum()
     };
-    let kind = |(node, _): &(usize, bool)| {
-        let Numbers { types, four_bits, .. } = numbers(*node);
+    let kind = |step: &&Step| {
+        let Numbers { types, four_bits, .. } = numbers(step.node);
         (types, four_bits)
     };
     let kinds: Vec<_> = convolutions.iter().map(kind).collect();
-    dense.iter().all(|layer| kinds.contains(&kind(layer)))
+    dense.iter().all(|step| suits(step) && kinds.contains(&kind(step)))
         && macs(&dense).saturating_mul(SHARE) <= macs(&convolutions)
 }
 
@@ -145,7 +160,7 @@ mod tests {
     fn a_small_dense_layer_is_a_convolution_of_one_pixel() {
         let graph = graph(8);
         let plain = layout(&graph).unwrap();
-        let joined = join(&graph, plain.clone(), bytes(|_| false));
+        let joined = join(&graph, plain.clone(), Isa::ThumbDsp, bytes(|_| false));
         let (before, step) = (&plain.steps[2], &joined.steps[2]);
         let Kind::Dense(gather) = &before.kind else { panic!("no dense layer") };
         assert_eq!(step.kind, Kind::Conv(PIXEL, gather.clone()));
@@ -163,8 +178,34 @@ mod tests {
         for (side, is_wide) in [(3, false), (8, true)] {
             let graph = graph(side);
             let plain = layout(&graph).unwrap();
-            assert_eq!(join(&graph, plain.clone(), bytes(|node| is_wide && node == 2)), plain);
+            assert_eq!(join(&graph, plain.clone(), Isa::ThumbDsp, bytes(|node| is_wide && node == 2)), plain);
         }
+    }
+
+    #[test]
+    fn a_long_row_stays_dense() {
+        // Columns of 4096 inputs, and on cores without long products no kernel for them.
+        let long = |inputs: usize| Geometry {
+            images: 1,
+            input: [inputs, 1, 1],
+            output: [10, 1, 1],
+            kernel: [1, 1],
+            strides: [1, 1],
+            pads: [0, 0],
+            dilations: [1, 1],
+            groups: 1,
+        };
+        for isa in [Isa::ThumbV6M, Isa::ThumbV7M, Isa::ThumbDsp, Isa::Helium] {
+            let numbers = bytes(|_| false)(0);
+            // A single pixel is a dense layer to Helium: it has no columns.
+            let takes_long = isa == Isa::Helium;
+            assert_eq!(
+                [64, 4096].map(|inputs| suits(isa, long(inputs), numbers)),
+                [true, takes_long],
+                "{isa:?}"
+            );
+        }
+        assert!(!has_kernel(Isa::ThumbV6M, &geometry(long(4096)), bytes(|_| false)(0)));
     }
 
     #[test]
@@ -179,17 +220,17 @@ mod tests {
         graph.outputs.push(output);
         graph.check().unwrap();
         let plain = layout(&graph).unwrap();
-        let joined = join(&graph, plain.clone(), bytes(|_| false));
+        let joined = join(&graph, plain.clone(), Isa::ThumbDsp, bytes(|_| false));
         let step = &joined.steps[0];
         assert!(matches!(step.kind, Kind::Conv(PIXEL, _)));
         let shapes = [step.inputs[0], step.output].map(|tensor| &joined.tensors[tensor].shape[..]);
         assert_eq!(shapes, [[1, 1, 6, 8], [1, 1, 6, 5]]);
         let of_node = Geometry::of(&graph, &graph.nodes[0]).unwrap();
-        let pixels = of_rows(Isa::ThumbDsp, &of_node).unwrap();
+        let pixels = of_rows(Isa::ThumbDsp, &of_node, bytes(|_| false)(0)).unwrap();
         assert_eq!((pixels.images, pixels.input, pixels.output), (1, [8, 1, 6], [5, 1, 6]));
-        assert_eq!(of_rows(Isa::X86, &of_node), None);
+        assert_eq!(of_rows(Isa::X86, &of_node, bytes(|_| false)(0)), None);
         for numbers in [Numbers::of_widths([4, 4], false), Numbers::of_widths([1, 1], true)] {
-            assert_eq!(join(&graph, plain.clone(), |_| numbers), plain);
+            assert_eq!(join(&graph, plain.clone(), Isa::ThumbDsp, |_| numbers), plain);
         }
     }
 }

@@ -201,7 +201,8 @@ pub fn settle(blocks: &[Block], demands: &[Demand], align: usize) -> Settled {
     let forms = |wanted: &dyn Fn(&Demand) -> bool| -> Vec<GroupForm> {
         let form = |group: &&[Demand]| {
             let fits = group.iter().all(|demand| demand.least(blocks) <= least);
-            let tiling = tilings(blocks, group).filter(|_| !fits).find(|tiling| tiling.least() <= least);
+            let find = || tilings(blocks, group).find(|tiling| tiling.least() <= least);
+            let tiling = if fits { None } else { find() };
             match tiling {
                 Some(tiling) => {
                     let in_place = tiling.apart > least;

@@ -90,9 +90,11 @@ impl Prices {
             layers.iter_mut().zip(own).for_each(|(sum, cost)| *sum += cost);
         }
         // Instructions of other steps count where a limit on them is to hold.
-        let limited = options.budget.instructions.is_some() || prices.wants_macs();
-        let other_instructions =
-            if limited { fixed_instructions(graph, options.core, int8).unwrap_or(0) as f64 } else { 0.0 };
+        let other_instructions = if prices.limits_instructions() {
+            fixed_instructions(graph, options.core, int8).unwrap_or(0) as f64
+        } else {
+            0.0
+        };
         let other_bytes = flash::fixed_bytes(graph, options.int8, options.core.isa())? as f64;
         let rest = [
             graph.macs() as f64 - layers[Cost::Macs as usize],
@@ -117,14 +119,23 @@ impl Prices {
         [candidate.macs as f64, candidate.weights as f64, bytes as f64, instructions as f64, 0.0]
     }
 
-    /// Instructions of a layer that is lowered to `stages`; 0 where they have no price.
-    pub fn instructions(&self, stages: &[Geometry]) -> u64 {
-        candidate_instructions(self.options.core, self.options.int8, stages, 1).unwrap_or(0)
+    /// Whether a limit on instructions is to hold.
+    fn limits_instructions(&self) -> bool {
+        self.options.budget.instructions.is_some() || self.wants_macs()
     }
 
-    /// In how many turns the stages of a layer, the node `index`, run: more than one in an arena that they do not fit one by one.
+    /// Instructions of a layer that is lowered to `stages`; 0 where no limit on them is to hold, and where they have no price.
+    pub fn instructions(&self, stages: &[Geometry]) -> u64 {
+        let Options { core, int8, .. } = self.options;
+        let price = || candidate_instructions(core, int8, stages, 1);
+        self.limits_instructions().then(price).flatten().unwrap_or(0)
+    }
+
+    /// In how many turns the stages of a layer, the node `index`, run, where a limit on instructions is to hold: more than one in an arena that they
+    /// do not fit one by one.
     pub fn turns(&self, index: usize, stages: &[Geometry]) -> usize {
-        self.memory.as_ref().map_or(1, |(memory, room)| memory.turns(index, stages, room.bytes()))
+        let limited = self.memory.as_ref().filter(|_| self.limits_instructions());
+        limited.map_or(1, |(memory, room)| memory.turns(index, stages, room.bytes()))
     }
 
     /// Shares of a candidate of the layer `name`, whose stages run in so many turns.

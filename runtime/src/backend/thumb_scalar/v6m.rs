@@ -887,11 +887,14 @@ unsafe extern "C" fn finish_row(row: &Row<'_>) {
         "adds r0, r0, r3",
         shifted!(),
         "b 3b",
-        // Negative. The least output, where that is the zero point; else with the rounding term of negative sums.
+        // Negative. The least output, where that is the zero point and the shift is one to the right; else with the rounding term of negative sums.
         "5:",
         "ldr r4, [sp]",
         "cmp r4, r10",
         "blt 6f",
+        "ldr r2, [r5, r7]",
+        "cmp r2, #0",
+        "bge 9f",
         "mov r0, r4",
         "b 4b",
         "6:",
@@ -913,6 +916,10 @@ unsafe extern "C" fn finish_row(row: &Row<'_>) {
         "bge 4b",
         "mov r0, r3",
         "b 4b",
+        // Without a shift to the right a sum may leave 32 bits.
+        "9:",
+        "ldr r1, [r5, r6]",
+        "adds r2, #12",
         // -2^20 and less, 2^20 and more, other shifts.
         "8:",
         "adds r2, #{odd} - 12",

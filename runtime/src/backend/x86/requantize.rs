@@ -1,7 +1,7 @@
 //! How vector kernels requantise: constants of each channel, and the proof that they give the bits of [`crate::quant::requantize`].
 //!
 //! A channel's output is a growing function of its accumulator, and so is what a conversion to `f32`, a fused multiply-add and a conversion back
-//! compute. Two such functions are equal everywhere if they are equal at both sides of each of the at most 255 steps of the output. So a search for
+//! compute. Two such functions are equal everywhere if they are equal at both ends and at both sides of each of the at most 255 steps of the output. So a search for
 //! a scale and a constant near the exact ones either proves that three instructions suffice for a channel, or that it needs integers.
 
 use crate::ops::linear::Integer;
@@ -117,8 +117,8 @@ impl Channel {
         f64::from(self.multiplier) * f64::from(self.shift - 31).exp2()
     }
 
-    /// Accumulators at both sides of every step of the output and `beyond` further ones on each side, at both ends of the range and around 0, with
-    /// their outputs. `None` if the output may fall.
+    /// Accumulators at both sides of every step of the output and `beyond` further ones on each side; the least of the range and 0, where other constants
+    /// begin, and as many behind each; the greatest, and the last below 0; with their outputs. `None` if the output may fall.
     fn edges(&self, beyond: i32) -> Option<Vec<(i32, i32)>> {
         let [least, most] = self.range?;
         let factor = self.factor();
@@ -127,8 +127,9 @@ impl Channel {
         if self.multiplier <= 0 || greatest * f64::from(self.shift.max(0)).exp2() >= f64::from(1 << 30) {
             return None;
         }
-        let mut edges = vec![least, most];
-        edges.extend([-1, 0].into_iter().filter(|at| (least..=most).contains(at)));
+        let mut edges = vec![most];
+        let begins = (least..=least.saturating_add(beyond)).chain(-1..=beyond);
+        edges.extend(begins.filter(|at| (least..=most).contains(at)));
         let (first, last) = (self.output(least), self.output(most));
         for step in first + 1..=last {
             let near = ((f64::from(step - self.zero) - 0.5) / factor).ceil();
@@ -169,7 +170,8 @@ impl Channel {
                 })
             })
         };
-        // Where so few of the accumulators at each side of a step are exceptions, all further ones are right: both functions grow.
+        // Where so few of the accumulators behind a step, or behind the first of a constant, are exceptions, all further ones are right: both functions
+        // grow.
         let most = if corrected { EXCEPTIONS } else { 0 };
         (0..=most).find_map(|exceptions| search(self.edges(exceptions as i32)?, exceptions))
     }
@@ -344,4 +346,66 @@ pub fn factors(mode: Mode, lanes: [Option<(Channel, Option<Floats>)>; LANES]) ->
         factors[4][0] = 1 << 31;
     }
     factors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What kernels make of an accumulator.
+    fn by_floats(channel: &Channel, floats: &Floats, at: i32) -> i32 {
+        let constant = floats.constants[usize::from(at < 0)];
+        let value = (at as f32).mul_add(floats.scale, constant).round_ties_even() as i32;
+        let corrected = value + i32::from(floats.exceptions.contains(&Some(at)));
+        corrected.max(channel.low).min(channel.high)
+    }
+
+    #[test]
+    fn what_is_accepted_is_right_at_the_ends_and_around_zero_too() {
+        let channel = |multiplier: i32, shift: i32, range: [i32; 2], zero: i32| Channel {
+            bias: 0,
+            multiplier,
+            shift,
+            range: Some(range),
+            zero,
+            low: -128,
+            high: 127,
+        };
+        // Where the least accumulator is an exception, the one behind it may be another.
+        let mut channels = vec![
+            channel(1_383_423_889, -16, [-1_576_834, -1_322_599], 84),
+            channel(1_746_563_696, -21, [-202_416_074, -198_870_570], 37),
+        ];
+        let mut state = 7u64;
+        let mut random = |most: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % most
+        };
+        for _ in 0..3000 {
+            let shift = -(12 + random(10) as i32);
+            let multiplier = (1 << 30) + random(1 << 30) as i32;
+            let factor = f64::from(multiplier) * f64::from(shift - 31).exp2();
+            // Few steps, so that exceptions are all that a range has.
+            let width = ((1.0 + random(4) as f64) / factor) as i32;
+            let least = -(random(200 << -shift) as i32);
+            channels.push(channel(multiplier, shift, [least, least + width], random(256) as i32 - 128));
+        }
+        let mut accepted = 0;
+        for channel in &channels {
+            let [least, most] = channel.range.unwrap();
+            for corrected in [false, true] {
+                let Some(floats) = channel.floats(corrected) else { continue };
+                accepted += 1;
+                let near = |at: i32| (at - 40).max(least)..=(at + 40).min(most);
+                for at in near(least).chain(near(most)).chain(near(0)) {
+                    assert_eq!(
+                        by_floats(channel, &floats, at),
+                        channel.output(at),
+                        "{channel:?} {floats:?} {at}"
+                    );
+                }
+            }
+        }
+        assert!(accepted > 1000, "{accepted}");
+    }
 }
