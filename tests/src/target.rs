@@ -31,7 +31,7 @@ fn lay_out(blob: &[u8], isa: Isa, transform: bool) -> Vec<u8> {
     let source = model.blob();
     let mut builder = BlobBuilder::new();
     let mut arena = model.arena_bytes() as u32;
-    for id in 0..source.layout().tensors.count as u16 {
+    for id in 0..source.tensor_count() as u16 {
         let mut tensor = source.tensor(id).expect("a tensor");
         if tensor.window_rows != 0 {
             tensor.window_rows = 0;

@@ -247,7 +247,7 @@ pub fn build(blob: &[u8], board: &'static Board, opt_level: OptLevel) -> Result<
     codes.dedup();
     let ops: Vec<String> = codes.into_iter().map(operator_name).collect();
 
-    let tiles = model.model().blob().layout().regions.count > 0;
+    let tiles = model.model().blob().region_count() > 0;
     let kernels = Some(needs::kernels(&model.model(), board.kernels.isa()));
     let harness = Program::Harness { ops: ops.clone(), tiles, kernels: kernels.clone() };
     let harness = firmware::build(board, &harness, opt_level, &toolchain)?;

@@ -131,6 +131,15 @@ pub struct Gather {
     pub channels: Vec<usize>,
 }
 
+/// The place among `tensors` of the one that sees a buffer with this shape; a new one if there is none.
+pub fn seen(tensors: &mut Vec<Stored>, wanted: Stored) -> usize {
+    let same = |tensor: &Stored| tensor.buffer == wanted.buffer && tensor.shape == wanted.shape;
+    tensors.iter().position(same).unwrap_or_else(|| {
+        tensors.push(wanted);
+        tensors.len() - 1
+    })
+}
+
 /// Lays out `graph`.
 pub fn layout(graph: &Graph) -> Result<Layout, Error> {
     let wanted = wanted_orders(graph);
@@ -258,11 +267,7 @@ impl State<'_> {
 
     /// The tensor that sees `place` with `shape`.
     fn tensor(&mut self, value: ValueId, place: &Place, shape: Vec<usize>) -> usize {
-        let same = |t: &Stored| t.buffer == place.buffer && t.shape == shape;
-        self.tensors.iter().position(same).unwrap_or_else(|| {
-            self.tensors.push(Stored { value, shape, buffer: place.buffer });
-            self.tensors.len() - 1
-        })
+        seen(&mut self.tensors, Stored { value, shape, buffer: place.buffer })
     }
 
     fn refuse(&self, node: usize, why: impl Into<String>) -> Error {

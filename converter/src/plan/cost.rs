@@ -39,10 +39,7 @@ pub fn instructions<O: OpSet>(model: &Model<'_, O>, core: Core) -> Option<Vec<u6
 
 /// How often a step runs.
 fn turns<O: OpSet>(model: &Model<'_, O>, step: u16) -> u64 {
-    let blob = model.blob();
-    let mut regions = (0..blob.layout().regions.count).filter_map(|k| blob.region(k));
-    let region = regions.find(|region| (region.first..region.end()).contains(&step));
-    let turns = region.and_then(|region| {
+    let turns = needs::region_of(model, step).and_then(|region| {
         let last = model.step(region.end().checked_sub(1)?)?.output(0)?;
         let [_, rows, ..] = last.shape;
         rows.div_ceil(u32::from(region.rows).max(1)).into()

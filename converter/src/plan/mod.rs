@@ -220,7 +220,7 @@ pub fn plan_for(graph: &Graph, quantized: Option<&Quantized>, isa: Isa) -> Resul
 /// The layout of a legalised graph for a target; `numbers` are those of a node.
 fn layout_for(graph: &Graph, isa: Isa, numbers: impl Fn(usize) -> Numbers) -> Result<Layout, layout::Error> {
     let layout = layout(graph)?;
-    if !pixels::are_for(isa) {
+    if !isa.has_kernels() {
         return Ok(layout);
     }
     Ok(pixels::join(graph, layout, isa, numbers))

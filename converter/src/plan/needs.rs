@@ -217,9 +217,7 @@ pub fn kernels<O: OpSet>(model: &Model<'_, O>, isa: Isa) -> Vec<&'static str> {
         if isa == Isa::ThumbDsp {
             names.extend(stride_of_strips(&request).or_else(|| parts_of_tiles(&request, &step)));
         }
-        let blob = model.blob();
-        let in_region = |region: RegionRecord| (region.first..region.end()).contains(&step.index());
-        if (0..blob.layout().regions.count).filter_map(|k| blob.region(k)).any(in_region) {
+        if region_of(model, step.index()).is_some() {
             let fits = |own: Selection| own.scratch_bytes <= step.scratch_bytes();
             names.extend(parts(request).map(|part| {
                 let own = select(isa, &part);
@@ -228,6 +226,13 @@ pub fn kernels<O: OpSet>(model: &Model<'_, O>, isa: Isa) -> Vec<&'static str> {
         }
     }
     names.into_iter().collect()
+}
+
+/// The region that a step belongs to.
+pub fn region_of<O: OpSet>(model: &Model<'_, O>, step: u16) -> Option<RegionRecord> {
+    let blob = model.blob();
+    let mut regions = (0..blob.region_count()).filter_map(|k| blob.region(k));
+    regions.find(|region| (region.first..region.end()).contains(&step))
 }
 
 /// The code for a request's stride, which a firmware names beside the kernel where strips take it.

@@ -10,7 +10,7 @@ use tucano::backend::spec::select::{Isa, SCALAR, select};
 use super::needs::{self, Needs, Numbers};
 use crate::calibrate::covariance::Geometry;
 use crate::graph::{Graph, Node};
-use crate::passes::layout::{Kind, Layout, Step, Stored, Window};
+use crate::passes::layout::{Kind, Layout, Step, Stored, Window, seen};
 
 /// Dense layers that may be pixels for the sake of flash do one multiply-add in so many.
 const SHARE: u64 = 64;
@@ -21,17 +21,9 @@ const SCRATCH: usize = 2048;
 /// A window that sees one pixel.
 const PIXEL: Window = Window { kernel: [1, 1], strides: [1, 1], pads: [0; 4], dilations: [1, 1] };
 
-/// Whether a target's dense layers may be pixels: programs for it link the kernels of one network alone.
-pub fn are_for(isa: Isa) -> bool {
-    match isa {
-        Isa::ThumbV6M | Isa::ThumbV7M | Isa::ThumbDsp | Isa::Helium => true,
-        Isa::Scalar | Isa::X86 => false,
-    }
-}
-
 /// The convolution that a layer is on a target if it is a dense layer of many rows.
 pub fn of_rows(isa: Isa, layer: &Geometry, numbers: Numbers) -> Option<Geometry> {
-    let many = are_for(isa) && needs::is_pixel(layer) && layer.images > 1;
+    let many = isa.has_kernels() && needs::is_pixel(layer) && layer.images > 1;
     Some(geometry(*layer)).filter(|pixels| many && has_kernel(isa, pixels, numbers))
 }
 
@@ -98,9 +90,10 @@ fn others_are_few(
         let Numbers { types, four_bits, .. } = numbers(step.node);
         (types, four_bits)
     };
-    let kinds: Vec<_> = convolutions.iter().map(kind).collect();
-    dense.iter().all(|step| suits(step) && kinds.contains(&kind(step)))
-        && macs(&dense).saturating_mul(SHARE) <= macs(&convolutions)
+    let has_twin = |step: &&Step| convolutions.iter().any(|other| kind(other) == kind(step));
+    // What weights are like is asked last: it takes a look at each.
+    macs(&dense).saturating_mul(SHARE) <= macs(&convolutions)
+        && dense.iter().all(|step| suits(step) && has_twin(step))
 }
 
 /// The tensor that sees rows as the pixels of an image.
@@ -108,11 +101,7 @@ fn pixels(tensors: &mut Vec<Stored>, rows: usize) -> usize {
     let Stored { value, buffer, ref shape } = tensors[rows];
     let [outer @ .., channels] = &shape[..] else { return rows };
     let shape = vec![1, 1, outer.iter().product(), *channels];
-    let same = |tensor: &Stored| tensor.buffer == buffer && tensor.shape == shape;
-    tensors.iter().position(same).unwrap_or_else(|| {
-        tensors.push(Stored { value, shape, buffer });
-        tensors.len() - 1
-    })
+    seen(tensors, Stored { value, shape, buffer })
 }
 
 #[cfg(test)]

@@ -145,6 +145,20 @@ macro_rules! block_16 {
     };
 }
 
+/// Stores the sums of two positions, and goes on to the next two: r3 and r5 their inputs, r1 the weights; whether sums are left in the flags.
+macro_rules! stored {
+    () => {
+        "
+        stm     r7!, {{r0, r2, r4, r6, r8, r10, r12, lr}}
+        ldrd    r0, r1, [sp, #0]
+        add     r3, r0
+        add     r5, r0
+        ldr     r2, [sp, #12]
+        cmp     r7, r2
+        "
+    };
+}
+
 /// The function `$name`: all blocks of all segments, two positions at a time. From its second call on it starts behind the preparation of loops, at label 1.
 ///
 /// Registers: r1 weights, r3 and r5 inputs of both positions, r7 place of the sums, r9 segments that are left, r11 rounds that are left. Weights of the first block may
@@ -215,12 +229,7 @@ macro_rules! blocks_sums {
                 "bne 6f",
                 "ldr r9, [sp, #44]",
                 "4:",
-                "stm r7!, {{r0, r2, r4, r6, r8, r10, r12, lr}}",
-                "ldrd r0, r1, [sp, #0]",
-                "add r3, r0",
-                "add r5, r0",
-                "ldr r2, [sp, #12]",
-                "cmp r7, r2",
+                stored!(),
                 "bne.w 2b",
                 // The weights of the next four outputs.
                 "ldr r0, [sp, #60]",
@@ -338,12 +347,7 @@ pub unsafe extern "C" fn bytes_few(frame: *const Frame) {
         "add r5, r11",
         block_8!(later),
         "4:",
-        "stm r7!, {{r0, r2, r4, r6, r8, r10, r12, lr}}",
-        "ldrd r0, r1, [sp, #0]",
-        "add r3, r0",
-        "add r5, r0",
-        "ldr r2, [sp, #12]",
-        "cmp r7, r2",
+        stored!(),
         "bne 2b",
         "ldr r0, [sp, #60]",
         "add r1, r0",

@@ -142,40 +142,43 @@ macro_rules! signed {
     };
 }
 
+/// Finds the sums that are exceptions: those in a row of the factors.
+macro_rules! found {
+    ($mask:literal, $row:literal, $sum:literal, $at:literal) => {
+        concat!("vpcmpeqd ", $mask, ", ", $sum, ", [{factors} + ", $row, " + ", $at, "]\n")
+    };
+}
+
+/// Adds 1 where sums were exceptions.
+macro_rules! mended {
+    ($sum:literal) => {
+        concat!("vpaddd ", $sum, "{{k1}}, ", $sum, ", [{factors} + {tail} + 128]\n")
+    };
+}
+
 /// As `float`, with exceptions.
 macro_rules! corrected {
     ($sum:literal, $at:literal) => {
-        concat!(
-            "vpcmpeqd k1, ",
-            $sum,
-            ", [{factors} + 256 + ",
-            $at,
-            "]\n",
-            float!($sum, $at),
-            "vpaddd ",
-            $sum,
-            "{{k1}}, ",
-            $sum,
-            ", [{factors} + {tail} + 128]\n",
-        )
+        concat!(found!("k1", "256", $sum, $at), float!($sum, $at), mended!($sum))
     };
 }
 
 /// As `signed`, with exceptions.
 macro_rules! signed_corrected {
     ($sum:literal, $at:literal) => {
+        concat!(found!("k1", "256", $sum, $at), signed!($sum, $at), mended!($sum))
+    };
+}
+
+/// Finds the sums that are one of two exceptions, around a requantisation.
+macro_rules! twice {
+    ($sum:literal, $at:literal, $value:expr) => {
         concat!(
-            "vpcmpeqd k1, ",
-            $sum,
-            ", [{factors} + 256 + ",
-            $at,
-            "]\n",
-            signed!($sum, $at),
-            "vpaddd ",
-            $sum,
-            "{{k1}}, ",
-            $sum,
-            ", [{factors} + {tail} + 128]\n",
+            found!("k1", "256", $sum, $at),
+            found!("k2", "320", $sum, $at),
+            $value,
+            "korw k1, k1, k2\n",
+            mended!($sum)
         )
     };
 }
@@ -183,50 +186,14 @@ macro_rules! signed_corrected {
 /// As `corrected`, with two exceptions.
 macro_rules! corrected_twice {
     ($sum:literal, $at:literal) => {
-        concat!(
-            "vpcmpeqd k1, ",
-            $sum,
-            ", [{factors} + 256 + ",
-            $at,
-            "]\n",
-            "vpcmpeqd k2, ",
-            $sum,
-            ", [{factors} + 320 + ",
-            $at,
-            "]\n",
-            float!($sum, $at),
-            "korw k1, k1, k2\n",
-            "vpaddd ",
-            $sum,
-            "{{k1}}, ",
-            $sum,
-            ", [{factors} + {tail} + 128]\n",
-        )
+        twice!($sum, $at, float!($sum, $at))
     };
 }
 
 /// As `signed_corrected`, with two exceptions.
 macro_rules! signed_corrected_twice {
     ($sum:literal, $at:literal) => {
-        concat!(
-            "vpcmpeqd k1, ",
-            $sum,
-            ", [{factors} + 256 + ",
-            $at,
-            "]\n",
-            "vpcmpeqd k2, ",
-            $sum,
-            ", [{factors} + 320 + ",
-            $at,
-            "]\n",
-            signed!($sum, $at),
-            "korw k1, k1, k2\n",
-            "vpaddd ",
-            $sum,
-            "{{k1}}, ",
-            $sum,
-            ", [{factors} + {tail} + 128]\n",
-        )
+        twice!($sum, $at, signed!($sum, $at))
     };
 }
 

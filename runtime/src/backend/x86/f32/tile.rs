@@ -182,55 +182,39 @@ macro_rules! tiles {
     };
 }
 
-tiles! {
-    wide1: "avx512f" __m512 zmm_reg embedded 1 [64]
-    w0 0;
-    one "[{p0}]" a0 w0;
-    two "[{p0}+{s1}]" a1 w0;
-    three "[{p0}+{s1}*2]" a2 w0;
-    four "[{p0}+{s3}]" a3 w0;
-    five "[{p0}+{s1}*4]" a4 w0;
-    six "[{p0}+{s5}]" a5 w0;
-    seven "[{p0}+{s3}*2]" a6 w0;
-    eight "[{p0}+{s7}]" a7 w0;
-    nine "[{p0}+{s1}*8]" a8 w0;
-    ten "[{p1}]" a9 w0;
-    eleven "[{p1}+{s1}]" a10 w0;
-    twelve "[{p1}+{s1}*2]" a11 w0;
-    thirteen "[{p1}+{s3}]" a12 w0;
-    fourteen "[{p1}+{s1}*4]" a13 w0;
-    fifteen "[{p1}+{s5}]" a14 w0;
-    sixteen "[{p1}+{s3}*2]" a15 w0;
-    seventeen "[{p1}+{s7}]" a16 w0;
-    eighteen "[{p1}+{s1}*8]" a17 w0;
-    nineteen "[{p2}]" a18 w0;
-    twenty "[{p2}+{s1}]" a19 w0;
+/// As `tiles`, of one register and as many positions as 32 registers take.
+macro_rules! tiles_of_one {
+    ($($head:tt)*) => {
+        tiles! {
+            $($head)*
+            w0 0;
+            one "[{p0}]" a0 w0;
+            two "[{p0}+{s1}]" a1 w0;
+            three "[{p0}+{s1}*2]" a2 w0;
+            four "[{p0}+{s3}]" a3 w0;
+            five "[{p0}+{s1}*4]" a4 w0;
+            six "[{p0}+{s5}]" a5 w0;
+            seven "[{p0}+{s3}*2]" a6 w0;
+            eight "[{p0}+{s7}]" a7 w0;
+            nine "[{p0}+{s1}*8]" a8 w0;
+            ten "[{p1}]" a9 w0;
+            eleven "[{p1}+{s1}]" a10 w0;
+            twelve "[{p1}+{s1}*2]" a11 w0;
+            thirteen "[{p1}+{s3}]" a12 w0;
+            fourteen "[{p1}+{s1}*4]" a13 w0;
+            fifteen "[{p1}+{s5}]" a14 w0;
+            sixteen "[{p1}+{s3}*2]" a15 w0;
+            seventeen "[{p1}+{s7}]" a16 w0;
+            eighteen "[{p1}+{s1}*8]" a17 w0;
+            nineteen "[{p2}]" a18 w0;
+            twenty "[{p2}+{s1}]" a19 w0;
+        }
+    };
 }
 
-tiles! {
-    halved1: "avx512f,avx512vl" __m256 zmm_reg halved 1 [32]
-    w0 0;
-    one "[{p0}]" a0 w0;
-    two "[{p0}+{s1}]" a1 w0;
-    three "[{p0}+{s1}*2]" a2 w0;
-    four "[{p0}+{s3}]" a3 w0;
-    five "[{p0}+{s1}*4]" a4 w0;
-    six "[{p0}+{s5}]" a5 w0;
-    seven "[{p0}+{s3}*2]" a6 w0;
-    eight "[{p0}+{s7}]" a7 w0;
-    nine "[{p0}+{s1}*8]" a8 w0;
-    ten "[{p1}]" a9 w0;
-    eleven "[{p1}+{s1}]" a10 w0;
-    twelve "[{p1}+{s1}*2]" a11 w0;
-    thirteen "[{p1}+{s3}]" a12 w0;
-    fourteen "[{p1}+{s1}*4]" a13 w0;
-    fifteen "[{p1}+{s5}]" a14 w0;
-    sixteen "[{p1}+{s3}*2]" a15 w0;
-    seventeen "[{p1}+{s7}]" a16 w0;
-    eighteen "[{p1}+{s1}*8]" a17 w0;
-    nineteen "[{p2}]" a18 w0;
-    twenty "[{p2}+{s1}]" a19 w0;
-}
+tiles_of_one! { wide1: "avx512f" __m512 zmm_reg embedded 1 [64] }
+
+tiles_of_one! { halved1: "avx512f,avx512vl" __m256 zmm_reg halved 1 [32] }
 
 tiles! {
     wide2: "avx512f" __m512 zmm_reg broadcast 2 [128]
