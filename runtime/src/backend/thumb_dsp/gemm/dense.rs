@@ -54,7 +54,7 @@ struct Run {
     single: usize,
     /// Bytes between a quad's weights of this chunk and the next quad's, for sums that are read: before the first quad too.
     weights_advance: usize,
-    /// Twice the zero point less the lower bound.
+    /// Twice the zero point less the lower bound, and one.
     zero: i32,
     /// What is added in every lane, with saturation.
     top: u32,
@@ -77,22 +77,33 @@ macro_rules! at {
     };
 }
 
-/// The output of sum `$sum`: r8 to r11: factors, r7: shifts, r0: 1, r6: twice the zero point; r12 and r14 are used. Sums come doubled.
+/// The outputs of two sums, which come doubled. r7: shifts, r6: [`Run::zero`]; r0, r12 and r14 are used. A shift that is none to the right leads
+/// to label 10.
 macro_rules! scale {
-    ($sum:literal, $factor:literal) => {
+    ($even:literal, $even_factor:literal, $odd:literal, $odd_factor:literal) => {
         concat!(
-            "ldr r14, [r7], #4\n",
+            "ldrd r14, r0, [r7], #8\n",
+            "ands r12, r14, r0\n",
+            "bpl 10f\n",
             "mvn r14, r14\n",
-            "lsl r12, r0, r14\n",
-            "smmlar r12, ",
+            "mvn r0, r0\n",
+            scale!($even, $even_factor, "r14"),
+            scale!($odd, $odd_factor, "r0"),
+        )
+    };
+    ($sum:literal, $factor:literal, $shift:literal) => {
+        concat!(
+            "smmulr r12, ",
             $sum,
             ", ",
             $factor,
-            ", r12\n",
+            "\n",
             "add r12, r12, ",
             $sum,
             ", asr #31\n",
-            "asr r12, r14\n",
+            "asr r12, ",
+            $shift,
+            "\n",
             "add r12, r6\n",
             "usat ",
             $sum,
@@ -102,17 +113,17 @@ macro_rules! scale {
 }
 
 /// Adds a chunk's products to the sums of quads of outputs packed as [`crate::blob::Packing::PairQuads`], and after the last chunk makes outputs of
-/// them.
+/// them; `false` if some of these outputs have no shift to the right: then none counts.
 ///
 /// r2 and r4 become `256 * A + B` of the two pairs of outputs, r3 and r5 `B`. r0: activations, r1: weights. Then, as
-/// [`super::constants`] has it, an output is `(2 * sum * factor, rounded to the high word, + 2^(e - 1) - [sum < 0]) >> e`, plus the zero point.
+/// [`super::constants`] has it, an output is `(x + 2^(e - 1)) >> e`, plus the zero point, where `x` is `2 * sum * factor`, rounded to the high word,
+/// `- [sum < 0]`. That is `((x >> (e - 1)) + 1) >> 1`.
 ///
 /// # Safety
 /// All that `run` points to: if outputs are made, those from `out` to `out_end`, a multiple of four and not none, else sums from `sums` to
 /// `sums_end`; biases or sums, factors and shifts for them, where they are used; activations from `x` to `x_end`, and weights for them.
-/// Shifts are negative if outputs are made.
 #[unsafe(naked)]
-unsafe extern "C" fn chunk(run: *const Run) {
+unsafe extern "C" fn chunk(run: *const Run) -> bool {
     naked_asm!(
         dsp_on!(),
         "
@@ -227,12 +238,9 @@ unsafe extern "C" fn chunk(run: *const Run) {
         asr     r4, r4, #7
         str     r6, [sp, #{multiplier}]
         ldr     r6, [sp, #{zero}]
-        movs    r0, #1
         ",
-        scale!("r2", "r8"),
-        scale!("r3", "r9"),
-        scale!("r4", "r10"),
-        scale!("r5", "r11"),
+        scale!("r2", "r8", "r3", "r9"),
+        scale!("r4", "r10", "r5", "r11"),
         "
         str     r7, [sp, #{shift}]
         bfi     r2, r3, #8, #8
@@ -253,7 +261,12 @@ unsafe extern "C" fn chunk(run: *const Run) {
         cmp     r8, r9
         beq     9f
         ldr     pc, [sp, #{begin}]
+    10:
+        movs    r0, #0
+        b       11f
     9:
+        movs    r0, #1
+    11:
         add     sp, #{frame}
         pop     {{r4-r11, pc}}
         ",
@@ -342,19 +355,6 @@ pub fn dense_i8(
     let Integer { output_zero, low, high, .. } = *linear;
     let top = high.wrapping_sub(low) as u32 & 0xFF ^ 0xFF;
     let back = high.wrapping_add(1) as u32 & 0xFF;
-    // The kernel shifts to the right, and by one bit at least.
-    let (quads, rest) = linear.shift.as_chunks::<QUAD>();
-    let mut shifts = -1;
-    for &[a, b, c, d] in quads {
-        rolled();
-        shifts &= a & b & c & d;
-    }
-    for shift in rest {
-        rolled();
-        shifts &= shift;
-    }
-    let regular = !shifts as u32 <= 31;
-    let whole = if regular { outputs & !(QUAD - 1) } else { 0 };
     let mut run = Run {
         resumed: 0,
         unfinished: 0,
@@ -370,7 +370,7 @@ pub fn dense_i8(
         entry: 0,
         single: 0,
         weights_advance: 0,
-        zero: output_zero.wrapping_sub(low).wrapping_mul(2),
+        zero: output_zero.wrapping_sub(low).wrapping_mul(2).wrapping_add(1),
         top: top.wrapping_mul(0x101_0101),
         back: back.wrapping_mul(0x101_0101),
         weights: core::ptr::null(),
@@ -381,7 +381,7 @@ pub fn dense_i8(
         x_left = rest;
         let (y, rest) = y_left.split_at_mut_checked(outputs)?;
         y_left = rest;
-        row(linear, x, y, columns, sums, &mut run, [groups, step, whole])?;
+        row(linear, x, y, columns, sums, &mut run, [groups, step])?;
     }
     Some(())
 }
@@ -395,16 +395,17 @@ fn row(
     columns: &mut [i32],
     sums: &mut [i32],
     run: &mut Run,
-    [groups, step, whole]: [usize; 3],
+    [groups, step]: [usize; 2],
 ) -> Option<()> {
     // Sums wait in scratch, unless one chunk takes all inputs.
     let chunked = unknown(step < groups);
     if chunked {
         start(sums, linear.bias);
     }
+    let whole = y.len() & !(QUAD - 1);
     let mut x_left = x;
     let mut first = 0usize;
-    let (weights, between) = loop {
+    let (weights, between, finished) = loop {
         let now = step.min(groups.wrapping_sub(first));
         let inputs = now.wrapping_mul(GROUP).min(x_left.len());
         let (x, rest) = x_left.split_at_checked(inputs)?;
@@ -423,19 +424,17 @@ fn row(
         (run.resumed, run.unfinished) = (chunked.into(), (!last).into());
         run.out = y.as_mut_ptr();
         run.out_end = run.out.wrapping_add(whole);
-        if !last || whole > 0 {
-            // SAFETY: the weights and constants were measured by `dense_i8`; outputs of whole quads are made, or none, and there are sums of
-            // all quads where they are read or written.
-            unsafe { chunk(&raw const *run) };
-        }
+        // SAFETY: the weights and constants were measured by `dense_i8`; outputs of whole quads are made, or none, and there are sums of
+        // all quads where they are read or written.
+        let finished = (!last || whole > 0) && unsafe { chunk(&raw const *run) };
         if last {
-            break (weights, between);
+            break (weights, between, finished);
         }
     };
-    // What the kernel does not finish: a quad that is not whole, or shifts that are none to the right.
+    // What the kernel does not finish: a quad that is not whole, or all if some shift is none to the right.
     run.resumed = 1;
     run.unfinished = 1;
-    let mut channel = whole;
+    let mut channel = if finished { whole } else { 0 };
     while channel < y.len() {
         let at = if chunked { channel } else { 0 };
         let sums = sums.get_mut(at..)?.get_mut(..QUAD)?;
