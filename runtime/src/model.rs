@@ -281,7 +281,7 @@ impl<'m> Step<'m> {
 
     /// The kernel that the code of a backend takes for it, and the scratch that this kernel wants.
     pub fn selection(&self, isa: Isa) -> Selection {
-        let other = || Selection { name: select::float(isa, self).unwrap_or(SCALAR), scratch_bytes: 0 };
+        let other = || Selection { name: select::other(isa, self).unwrap_or(SCALAR), scratch_bytes: 0 };
         Request::of(self).map_or_else(other, |request| {
             let own = select(isa, &request);
             // With less scratch than it wants, a kernel does not run.

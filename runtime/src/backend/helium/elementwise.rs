@@ -4,10 +4,8 @@ use core::arch::naked_asm;
 
 use super::product::clamp_range;
 use crate::backend::scalar;
+use crate::backend::spec::elementwise::{SUM_ROUND, halved};
 use crate::ops::add::IntegerParameters;
-
-/// Elements of a round.
-const ROUND: usize = 8;
 
 /// What [`add`] is told, in the order of its registers.
 #[repr(C)]
@@ -97,8 +95,7 @@ unsafe extern "C" fn add(job: *const Add) {
     )
 }
 
-/// Adds `second` to `values`. One input's factor is one half in every sum that TensorFlow Lite's formula gives, for the greater scale is brought to twice itself; other sums,
-/// and the elements behind the last eight, are scalar.
+/// Adds `second` to `values`. Sums of other factors than [`halved`] takes, and the elements behind the last eight, are scalar.
 #[inline(never)]
 pub fn add_i8(
     parameters: &IntegerParameters,
@@ -107,22 +104,18 @@ pub fn add_i8(
     second: &[i8],
     scratch: &mut [u8],
 ) -> Option<()> {
-    const HALF: i32 = 1 << 30;
     let p = parameters;
     let second = second.get(..values.len())?;
-    let rounds = values.len() / ROUND;
-    let (head, tail) = values.split_at_mut_checked(rounds.wrapping_mul(ROUND))?;
+    let rounds = values.len() / SUM_ROUND;
+    let (head, tail) = values.split_at_mut_checked(rounds.wrapping_mul(SUM_ROUND))?;
     let (second_head, second_tail) = second.split_at_checked(head.len())?;
-    let first_is_half = p.multiplier_1 == HALF && p.shift_1 == 0;
-    let second_is_half = p.multiplier_2 == HALF && p.shift_2 == 0;
-    let shifts_fit = (1..=22).contains(&p.left_shift) && p.output_shift < 0;
     let [zero_1, zero_2, zero] = zero_points;
-    if rounds == 0 || !shifts_fit || !(first_is_half || second_is_half) {
+    let Some(halved) = halved(p).filter(|_| rounds > 0) else {
         return scalar::elementwise::add_i8(p, zero_points, values, second, scratch);
-    }
+    };
     let output = head.as_mut_ptr();
     let (first, other) = (output.cast_const(), second_head.as_ptr());
-    let (scaled, halved, zeros, multiplier, shift) = if second_is_half {
+    let (scaled, halved, zeros, multiplier, shift) = if halved == 1 {
         (first, other, [zero_1, zero_2], p.multiplier_1, p.shift_1)
     } else {
         (other, first, [zero_2, zero_1], p.multiplier_2, p.shift_2)

@@ -1,7 +1,7 @@
 //! Kernels that treat each element on its own, in place.
 
 use super::element::clamp_f32;
-use crate::backend::spec::elementwise::LEAST_TABLED;
+use crate::backend::spec::elementwise::{LEAST_TABLED, has_tables, has_whole_range};
 use crate::math;
 use crate::ops::add;
 use crate::ops::unary::{Kind, Parameters};
@@ -95,7 +95,7 @@ impl Finish {
     /// `None` where a step of the calculation might not fit 32 bits, or there is no shift to the right.
     fn new(p: &add::IntegerParameters, zero: i32) -> Option<Self> {
         let exponent = p.output_shift.wrapping_neg();
-        if !(1..=22).contains(&exponent) || p.left_shift > 21 {
+        if !has_tables(p) {
             return None;
         }
         let offset = zero.wrapping_shl(exponent as u32).wrapping_add((1i32 << (exponent & 31)) >> 1);
@@ -121,12 +121,6 @@ impl Finish {
             let product = first.product(second, self.multiplier, self.offset);
             *value = bound(product >> self.exponent) as i8;
         }
-    }
-
-    /// Whether the bounds are those of an `i8`.
-    #[inline]
-    pub(in crate::backend) fn has_whole_range(&self) -> bool {
-        self.low <= i8::MIN.into() && self.high >= i8::MAX.into()
     }
 
     /// With bounds of a network that has no sum of its own range; short rather than fast.
@@ -166,7 +160,7 @@ fn add_with<E: Entry>(
         add_each(parameters, zero_points, values, second);
         return Some(());
     };
-    if finish.has_whole_range() {
+    if has_whole_range(parameters) {
         finish.add(tables, values, second, |y| y.max(i8::MIN.into()).min(i8::MAX.into()));
     } else {
         finish.add_within(tables, values, second);

@@ -1,7 +1,7 @@
 //! Which kernel a backend takes for a linear step, which order of weights it wants, and how much scratch: constant facts, compiled on every
 //! target, so that the converter plans what a board will run and reports name it. Kernels ask the same functions, so a report cannot be wrong.
 
-use super::{dsp, helium, swar, v6m, v7m, x86};
+use super::{dsp, elementwise, helium, swar, v6m, v7m, x86};
 use crate::blob::{DType, Matrix, Packing};
 use crate::model::Step;
 use crate::ops::linear::Integer;
@@ -186,8 +186,13 @@ pub struct Selection {
     pub scratch_bytes: usize,
 }
 
-/// The name of the kernel for a step of floats; `None`: scalar code, or another step.
-pub fn float(isa: Isa, step: &Step<'_>) -> Option<&'static str> {
+/// The name of the kernel for a step that is no [`Request`]; `None`: portable code.
+pub fn other(isa: Isa, step: &Step<'_>) -> Option<&'static str> {
+    float(isa, step).or_else(|| elementwise::select(isa, step))
+}
+
+/// The name of the kernel for a linear layer of floats.
+fn float(isa: Isa, step: &Step<'_>) -> Option<&'static str> {
     let (input, output) = (step.input(0)?, step.output(0)?);
     let convolution = || {
         let p = conv2d::Parameters::parse(step.parameters())?;

@@ -5,6 +5,7 @@ use core::arch::naked_asm;
 
 use super::super::scalar::elementwise::{self, Finish};
 use super::isa::{dsp_off, dsp_on};
+use crate::backend::spec::elementwise::has_whole_range;
 use crate::ops::add;
 
 /// As [`crate::backend::Backend::add_i8`].
@@ -21,7 +22,7 @@ pub fn add_i8(
         elementwise::add_each(parameters, zero_points, values, second);
         return Some(());
     };
-    if !finish.has_whole_range() {
+    if !has_whole_range(parameters) {
         finish.add_within(tables, values, second);
         return Some(());
     }
