@@ -37,6 +37,9 @@ pub enum ErrorKind {
     StructureChecksum,
     /// The checksum of the weights differs; the value is the computed one.
     WeightsChecksum,
+    /// The blob is not the one of a [`crate::blob::Fingerprint`]; the value is the computed checksum, or 0 where there are fewer bytes
+    /// than that one's.
+    Fingerprint,
     /// A header field is out of range or a reserved byte is not zero; the value is the field's offset.
     Header,
     /// A section is out of bounds, overlaps another, or has a wrong stride; the value is its place in the table.
@@ -96,7 +99,8 @@ pub enum ErrorKind {
     Contract,
     /// No kernel that the program links takes the step: the blob is laid out for another core or another list of kernels.
     NotLinked,
-    /// A step that was accepted could not run: a fault of this crate.
+    /// A step that was accepted could not run: a fault of this crate, or a model of [`crate::Model::load_known`] that was validated for
+    /// other operators.
     Internal,
 }
 
@@ -146,6 +150,9 @@ impl fmt::Display for Error {
             ErrorKind::WeightsChecksum => {
                 f.write_str("the blob's weights are damaged: their checksum differs")
             }
+            ErrorKind::Fingerprint => f.write_str(
+                "the blob is not the one that the fingerprint was taken of: convert the model again, or validate the blob with `Model::load`",
+            ),
             ErrorKind::Header => write!(f, "invalid header field at offset {value}"),
             ErrorKind::Section => {
                 write!(f, "section {value} is out of bounds, overlaps another or has a wrong stride")
@@ -198,7 +205,7 @@ impl fmt::Display for Error {
                 "no linked kernel takes the step: convert the model again for this core, or list \"scalar\" among the program's kernels",
             ),
             ErrorKind::Internal => {
-                f.write_str("the step was accepted but could not run: please report this as a fault")
+                f.write_str("the step was accepted but could not run: the program lacks its operator, or please report this as a fault")
             }
         }
     }

@@ -1,7 +1,8 @@
 //! A validated blob, and its steps with their operands resolved.
 //!
 //! [`Model::load`] is the only validation point. What it accepts can be run: every record is sound, every operand lies inside its
-//! memory, and every step was accepted by its operator's [`check`](crate::ops::Operator::check).
+//! memory, and every step was accepted by its operator's [`check`](crate::ops::Operator::check). [`Model::load_known`] takes a blob that
+//! was validated before, on another machine, and proves that it is that blob.
 
 use core::marker::PhantomData;
 use core::ops::Range;
@@ -9,7 +10,8 @@ use core::ops::Range;
 use crate::arena::{MAX_INPUTS, Memory, Place, Views};
 use crate::backend::spec::select::{self, Isa, Request, SCALAR, Selection, select};
 use crate::blob::{
-    Blob, DType, Packing, SectionKind, Space, StepRecord, TensorRecord, TensorWords, WeightRecord,
+    Blob, DType, Fingerprint, Packing, SectionKind, Space, StepRecord, TensorRecord, TensorWords,
+    WeightRecord,
 };
 use crate::error::{Error, ErrorKind};
 use crate::op_set::OpSet;
@@ -46,6 +48,22 @@ impl<'m, O: OpSet> Model<'m, O> {
         let model = Self { blob: Blob::parse(bytes)?, ops: PhantomData };
         check_records::<O>(&model.blob)?;
         Ok(model)
+    }
+
+    /// Takes a blob that was validated when `fingerprint` was taken of it, by [`Model::load`] with the operators of `O`: the converter does that and
+    /// writes both into the network's module. A program that takes all its blobs so links no validation.
+    ///
+    /// It proves that these are that blob's bytes, by their number and the checksum of the structure. It does not prove that they are valid. A
+    /// blob that comes from elsewhere, over the air or from a card, goes through [`Model::load`]. Weights are data here as there.
+    ///
+    /// Whatever the bytes are, to run the model is safe and does not panic: with a forged fingerprint a run ends with an error or wrong
+    /// outputs, or takes long.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Fingerprint`]: it is another blob; [`ErrorKind::BlobAlignment`].
+    #[inline(never)]
+    pub fn load_known(bytes: &'m [u8], fingerprint: &Fingerprint) -> Result<Self, Error> {
+        Ok(Self { blob: Blob::known(bytes, fingerprint)?, ops: PhantomData })
     }
 
     /// A model again from the blob of one that was loaded.

@@ -2,7 +2,7 @@
 //! integer firmware holds no float arithmetic. Needs what boards/setup.sh installs: without it these tests fail and say so.
 
 use tucano::backend::spec::select::Isa;
-use tucano::blob::{BlobBuilder, DType, Packing, Space, TensorRecord, winograd};
+use tucano::blob::{BlobBuilder, DType, Fingerprint, Packing, Space, TensorRecord, winograd};
 use tucano::host::Runner;
 use tucano::ops::{OpCode, add, conv2d, dense, permute, pool2d, softmax};
 use tucano::quant::quantize_multiplier;
@@ -354,7 +354,7 @@ fn no_panic_is_reachable_and_integers_need_no_float_helpers() {
             if opt_level == OptLevel::Z && board.name != "qemu-m3" {
                 continue;
             }
-            let build = |ops: &[String]| {
+            let build = |ops: &[String], fingerprint: Option<Fingerprint>| {
                 let program = Program::Minimal {
                     ops: ops.to_vec(),
                     tiles: false,
@@ -362,11 +362,17 @@ fn no_panic_is_reachable_and_integers_need_no_float_helpers() {
                     arena_bytes: 4096,
                     state_bytes: 64,
                     blob_bytes: 4096,
+                    fingerprint,
                 };
                 let elf = shown(firmware::build(board, &program, opt_level, &toolchain));
                 shown(Image::read(&elf))
             };
-            let (any, integer) = (build(&all), build(&integers));
+            let (any, integer) = (build(&all, None), build(&integers, None));
+            let known = build(&all, Some(Fingerprint { length: 4096, structure: 1024, crc: 1 }));
+            assert!(
+                known.flash_bytes() < any.flash_bytes(),
+                "validation is linked where it is not asked for"
+            );
             let helpers = integer.soft_float_helpers();
             assert!(helpers.is_empty(), "{} at opt-level {}: {helpers:?}", board.name, opt_level.name());
             println!(

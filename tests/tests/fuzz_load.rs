@@ -4,15 +4,17 @@
 mod blob_bytes;
 
 use std::cell::Cell;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use blob_bytes::{Placed, record, repair, structure};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 use tucano::backend::Scalar;
-use tucano::blob::{BlobBuilder, DType, Packing, SectionKind, Space, TensorRecord};
+use tucano::backend::spec::select::Isa;
+use tucano::blob::{BlobBuilder, DType, Fingerprint, Packing, SectionKind, Space, TensorRecord, crc32};
 use tucano::ops::OpCode;
-use tucano::{AllOps, Model, Session, host};
+use tucano::{AllOps, Model, Session, Step, host};
 use tucano_tests::fuzz::{host_blob, repair_weights};
 
 const I8_BOUNDS: [u32; 2] = [-128i32 as u32, 127];
@@ -290,6 +292,82 @@ fn execute(bytes: &[u8]) -> Option<Result<(), TestCaseError>> {
     Some(if slow { Err(TestCaseError::fail("a small blob that runs for seconds")) } else { Ok(()) })
 }
 
+/// Runs a blob that nothing has validated, with a fingerprint that was forged for it. `true`: it ran to the end. Whatever the end is, no byte outside of
+/// the arena and the state is written.
+fn execute_unvalidated(bytes: &[u8], structure: usize) -> Result<bool, TestCaseError> {
+    const LIMIT: usize = 1 << 16;
+    let placed = Placed::new(bytes);
+    let crc = crc32(&[&bytes[..structure]]);
+    let fingerprint = Fingerprint { length: bytes.len() as u32, structure: structure as u32, crc };
+    let model = Model::<AllOps>::load_known(placed.get(), &fingerprint).unwrap();
+    if model.steps().any(|step| work(&step) > 1 << 22) {
+        return Ok(false);
+    }
+    // A run refuses buffers that are shorter than the header says.
+    let mut buffers = [model.arena_bytes(), model.state_bytes()].map(|bytes| Guarded::new(bytes.min(LIMIT)));
+    let [arena, state] = buffers.each_mut().map(Guarded::get);
+    let session = Session::new(&model, Scalar);
+    for k in 0..model.inputs().min(4) {
+        if let Ok(input) = session.input_mut(arena, k) {
+            (0..).zip(input).for_each(|(at, byte): (u32, _)| *byte = (at * 91).to_be_bytes()[2]);
+        }
+    }
+    let begin = Instant::now();
+    let ran = session.run(arena, state).is_ok();
+    if begin.elapsed() > Duration::from_secs(5) {
+        return Err(TestCaseError::fail("a small blob that runs for seconds"));
+    }
+    for k in 0..model.outputs().min(4) {
+        let _ = session.output(arena, k);
+    }
+    for step in model.steps() {
+        let _ = (step.name(), step.parameters(), step.in_place(), step.selection(Isa::ThumbDsp));
+    }
+    prop_assert!(buffers.iter().all(Guarded::is_whole), "bytes outside of arena and state are written");
+    Ok(ran)
+}
+
+/// The rounds of a step's loops, at most, as its records say: nothing else bounds what was not validated.
+fn work(step: &Step<'_>) -> u64 {
+    let extents = |tensor: Option<TensorRecord>| tensor.map_or([0; 4], |tensor| tensor.shape);
+    let (inputs, outputs) = (extents(step.input(0)), extents(step.output(0)));
+    // Kernels and groups of convolutions, kernels of pools.
+    let loops = match step.parameters().len() {
+        13 => step.parameters().get(8..11),
+        11 => step.parameters().get(6..8),
+        _ => None,
+    };
+    let rounds =
+        |factors: &[u32]| factors.iter().fold(1, |all: u64, &n| all.saturating_mul(u64::from(n).max(1)));
+    let loops = rounds(loops.unwrap_or_default());
+    rounds(&inputs).max(rounds(&outputs)).saturating_mul(loops)
+}
+
+/// Memory at a multiple of 64, between bytes that nothing may write.
+struct Guarded {
+    all: Vec<u8>,
+    bytes: Range<usize>,
+}
+
+impl Guarded {
+    const GUARD: usize = 256;
+
+    fn new(bytes: usize) -> Self {
+        let all = vec![0x5A; bytes + 2 * Self::GUARD + 64];
+        let start = Self::GUARD + all.as_ptr().align_offset(64);
+        Self { all, bytes: start..start + bytes }
+    }
+
+    fn get(&mut self) -> &mut [u8] {
+        &mut self.all[self.bytes.clone()]
+    }
+
+    fn is_whole(&self) -> bool {
+        let (before, behind) = (&self.all[..self.bytes.start], &self.all[self.bytes.end..]);
+        before.iter().chain(behind).all(|&byte| byte == 0x5A)
+    }
+}
+
 #[test]
 fn every_operator_is_in_the_seeds_and_runs() {
     let mut codes = Vec::new();
@@ -304,10 +382,9 @@ fn every_operator_is_in_the_seeds_and_runs() {
     assert_eq!(codes.len(), 25, "operation codes: {codes:04x?}");
 }
 
-#[test]
-fn what_is_accepted_runs() {
+/// Hands mutated seeds to `judge`, which says whether it took one, until the time is over. Gives how many there were, and how many were taken.
+fn for_mutants(seeds: &[Vec<u8>], judge: impl Fn(usize, &[u8]) -> Result<bool, TestCaseError>) -> (u64, u64) {
     let seconds = std::env::var("TUCANO_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(2);
-    let seeds = [integer_net(), float_net()];
     let strategy = (0..seeds.len(), prop::collection::vec(mutation(), 1..5));
     let (executions, accepted) = (Cell::new(0u64), Cell::new(0u64));
     let config = Config { cases: 512, failure_persistence: None, ..Config::default() };
@@ -325,18 +402,35 @@ fn what_is_accepted_runs() {
             let mut bytes = seeds[seed].clone();
             mutate(&mut bytes, &mutations);
             executions.set(executions.get() + 1);
-            match execute(&bytes) {
-                Some(result) => {
-                    accepted.set(accepted.get() + 1);
-                    result?;
-                    execute_on_host(&bytes);
-                    Ok(())
-                }
-                None => Ok(()),
-            }
+            accepted.set(accepted.get() + u64::from(judge(seed, &bytes)?));
+            Ok(())
         });
         result.unwrap_or_else(|error| panic!("round {round}: {error}"));
     }
-    println!("{} executions, {} accepted and run", executions.get(), accepted.get());
-    assert!(accepted.get() > 0 && accepted.get() < executions.get());
+    (executions.get(), accepted.get())
+}
+
+#[test]
+fn what_is_accepted_runs() {
+    let (executions, accepted) = for_mutants(&[integer_net(), float_net()], |_, bytes| {
+        let Some(result) = execute(bytes) else { return Ok(false) };
+        result?;
+        execute_on_host(bytes);
+        Ok(true)
+    });
+    println!("{executions} executions, {accepted} accepted and run");
+    assert!(accepted > 0 && accepted < executions);
+}
+
+#[test]
+fn what_nothing_has_validated_stays_in_its_memory() {
+    let seeds = [integer_net(), float_net()];
+    // Weights stand last.
+    let structures = seeds.each_ref().map(|seed| record(seed, SectionKind::Weights, 0));
+    for (seed, &structure) in seeds.iter().zip(&structures) {
+        assert!(execute_unvalidated(seed, structure).unwrap(), "the unchanged seed does not run");
+    }
+    let (executions, ran) = for_mutants(&seeds, |seed, bytes| execute_unvalidated(bytes, structures[seed]));
+    println!("{executions} executions, {ran} of them to the end");
+    assert!(ran > 0 && ran < executions);
 }

@@ -243,6 +243,77 @@ fn wrong_buffers_are_refused() {
     assert_eq!(session.run(&mut arena, &mut state), Ok(()));
 }
 
+/// Bytes that are taken for the sample, by its fingerprint.
+fn known_error(bytes: &[u8]) -> Option<ErrorKind> {
+    let sample = Placed::new(&sample());
+    let fingerprint = Blob::parse(sample.get()).unwrap().fingerprint();
+    kind_of(Model::<Ops>::load_known(Placed::new(bytes).get(), &fingerprint).err())
+}
+
+#[test]
+fn a_known_blob_runs_without_validation() {
+    let mut bytes = sample();
+    bytes.extend_from_slice(b"left over in flash");
+    let placed = Placed::new(&bytes);
+    let validated = Model::<Ops>::load(placed.get()).unwrap();
+    let fingerprint = validated.blob().fingerprint();
+    assert_eq!(fingerprint.length as usize, sample().len());
+    assert_eq!(fingerprint.structure as usize, record(&bytes, SectionKind::Contracts, 2));
+    let known = Model::<Ops>::load_known(placed.get(), &fingerprint).unwrap();
+    assert_eq!(known.blob().fingerprint(), fingerprint);
+    assert_eq!(known.blob().header(), validated.blob().header());
+    assert_eq!(known.blob().model_name(), Some("sample"));
+    assert_eq!(known.blob().labels().unwrap().collect::<Vec<_>>(), ["yes", "no"]);
+    let traces = [&validated, &known].map(|model| {
+        let (mut arena, mut state) = (Arena::<{ ARENA as usize }>::new(), Arena::<{ STATE as usize }>::new());
+        let session = Session::new(model, Scalar);
+        (0..).zip(session.input_mut(&mut arena, 0).unwrap()).for_each(|(value, byte)| *byte = value);
+        let mut trace = Trace::default();
+        for _ in 0..2 {
+            session.run_observed(&mut arena, &mut state, &mut trace).unwrap();
+        }
+        (trace.0, session.output(&arena, 0).unwrap().to_vec())
+    });
+    assert_eq!(traces[0], traces[1]);
+    assert_eq!(traces[0].0.len(), 8);
+}
+
+#[test]
+fn what_is_not_the_known_blob_is_refused() {
+    assert_eq!(known_error(&sample()), None);
+    // Each bit but those of weights and of the bytes between them, checksum repaired or not.
+    let weights = record(&sample(), SectionKind::Weights, 0);
+    let structure = record(&sample(), SectionKind::Contracts, 2);
+    for bit in 0..8 * structure {
+        let mut bytes = sample();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        assert_eq!(known_error(&bytes), Some(ErrorKind::Fingerprint), "bit {bit}");
+        if u32_of(&bytes, 40) < bytes.len() {
+            repair(&mut bytes);
+            let unchanged = bytes == sample();
+            assert_eq!(known_error(&bytes), (!unchanged).then_some(ErrorKind::Fingerprint), "bit {bit}");
+        }
+    }
+    for length in 0..sample().len() {
+        assert_eq!(known_error(&sample()[..length]), Some(ErrorKind::Fingerprint), "{length} bytes");
+    }
+    let mut other = builder();
+    other.model_name("other");
+    assert_eq!(known_error(&other.finish(ARENA, STATE, 16).unwrap()), Some(ErrorKind::Fingerprint));
+    let other = Placed::shifted(&sample(), 4);
+    let fingerprint = Blob::parse(Placed::new(&sample()).get()).unwrap().fingerprint();
+    let error = Blob::known(other.get(), &fingerprint).unwrap_err();
+    assert_eq!((error.kind, error.value), (ErrorKind::BlobAlignment, 4));
+
+    // Damage of weights is for their own checksum.
+    let mut bytes = sample();
+    bytes[weights] ^= 1;
+    assert_eq!(known_error(&bytes), None);
+    let placed = Placed::new(&bytes);
+    let model = Model::<Ops>::load_known(placed.get(), &fingerprint).unwrap();
+    assert_eq!(kind_of(model.blob().verify_weights().err()), Some(ErrorKind::WeightsChecksum));
+}
+
 #[test]
 fn a_misaligned_blob_is_refused() {
     for shift in 1..16 {

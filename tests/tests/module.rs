@@ -30,10 +30,10 @@ use tucano::backend::Scalar;
 
 macro_rules! network {
     ($network:ident, $backend:expr) => {{
-        use user::$network::{ARENA_BYTES, BLOB, Ops, STATE_BYTES, Session};
+        use user::$network::{ARENA_BYTES, STATE_BYTES, Session};
         let mut arena = Arena([0; ARENA_BYTES]);
         let mut state = Arena([0; STATE_BYTES]);
-        let model = tucano::Model::<Ops>::load(BLOB).unwrap();
+        let model = user::$network::model().unwrap();
         let session = Session::new(&model, $backend);
         std::io::stdin().read_exact(session.input_mut(&mut arena.0, 0).unwrap()).unwrap();
         session.run(&mut arena.0, &mut state.0).unwrap();
@@ -50,7 +50,7 @@ fn main() {
 
 /// The backend of another core where this one's was meant.
 const WRONG_PROGRAM: &str = "fn main() {
-    let model = tucano::Model::<user::floats::Ops>::load(user::floats::BLOB).unwrap();
+    let model = user::floats::model().unwrap();
     let backend = user::floats::Backend::detect().unwrap();
     user::floats::Session::new(&model, backend);
 }

@@ -2,13 +2,14 @@
 
 use super::toolchain::Toolchain;
 use super::{Board, Error};
-use crate::emit::{backend_type, declare_kernels};
+use crate::emit::{backend_type, declare_kernels, fingerprint_text};
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use tucano::backend::spec::select::Isa;
+use tucano::blob::Fingerprint;
 
 /// The compiler's optimisation of everything but `core`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -63,6 +64,8 @@ pub enum Program {
         state_bytes: usize,
         /// Bytes of the blob.
         blob_bytes: usize,
+        /// That of the blob, for `Model::load_known`; `None`: the program validates the blob, by `Model::load`.
+        fingerprint: Option<Fingerprint>,
     },
     /// Compares the board's backend with scalar code on random layers.
     Differential,
@@ -85,13 +88,20 @@ impl Program {
 
     /// The source that the firmware includes.
     fn source(&self, isa: Isa) -> String {
-        let (ops, tiles, kernels, arena_bytes, state_bytes, blob_bytes) = match self {
-            Self::Harness { ops, tiles, kernels } => (ops.as_slice(), *tiles, kernels.as_deref(), 0, 0, 0),
-            Self::Minimal { ops, tiles, kernels, arena_bytes, state_bytes, blob_bytes } => {
-                (ops.as_slice(), *tiles, kernels.as_deref(), *arena_bytes, *state_bytes, *blob_bytes)
+        let (ops, tiles, kernels) = match self {
+            Self::Harness { ops, tiles, kernels } | Self::Minimal { ops, tiles, kernels, .. } => {
+                (ops.as_slice(), *tiles, kernels.as_deref())
             }
-            Self::Differential | Self::Floats | Self::Elementwise => (&[][..], false, None, 0, 0, 0),
+            Self::Differential | Self::Floats | Self::Elementwise => (&[][..], false, None),
         };
+        let (arena_bytes, state_bytes, blob_bytes, fingerprint) = match self {
+            Self::Minimal { arena_bytes, state_bytes, blob_bytes, fingerprint, .. } => {
+                (*arena_bytes, *state_bytes, *blob_bytes, fingerprint.as_ref())
+            }
+            _ => (0, 0, 0, None),
+        };
+        let fingerprint = fingerprint
+            .map_or_else(|| "None".into(), |fingerprint| format!("Some({})", fingerprint_text(fingerprint)));
         let tiles = if tiles { "; tiles" } else { "" };
         format!(
             "tucano::op_set! {{\n    /// The model's operators.\n    pub struct Ops {{ {}{tiles} }}\n}}\n{}\
@@ -99,7 +109,9 @@ impl Program {
              /// Its token, if the core has what it needs.\npub fn backend() -> Option<Backend> {{\n    Backend::detect()\n}}\n\
              /// Bytes of the arena.\npub const ARENA_BYTES: usize = {arena_bytes};\n\
              /// Bytes of the state.\npub const STATE_BYTES: usize = {state_bytes};\n\
-             /// Bytes of the blob.\npub const BLOB_BYTES: usize = {blob_bytes};\n",
+             /// Bytes of the blob.\npub const BLOB_BYTES: usize = {blob_bytes};\n\
+             /// That of the blob; none: it is validated.\n\
+             pub const FINGERPRINT: Option<tucano::blob::Fingerprint> = {fingerprint};\n",
             ops.join(", "),
             kernels.map(declare_kernels).unwrap_or_default(),
             backend_type(isa, kernels.is_some()),

@@ -21,6 +21,7 @@ use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 use toolchain::Toolchain;
 use tucano::backend::spec::Core;
+use tucano::blob::Fingerprint;
 use tucano::host::Runner;
 use tucano::ops::OpCode;
 
@@ -158,6 +159,9 @@ pub fn find(name: &str) -> Result<&'static Board, Error> {
     })
 }
 
+/// How the program that code size is measured on takes its blob, as the converter's modules do.
+pub const LOADS: &str = "Model::load_known";
+
 /// The firmware of one model on one board.
 #[derive(Clone, Debug)]
 pub struct Firmware {
@@ -165,8 +169,10 @@ pub struct Firmware {
     pub harness: PathBuf,
     /// The program that code size is measured on: links only if no panic is reachable.
     pub minimal: PathBuf,
-    /// Bytes of flash of the minimal program: runtime, operators, vector table; without the model.
+    /// Bytes of flash of the minimal program: runtime, operators, vector table; without the model. It takes its blob by [`LOADS`].
     pub code_bytes: u64,
+    /// As [`Self::code_bytes`], of the same program with `Model::load`, which validates any blob.
+    pub validating_code_bytes: u64,
     /// What compiled it.
     pub toolchain: String,
     /// Where the harness expects the blob.
@@ -206,6 +212,10 @@ pub struct Report {
     pub cycle_model: Option<&'static str>,
     /// Flash of code: [`Firmware::code_bytes`].
     pub code_bytes: u64,
+    /// The constructor of the model in the program that [`Self::code_bytes`] measures: [`LOADS`].
+    pub code_loads: &'static str,
+    /// Flash of code that validates its blob on the device: [`Firmware::validating_code_bytes`].
+    pub validating_code_bytes: u64,
     /// Bytes of all constants.
     pub weight_bytes: u64,
     /// Bytes of the blob.
@@ -265,10 +275,18 @@ pub fn build(blob: &[u8], board: &'static Board, opt_level: OptLevel) -> Result<
     if bytes > place {
         return Err(Error::RamTooSmall { board: board.name, bytes, place, ram: board.ram.length });
     }
-    let minimal = Program::Minimal { ops, tiles, kernels, arena_bytes, state_bytes, blob_bytes: blob.len() };
-    let minimal = firmware::build(board, &minimal, opt_level, &toolchain)?;
-    let code_bytes = Image::read(&minimal)?.flash_bytes();
-    Ok(Firmware { harness, minimal, code_bytes, toolchain: toolchain.description, blob_address })
+    let minimal = |fingerprint: Option<Fingerprint>| {
+        let (ops, kernels, blob_bytes) = (ops.clone(), kernels.clone(), blob.len());
+        let program =
+            Program::Minimal { ops, tiles, kernels, arena_bytes, state_bytes, blob_bytes, fingerprint };
+        let image = firmware::build(board, &program, opt_level, &toolchain)?;
+        let bytes = Image::read(&image)?.flash_bytes();
+        Ok((image, bytes))
+    };
+    let (_, validating_code_bytes) = minimal(None)?;
+    let (minimal, code_bytes) = minimal(Some(model.model().blob().fingerprint()))?;
+    let toolchain = toolchain.description;
+    Ok(Firmware { harness, minimal, code_bytes, validating_code_bytes, toolchain, blob_address })
 }
 
 /// Builds the firmware for a blob and runs it on samples whose stored input bytes stand one after the other (all inputs of the first
@@ -328,6 +346,8 @@ pub fn run(
         modelled_cycles: None,
         cycle_model: None,
         code_bytes: firmware.code_bytes,
+        code_loads: LOADS,
+        validating_code_bytes: firmware.validating_code_bytes,
         weight_bytes: model.blob().constant_bytes(),
         blob_bytes: blob.len(),
         arena_bytes: model.arena_bytes() as u64,

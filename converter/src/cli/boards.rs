@@ -6,7 +6,7 @@
 use super::blob::refused;
 use super::data::Selection;
 use crate::boards::firmware::OptLevel;
-use crate::boards::{self, BOARDS, Board, Report, cycles};
+use crate::boards::{self, BOARDS, Board, LOADS, Report, cycles};
 use crate::evaluate::metrics;
 use crate::report;
 use clap::builder::PossibleValuesParser;
@@ -111,7 +111,12 @@ fn build(args: &BuildArgs) -> Result<()> {
     bar.finish_and_clear();
     let firmware = firmware?;
     println!("compiler      {}", firmware.toolchain);
-    println!("code          {} bytes of flash at opt-level {}", firmware.code_bytes, args.opt_level.name());
+    println!(
+        "code          {} bytes of flash at opt-level {} by {LOADS}, {} by Model::load",
+        firmware.code_bytes,
+        args.opt_level.name(),
+        firmware.validating_code_bytes
+    );
     println!("measured on   {}", firmware.minimal.display());
     println!("to be run     {}", firmware.harness.display());
     Ok(())
@@ -188,6 +193,10 @@ fn print(report: &Report) {
     println!(
         "flash         {} code + {} blob ({} of it weights)",
         report.code_bytes, report.blob_bytes, report.weight_bytes
+    );
+    println!(
+        "              the code takes the blob by {}; with validation on the board, by Model::load, it is {}",
+        report.code_loads, report.validating_code_bytes
     );
     println!(
         "RAM           {} arena + {} state + {} stack",

@@ -8,7 +8,7 @@ mod module;
 mod step;
 pub mod write;
 
-pub use module::{backend_type, declare_kernels, module};
+pub use module::{backend_type, declare_kernels, fingerprint_text, module};
 
 use step::Constant;
 use tucano::backend::spec::select::Isa;

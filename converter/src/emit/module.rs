@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use tucano::backend::spec::select::Isa;
-use tucano::blob::InputContract;
+use tucano::blob::{Fingerprint, InputContract};
 use tucano::host::Runner;
 
 use super::{Error, Program};
@@ -76,8 +76,9 @@ pub fn module(program: &Program, blob: &str) -> Result<String, Error> {
     let _ = writeln!(out, "\ntucano::op_set! {{\n    /// The operators of this network: no other is linked.");
     let tiles = if program.plan.regions.is_empty() { "" } else { "; tiles" };
     let _ = writeln!(out, "    pub struct Ops {{ {}{tiles} }}\n}}", codes.join(", "));
+    // Validates the blob: what the fingerprint stands for.
+    let runner = Runner::new(&super::emit(program)?).map_err(|fault| Error::Blob(fault.to_string()))?;
     if program.isa.has_kernels() {
-        let runner = Runner::new(&super::emit(program)?).map_err(|fault| Error::Blob(fault.to_string()))?;
         let _ = write!(out, "\n{}", declare_kernels(&kernels(&runner.model(), program.isa)));
     }
     let _ = writeln!(
@@ -94,9 +95,29 @@ pub fn module(program: &Program, blob: &str) -> Result<String, Error> {
     let _ = writeln!(out, "static ALIGNED: &Aligned<[u8]> = &Aligned(*include_bytes!({blob:?}));");
     let _ = writeln!(
         out,
-        "/// The network, for `tucano::Model::<Ops>::load`.\npub static BLOB: &[u8] = &ALIGNED.0;"
+        "/// The network; [`model`] makes it ready to run.\npub static BLOB: &[u8] = &ALIGNED.0;"
+    );
+    let _ = writeln!(
+        out,
+        "/// Tells [`BLOB`] from other blobs. It was validated when this module was written.\n\
+         pub const FINGERPRINT: tucano::blob::Fingerprint = {};",
+        fingerprint_text(&runner.model().blob().fingerprint())
+    );
+    let _ = writeln!(
+        out,
+        "\n/// The network, ready to run. Its fingerprint is compared; it is not validated again, and no code for that is linked. Other blobs are\n\
+         /// for `tucano::Model::<Ops>::load`, and a copy of this one elsewhere in memory for `load_known`.\n///\n\
+         /// # Errors\n/// `tucano::ErrorKind::Fingerprint`: the file beside this module is another one. Convert the model again.\n\
+         pub fn model() -> Result<tucano::Model<'static, Ops>, tucano::Error> {{\n    \
+         tucano::Model::load_known(BLOB, &FINGERPRINT)\n}}"
     );
     Ok(text)
+}
+
+/// A fingerprint as an expression.
+pub fn fingerprint_text(fingerprint: &Fingerprint) -> String {
+    let Fingerprint { length, structure, crc } = fingerprint;
+    format!("tucano::blob::Fingerprint {{ length: {length}, structure: {structure}, crc: {crc:#010x} }}")
 }
 
 /// Declares the type `Kernels`, the kernels that a program links.

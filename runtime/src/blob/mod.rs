@@ -73,7 +73,7 @@ pub use emit::{BlobBuilder, EmitError};
 pub use packing::{Matrix, folded_bias, is_narrow, unfolded_bias};
 #[cfg(feature = "host")]
 pub use parse::Layout;
-pub use parse::{Blob, Header, Requirements, Section, requirements};
+pub use parse::{Blob, Fingerprint, Header, Requirements, Section, requirements};
 pub use record::{
     DType, InputContract, Packing, RegionRecord, SectionKind, Space, StepRecord, TensorRecord, WeightRecord,
 };

@@ -157,6 +157,18 @@ impl Section {
     }
 }
 
+/// Tells a blob from others by its length and the checksum of its structure: of all but what stands behind the last section that
+/// holds no weights. Of two blobs with one fingerprint, one was made for that: it tells damage and mistakes, not forgery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// Bytes of the blob.
+    pub length: u32,
+    /// Bytes from its start to the end of the last section that is not [`SectionKind::Weights`].
+    pub structure: u32,
+    /// CRC-32 (IEEE 802.3, reflected) of those.
+    pub crc: u32,
+}
+
 /// Where everything stands in a blob, without the blob.
 #[cfg(feature = "host")]
 #[derive(Clone, Copy, Debug)]
@@ -279,6 +291,44 @@ impl<'m> Blob<'m> {
             return Err(Error::new(ErrorKind::StructureChecksum, computed));
         }
         Ok(blob)
+    }
+
+    /// Reads a blob that was validated before, of which `fingerprint` was taken then. Nothing is judged but that the bytes are those.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Fingerprint`], [`ErrorKind::BlobAlignment`].
+    #[inline(never)]
+    pub fn known(bytes: &'m [u8], fingerprint: &Fingerprint) -> Result<Self, Error> {
+        let short = Error::new(ErrorKind::Fingerprint, 0);
+        let bytes = bytes.get(..fingerprint.length as usize).ok_or(short)?;
+        let beyond = bytes.as_ptr().addr() % BLOB_ALIGN;
+        if beyond != 0 {
+            return Err(Error::new(ErrorKind::BlobAlignment, beyond as u32));
+        }
+        let computed = fingerprint_crc(bytes, fingerprint.structure);
+        let other = Error::new(ErrorKind::Fingerprint, computed);
+        let words = words_anywhere(bytes).filter(|_| computed == fingerprint.crc).ok_or(other)?;
+        let mut blob = Self { bytes, header: Header::fields(words), arrays: Arrays::default() };
+        // The first of a kind is the one that stays.
+        for place in (0..blob.header.sections).rev() {
+            let found = Section::entry(bytes, blob.header.table_at, place);
+            let Some(section) = found.as_ref() else { continue };
+            if let Some(kind) = SectionKind::parse(section.kind) {
+                blob.arrays.keep(kind, section, bytes);
+            }
+        }
+        Ok(blob)
+    }
+
+    /// What tells this blob from others, for [`crate::Model::load_known`].
+    pub fn fingerprint(&self) -> Fingerprint {
+        let table = self.header.table_at as usize;
+        let table_end = table.saturating_add(usize::from(self.header.sections) * SECTION_ENTRY_BYTES);
+        let structural = self.sections().filter(|section| section.kind != SectionKind::Weights as u16);
+        let ends = structural.filter_map(|section| section.range(self.bytes)).map(|range| range.end);
+        let structure = ends.fold(table_end, usize::max) as u32;
+        let crc = fingerprint_crc(self.bytes, structure);
+        Fingerprint { length: self.header.length, structure, crc }
     }
 
     /// Puts a layout back to the bytes that it was read from. With other bytes accessors give `None` or other records, but stay
@@ -573,6 +623,13 @@ impl<'m> Blob<'m> {
             Err(Error::new(ErrorKind::WeightsChecksum, computed))
         }
     }
+}
+
+/// Checksum of the first `structure` bytes.
+fn fingerprint_crc(bytes: &[u8], structure: u32) -> u32 {
+    let mut crc = Crc::new();
+    crc.add(bytes.get(..structure as usize).unwrap_or(bytes));
+    crc.finish()
 }
 
 /// Whether one range ends before the other begins.

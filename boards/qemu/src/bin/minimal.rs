@@ -7,7 +7,7 @@ use core::hint::black_box;
 use tucano::arena::Arena;
 use tucano::{Model, Session};
 use tucano_boards_qemu::memory;
-use tucano_boards_qemu::program::{ARENA_BYTES, BLOB_BYTES, Ops, STATE_BYTES, backend};
+use tucano_boards_qemu::program::{ARENA_BYTES, BLOB_BYTES, FINGERPRINT, Ops, STATE_BYTES, backend};
 
 static mut ARENA: Arena<ARENA_BYTES> = Arena([0; ARENA_BYTES]);
 static mut STATE: Arena<STATE_BYTES> = Arena([0; STATE_BYTES]);
@@ -24,7 +24,12 @@ extern "C" fn main() -> ! {
 
 /// What a product does: load, fill the input, run, read the output.
 fn infer(arena: &mut [u8], state: &mut [u8]) -> Option<u8> {
-    let model = Model::<Ops>::load(memory::blob(BLOB_BYTES)).ok()?;
+    let blob = memory::blob(BLOB_BYTES);
+    let model = match &FINGERPRINT {
+        Some(known) => Model::<Ops>::load_known(blob, known),
+        None => Model::<Ops>::load(blob),
+    };
+    let model = model.ok()?;
     let session = Session::new(&model, backend()?);
     session.input_mut(arena, 0).ok()?.fill(black_box(1));
     session.run(arena, state).ok()?;
