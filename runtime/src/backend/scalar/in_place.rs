@@ -6,7 +6,7 @@ use crate::ops::window::{Axis, Window};
 use crate::rolled::rolled;
 
 /// Writes an output row: of a window over the kept rows alone, these rows, and its place.
-type RowOf<'a> = dyn Fn(&Window, &[i8], &mut [i8]) -> Option<()> + 'a;
+type RowOf<'a> = dyn FnMut(&Window, &[i8], &mut [i8]) -> Option<()> + 'a;
 
 /// Runs `run` apart from the input, or where there is none, for each row in its place, as [`rows_in_place`].
 #[inline]
@@ -15,11 +15,11 @@ pub fn apart_or_in_place(
     input: Option<&[i8]>,
     output: &mut [i8],
     scratch: &mut [u8],
-    run: &RowOf<'_>,
+    run: &dyn Fn(&Window, &[i8], &mut [i8]) -> Option<()>,
 ) -> Option<()> {
     match input {
         Some(input) => run(window, input, output),
-        None => rows_in_place(window, output, scratch, run),
+        None => rows_in_place(window, output, scratch, &mut |window, input, output| run(window, input, output)),
     }
 }
 
@@ -30,14 +30,14 @@ pub fn rows_in_place(
     window: &Window,
     values: &mut [i8],
     scratch: &mut [u8],
-    row_of: &RowOf<'_>,
+    row_of: &mut RowOf<'_>,
 ) -> Option<()> {
-    let Window { batch, rows, columns, inputs, .. } = *window;
-    let row_bytes = columns.input.wrapping_mul(inputs);
+    let rows = &window.rows;
+    let row_bytes = window.columns.input.wrapping_mul(window.inputs);
     let kept: &mut [i8] = bytemuck::cast_slice_mut(scratch.get_mut(..window.kept_bytes())?);
-    let reach = rows.reach();
+    let mut part = Window { batch: 1, rows: Axis { output: 1, ..*rows }, ..*window };
     let mut images = values;
-    for _ in 0..batch {
+    for _ in 0..window.batch {
         let (image, rest) = images.split_at_mut_checked(window.image())?;
         images = rest;
         // Kept are the rows from `first` to before `next`.
@@ -55,7 +55,7 @@ pub fn rows_in_place(
                     slot.set(x.get());
                 }
             }
-            let to = row.wrapping_add(reach).saturating_sub(rows.pad).min(rows.input);
+            let to = row.wrapping_add(rows.reach()).saturating_sub(rows.pad).min(rows.input);
             let fresh = image.get(next.wrapping_mul(row_bytes)..to.wrapping_mul(row_bytes)).unwrap_or(&[]);
             let at = count.wrapping_mul(row_bytes);
             let slots = kept.get_mut(at..at.wrapping_add(fresh.len()))?;
@@ -64,16 +64,11 @@ pub fn rows_in_place(
                 *slot = x;
             }
             (first, next) = (from, to.max(next));
-            let one = Axis {
-                input: next.wrapping_sub(first),
-                output: 1,
-                pad: rows.pad.saturating_sub(row),
-                ..rows
-            };
-            let part = Window { batch: 1, rows: one, ..*window };
+            part.rows.input = next.wrapping_sub(first);
+            part.rows.pad = rows.pad.saturating_sub(row);
             let start = row.wrapping_mul(row_bytes);
             let place = image.get_mut(start..start.wrapping_add(row_bytes))?;
-            row_of(&part, kept.get(..next.wrapping_sub(first).wrapping_mul(row_bytes))?, place)?;
+            row_of(&part, kept.get(..part.rows.input.wrapping_mul(row_bytes))?, place)?;
         }
     }
     Some(())
