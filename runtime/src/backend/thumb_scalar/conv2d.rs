@@ -11,7 +11,7 @@ use crate::backend::{Integers, IntegersMut};
 use crate::blob::{DType, Packing};
 use crate::ops::linear::Integer;
 use crate::ops::window::{Axis, Window};
-use crate::rolled::unknown;
+use crate::rolled::{rolled, unknown};
 
 /// Brings some inputs of four windows into the scratch, without the zero point where they become words.
 type Fill = unsafe extern "C" fn(*mut i32, &[*const i8; 4], &Extent, i32);
@@ -25,9 +25,7 @@ struct Layer<'a> {
     zero: i32,
     /// Makes the outputs of four windows.
     kernel: unsafe extern "C" fn(&Frame),
-    /// Four windows in pairs, or as words.
-    pairs: *mut i32,
-    /// How many of these words a row of windows takes.
+    /// How many of the words of its pairs a row of windows takes.
     row_words: usize,
     /// A row of a window in the padding.
     padding: &'a [i8],
@@ -45,8 +43,6 @@ struct Group {
     count: usize,
     /// Inputs under a tap.
     inputs: usize,
-    /// Outputs.
-    outputs: usize,
     /// Bytes of weights.
     weights: usize,
 }
@@ -180,7 +176,7 @@ fn wide(
             (input.as_ptr(), input.len(), core::spread_i16, 2)
         }
     };
-    let range = words.as_ptr_range();
+    let range = words.as_mut_ptr_range();
     let frame = Frame {
         pairs: range.start,
         pairs_end: range.end,
@@ -199,11 +195,10 @@ fn wide(
     let pitch = window.rows.dilation.wrapping_mul(window.columns.input).wrapping_mul(of_bytes.inputs);
     let mut layer = Layer {
         frame,
-        group: Group { count: 1, inputs: of_bytes.inputs, outputs: of_bytes.outputs, weights: 0 },
+        group: Group { count: 1, inputs: of_bytes.inputs, weights: 0 },
         fill,
         zero: if bytes == 1 { linear.input_zero.into() } else { 0 },
         kernel: core::wide,
-        pairs: words.as_mut_ptr(),
         row_words: run.wrapping_mul(4),
         skip: Some(pitch.wrapping_sub(padding.len())),
         padding,
@@ -277,7 +272,7 @@ impl<'a> Layer<'a> {
             let tap = Extent::new(inputs, 1, 0, window.columns.kernel);
             (Extent { skip: window.inputs.wrapping_sub(inputs), ..tap }, None)
         };
-        let range = pairs.as_ptr_range();
+        let range = pairs.as_mut_ptr_range();
         Some(Self {
             frame: Frame {
                 pairs: range.start,
@@ -287,11 +282,10 @@ impl<'a> Layer<'a> {
                 outputs,
                 ..Frame::new(linear)
             },
-            group: Group { count: groups, inputs, outputs, weights },
+            group: Group { count: groups, inputs, weights },
             fill: core::widen,
             zero: 0,
             kernel: core::columns,
-            pairs: pairs.as_mut_ptr(),
             row_words: run.wrapping_mul(2),
             padding,
             edges: edges.as_mut_ptr(),
@@ -327,9 +321,9 @@ impl<'a> Layer<'a> {
                 self.windows(window, input, windows);
             }
             input = input.wrapping_add(self.group.inputs);
-            output = output.wrapping_add(self.group.outputs);
+            output = output.wrapping_add(self.frame.outputs);
             self.frame.weights = self.frame.weights.wrapping_add(self.group.weights);
-            let words = self.group.outputs.wrapping_mul(core::CHANNEL_WORDS);
+            let words = self.frame.outputs.wrapping_mul(core::CHANNEL_WORDS);
             self.frame.channels = self.frame.channels.wrapping_add(words);
         }
         (self.frame.weights, self.frame.channels) = (first_weights, first_channels);
@@ -340,24 +334,23 @@ impl<'a> Layer<'a> {
     #[inline(never)]
     fn positions(&mut self, window: &Window, input: *const i8, count: usize) {
         let (mut input, mut left) = (input, count);
+        let mut steps = [1, 2, 3].map(|lane: usize| lane.wrapping_mul(window.inputs));
+        self.frame.lanes = [1, 2, 3].map(|lane: usize| lane.wrapping_mul(window.outputs));
         while left > 0 {
             let lanes = left.min(4);
             // Lanes without a window repeat the last.
-            let mut sources = [input; 4];
-            let mut place = 0usize;
-            let slots = unknown(sources.as_mut_slice()).split_first_mut();
-            for (lane, (source, slot)) in
-                (1usize..).zip(slots.into_iter().flat_map(|(_, rest)| rest).zip(&mut self.frame.lanes))
+            for (lane, (step, slot)) in
+                (1usize..).zip(steps.iter_mut().zip(&mut self.frame.lanes)).skip(lanes.wrapping_sub(1))
             {
-                if lane < lanes {
-                    input = input.wrapping_add(window.inputs);
-                    place = place.wrapping_add(window.outputs);
-                }
-                (*source, *slot) = (input, place);
+                rolled();
+                let last = lane.min(lanes.wrapping_sub(1));
+                (*step, *slot) = (last.wrapping_mul(window.inputs), last.wrapping_mul(window.outputs));
             }
-            input = input.wrapping_add(window.inputs);
+            let [second, third, fourth] = steps.map(|step| input.wrapping_add(step));
+            let sources = [input, second, third, fourth];
+            input = input.wrapping_add(window.inputs.wrapping_mul(4));
             // SAFETY: each source is a position of the input, whose length `run` checked; the pairs have room for four.
-            unsafe { (self.fill)(self.pairs, &sources, &self.row, self.zero) };
+            unsafe { (self.fill)(self.frame.pairs, &sources, &self.row, self.zero) };
             self.multiply(window, lanes);
             left = left.wrapping_sub(lanes);
         }
@@ -415,10 +408,10 @@ impl<'a> Layer<'a> {
         {
             let all = Extent { rows: rows.kernel, skip, ..self.row };
             // SAFETY: each source has `rows.kernel` rows of a window within the image; the pairs have room for them.
-            unsafe { (self.fill)(self.pairs, &from(top), &all, self.zero) };
+            unsafe { (self.fill)(self.frame.pairs, &from(top), &all, self.zero) };
             return;
         }
-        let mut pairs = self.pairs;
+        let mut pairs = self.frame.pairs;
         for tap in 0..rows.kernel {
             let sources = match rows.position(place.row, tap) {
                 Some(row) => from(row),
@@ -472,7 +465,7 @@ impl<'a> Layer<'a> {
     fn collect(&self, window: &Window, sources: &mut [Source]) {
         let rows = &window.rows;
         let pitch = window.columns.input.wrapping_mul(window.inputs).wrapping_mul(rows.dilation);
-        let mut pairs = self.pairs;
+        let mut pairs = self.frame.pairs;
         for _ in 0..rows.kernel {
             let mut from = [self.padding.as_ptr(); 4];
             let mut edge = self.edges;
