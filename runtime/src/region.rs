@@ -207,30 +207,20 @@ pub(crate) fn run<O: OpSet, B: Backend>(
         tiles.push(&axis(model, index)?)?;
     }
     tiles.begin(usize::from(region.rows))?;
-    while let Some((k, rows)) = tiles.advance() {
-        run_rows(model, backend, region.first.checked_add(u16::try_from(k).ok()?)?, memory, &rows)?;
+    loop {
+        // Borrowed where it was made: it is not moved.
+        let next = tiles.advance();
+        let Some((k, rows)) = &next else { return Some(()) };
+        let index = region.first.checked_add(u16::try_from(*k).ok()?)?;
+        let step = model.step(index);
+        O::run_rows(backend, step.as_ref()?, memory, rows)?;
     }
-    Some(())
 }
 
 /// The row axis of a step. A frame of its own: it is gone when kernels run.
 #[inline(never)]
 fn axis<O: OpSet>(model: &Model<'_, O>, index: u16) -> Option<Axis> {
     O::rows(model.step(index).as_ref()?)
-}
-
-/// Runs some rows of a step.
-#[inline(never)]
-fn run_rows<O: OpSet, B: Backend>(
-    model: &Model<'_, O>,
-    backend: B,
-    index: u16,
-    memory: &mut Memory<'_>,
-    rows: &Rows,
-) -> Option<()> {
-    // Borrowed where it was made: it is not moved.
-    let step = model.step(index);
-    O::run_rows(backend, step.as_ref()?, memory, rows)
 }
 
 /// Judges a region. `step` gives the steps of the blob, `rows` the row axis of those that can run row by row.

@@ -209,10 +209,10 @@ impl Operator for Conv2dI8 {
     }
 
     fn run_rows<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>, rows: &Rows) -> Option<()> {
-        let layer = Layer::of(step);
-        let Layer { window, groups, linear } = layer.as_ref()?;
-        let (part, input, output, scratch) = tile(window, rows, step.views(memory)?)?;
-        backend.conv2d_i8(&part, *groups, linear, Some(input), output, scratch)
+        let mut layer = Layer::of(step);
+        let Layer { window, groups, linear } = layer.as_mut()?;
+        let (input, output, scratch) = tile(window, rows, step.views(memory)?)?;
+        backend.conv2d_i8(window, *groups, linear, Some(input), output, scratch)
     }
 }
 
@@ -246,25 +246,25 @@ impl Operator for Conv2dI16 {
     fn run_rows<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>, rows: &Rows) -> Option<()> {
         let p = Parameters::parse(step.parameters())?;
         let (from, to) = &step.ends()?;
-        let window = p.window(from, to).ok()?;
+        let mut window = p.window(from, to).ok()?;
         let linear = Integer::of(step, p.act_min, p.act_max);
         let linear = linear.as_ref()?;
         let views = step.views(memory)?;
-        let (part, input, output, scratch) = match (from.dtype, to.dtype) {
+        let (input, output, scratch) = match (from.dtype, to.dtype) {
             (DType::I16, DType::I16) => {
-                let (part, input, output, scratch) = tile(&window, rows, views)?;
-                (part, Integers::I16(input), IntegersMut::I16(output), scratch)
+                let (input, output, scratch) = tile(&mut window, rows, views)?;
+                (Integers::I16(input), IntegersMut::I16(output), scratch)
             }
             (DType::I16, _) => {
-                let (part, input, output, scratch) = tile(&window, rows, views)?;
-                (part, Integers::I16(input), IntegersMut::I8(output), scratch)
+                let (input, output, scratch) = tile(&mut window, rows, views)?;
+                (Integers::I16(input), IntegersMut::I8(output), scratch)
             }
             _ => {
-                let (part, input, output, scratch) = tile(&window, rows, views)?;
-                (part, Integers::I8(input), IntegersMut::I16(output), scratch)
+                let (input, output, scratch) = tile(&mut window, rows, views)?;
+                (Integers::I8(input), IntegersMut::I16(output), scratch)
             }
         };
-        backend.conv2d_i16(&part, p.groups as usize, linear, input, output, scratch)
+        backend.conv2d_i16(&window, p.groups as usize, linear, input, output, scratch)
     }
 }
 
@@ -312,10 +312,10 @@ impl Operator for Conv2dF32 {
 
     fn run_rows<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>, rows: &Rows) -> Option<()> {
         let p = Parameters::parse(step.parameters())?;
-        let window = p.window_of(step)?;
+        let mut window = p.window_of(step)?;
         let linear = Float::of(step, p.act_min, p.act_max)?;
-        let (part, input, output, _) = tile(&window, rows, step.views(memory)?)?;
-        backend.conv2d_f32(&part, p.groups as usize, &linear, input, output)
+        let (input, output, _) = tile(&mut window, rows, step.views(memory)?)?;
+        backend.conv2d_f32(&window, p.groups as usize, &linear, input, output)
     }
 }
 
@@ -344,9 +344,9 @@ impl Operator for Conv2dF16 {
 
     fn run_rows<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>, rows: &Rows) -> Option<()> {
         let p = Parameters::parse(step.parameters())?;
-        let window = p.window_of(step)?;
+        let mut window = p.window_of(step)?;
         let linear = Float::of_f16(step, p.act_min, p.act_max)?;
-        let (part, input, output, _) = tile(&window, rows, step.views(memory)?)?;
-        backend.conv2d_f16(&part, p.groups as usize, &linear, input, output)
+        let (input, output, _) = tile(&mut window, rows, step.views(memory)?)?;
+        backend.conv2d_f16(&window, p.groups as usize, &linear, input, output)
     }
 }

@@ -41,10 +41,10 @@ impl Operator for DepthwiseConv2dI8 {
     }
 
     fn run_rows<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>, rows: &Rows) -> Option<()> {
-        let layer = Layer::of(step);
-        let Layer { window, linear, .. } = layer.as_ref()?;
-        let (part, input, output, scratch) = tile(window, rows, step.views(memory)?)?;
-        backend.depthwise_conv2d_i8(&part, linear, Some(input), output, scratch)
+        let mut layer = Layer::of(step);
+        let Layer { window, linear, .. } = layer.as_mut()?;
+        let (input, output, scratch) = tile(window, rows, step.views(memory)?)?;
+        backend.depthwise_conv2d_i8(window, linear, Some(input), output, scratch)
     }
 }
 
@@ -78,25 +78,25 @@ impl Operator for DepthwiseConv2dI16 {
     fn run_rows<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>, rows: &Rows) -> Option<()> {
         let p = Parameters::parse(step.parameters())?;
         let (from, to) = &step.ends()?;
-        let window = p.window(from, to).ok()?;
+        let mut window = p.window(from, to).ok()?;
         let linear = Integer::of(step, p.act_min, p.act_max);
         let linear = linear.as_ref()?;
         let views = step.views(memory)?;
-        let (part, input, output, scratch) = match (from.dtype, to.dtype) {
+        let (input, output, scratch) = match (from.dtype, to.dtype) {
             (DType::I16, DType::I16) => {
-                let (part, input, output, scratch) = tile(&window, rows, views)?;
-                (part, Integers::I16(input), IntegersMut::I16(output), scratch)
+                let (input, output, scratch) = tile(&mut window, rows, views)?;
+                (Integers::I16(input), IntegersMut::I16(output), scratch)
             }
             (DType::I16, _) => {
-                let (part, input, output, scratch) = tile(&window, rows, views)?;
-                (part, Integers::I16(input), IntegersMut::I8(output), scratch)
+                let (input, output, scratch) = tile(&mut window, rows, views)?;
+                (Integers::I16(input), IntegersMut::I8(output), scratch)
             }
             _ => {
-                let (part, input, output, scratch) = tile(&window, rows, views)?;
-                (part, Integers::I8(input), IntegersMut::I16(output), scratch)
+                let (input, output, scratch) = tile(&mut window, rows, views)?;
+                (Integers::I8(input), IntegersMut::I16(output), scratch)
             }
         };
-        backend.depthwise_conv2d_i16(&part, linear, input, output, scratch)
+        backend.depthwise_conv2d_i16(&window, linear, input, output, scratch)
     }
 }
 
@@ -124,10 +124,10 @@ impl Operator for DepthwiseConv2dF32 {
 
     fn run_rows<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>, rows: &Rows) -> Option<()> {
         let p = Parameters::parse(step.parameters())?;
-        let window = p.window_of(step)?;
+        let mut window = p.window_of(step)?;
         let linear = Float::of(step, p.act_min, p.act_max)?;
-        let (part, input, output, _) = tile(&window, rows, step.views(memory)?)?;
-        backend.depthwise_conv2d_f32(&part, &linear, input, output)
+        let (input, output, _) = tile(&mut window, rows, step.views(memory)?)?;
+        backend.depthwise_conv2d_f32(&window, &linear, input, output)
     }
 }
 
@@ -156,9 +156,9 @@ impl Operator for DepthwiseConv2dF16 {
 
     fn run_rows<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>, rows: &Rows) -> Option<()> {
         let p = Parameters::parse(step.parameters())?;
-        let window = p.window_of(step)?;
+        let mut window = p.window_of(step)?;
         let linear = Float::of_f16(step, p.act_min, p.act_max)?;
-        let (part, input, output, _) = tile(&window, rows, step.views(memory)?)?;
-        backend.depthwise_conv2d_f16(&part, &linear, input, output)
+        let (input, output, _) = tile(&mut window, rows, step.views(memory)?)?;
+        backend.depthwise_conv2d_f16(&window, &linear, input, output)
     }
 }

@@ -149,20 +149,22 @@ fn move_down<T: Copy>(window: &mut [T], dropped: usize) -> Option<()> {
     Some(())
 }
 
-/// Windows of some rows, the elements that they read and write, and scratch.
-pub type Tile<'a, X, Y> = (Window, &'a [X], &'a mut [Y], &'a mut [u8]);
+/// The elements that windows read and those that they write, and scratch.
+pub type Tile<'a, X, Y> = (&'a [X], &'a mut [Y], &'a mut [u8]);
 
-/// The elements that a step in a region reads and those that it writes, with its windows and its scratch.
+/// Leaves the windows of some rows of a step in a region; gives the elements that they read and those that they write, and the scratch. In a frame of its own, which
+/// is gone when a kernel runs.
+#[inline(never)]
 pub fn tile<'a, X: AnyBitPattern, Y: AnyBitPattern + NoUninit>(
-    window: &Window,
+    window: &mut Window,
     rows: &Rows,
     views: Views<'a, 1>,
 ) -> Option<Tile<'a, X, Y>> {
-    let (part, read, written) = window.tile(rows)?;
+    let [read, written] = window.narrow(rows)?;
     let [input] = views.inputs;
     let output: &mut [Y] = elements_mut(views.output)?;
     drop_rows(output, window.columns.output.checked_mul(window.outputs)?, rows)?;
-    Some((part, elements(input?)?.get(read)?, output.get_mut(written)?, views.scratch))
+    Some((elements(input?)?.get(read)?, output.get_mut(written)?, views.scratch))
 }
 
 /// The one buffer that an in-place kernel works on: the output, which holds the first input.

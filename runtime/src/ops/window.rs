@@ -183,18 +183,17 @@ impl Window {
         self.rows.input.wrapping_mul(self.columns.input).wrapping_mul(self.inputs)
     }
 
-    /// The windows of some output rows, on the input rows that they read; elements of the input's and the output's memory that they take.
-    pub fn tile(&self, rows: &Rows) -> Option<(Self, Range<usize>, Range<usize>)> {
-        let axis = &self.rows;
+    /// Leaves the windows of some output rows, on the input rows that they read; gives the elements of the input's and the output's memory that they take.
+    #[inline(never)]
+    pub fn narrow(&mut self, rows: &Rows) -> Option<[Range<usize>; 2]> {
+        let axis = &mut self.rows;
         let start = rows.from.checked_mul(axis.stride)?;
         let end = rows.to.checked_sub(1)?.checked_mul(axis.stride)?.checked_add(axis.reach())?;
         let (first, end) = (start.saturating_sub(axis.pad), end.saturating_sub(axis.pad).min(axis.input));
-        let part = Axis {
-            input: end.saturating_sub(first),
-            output: rows.to.checked_sub(rows.from)?,
-            pad: axis.pad.saturating_sub(start),
-            ..*axis
-        };
+        axis.input = end.saturating_sub(first);
+        axis.output = rows.to.checked_sub(rows.from)?;
+        axis.pad = axis.pad.saturating_sub(start);
+        self.batch = 1;
         let range = |row: usize, [from, to]: [usize; 2], base: usize| {
             Some(from.checked_sub(base)?.checked_mul(row)?..to.checked_sub(base)?.checked_mul(row)?)
         };
@@ -204,7 +203,7 @@ impl Window {
         let first = first.min(end.max(rows.input_base)).max(rows.input_base);
         let input = range(read, [first, end.max(first)], rows.input_base)?;
         let output = range(written, [rows.from, rows.to], rows.output_base)?;
-        Some((Self { batch: 1, rows: part, ..*self }, input, output))
+        Some([input, output])
     }
 
     /// Whether the output may replace the input: windows of stride 1 that give as many rows, columns and channels, and read no row

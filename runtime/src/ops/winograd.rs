@@ -59,8 +59,8 @@ impl Operator for WinogradConv2dI8 {
     }
 
     fn run_rows<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>, rows: &Rows) -> Option<()> {
-        let (window, linear) = parse(step)?;
-        let (part, input, output, scratch) = tile(&window, rows, step.views(memory)?)?;
-        backend.winograd_conv2d_i8(&part, &linear, Some(input), output, scratch)
+        let (mut window, linear) = parse(step)?;
+        let (input, output, scratch) = tile(&mut window, rows, step.views(memory)?)?;
+        backend.winograd_conv2d_i8(&window, &linear, Some(input), output, scratch)
     }
 }

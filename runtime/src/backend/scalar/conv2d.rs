@@ -19,7 +19,7 @@ pub fn conv2d_i8(
 ) -> Option<()> {
     match input {
         Some(input) => apart(window, groups, linear, input, output),
-        None => rows_in_place(window, output, scratch, &|window, input, output| {
+        None => rows_in_place(window, output, scratch, &mut |window, input, output| {
             apart(window, groups, linear, input, output)
         }),
     }

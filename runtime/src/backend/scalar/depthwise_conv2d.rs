@@ -19,7 +19,7 @@ pub fn depthwise_conv2d_i8(
 ) -> Option<()> {
     match input {
         Some(input) => apart(window, linear, input, output),
-        None => rows_in_place(window, output, scratch, &|window, input, output| {
+        None => rows_in_place(window, output, scratch, &mut |window, input, output| {
             apart(window, linear, input, output)
         }),
     }

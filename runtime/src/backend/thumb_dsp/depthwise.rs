@@ -25,20 +25,14 @@ pub fn depthwise_conv2d_i8<K: Kernels>(
     output: &mut [i8],
     scratch: &mut [u8],
 ) -> Option<()> {
-    let request = Request {
-        linear: Linear::DepthwiseConv2d { window: *window },
-        input: DType::I8,
-        output: DType::I8,
-        packing: linear.packing,
-        in_place: input.is_none(),
-        constants: Constants { closed: plans::is_closed(linear), ..Constants::USUAL },
-    };
     check(window, linear, input.map(<[i8]>::len), output.len())?;
-    match plans::strips(&request) {
+    // Borrowed where it was made: it is not moved.
+    let plan = planned(window, linear, input.is_none(), plans::strips);
+    match &plan {
         Some(plan) if strips::takes::<K>(window.rows.stride) => {
-            strips::run::<K>(&plan, window, linear, input, output, scratch)?;
+            strips::run::<K>(plan, window, linear, input, output, scratch)?;
         }
-        None if const { links::<K>("quads") } => any(&request, linear, input, output, scratch)?,
+        None if const { links::<K>("quads") } => any(window, linear, input, output, scratch)?,
         _ => return None,
     }
     if (linear.low, linear.high) != (i8::MIN.into(), i8::MAX.into()) {
@@ -54,16 +48,35 @@ pub fn depthwise_conv2d_i8<K: Kernels>(
     Some(())
 }
 
+/// The plan of a kernel for a layer. In a frame of its own, which is gone when the kernel runs.
+#[inline(never)]
+fn planned<P>(
+    window: &Window,
+    linear: &Integer<'_>,
+    in_place: bool,
+    plan: impl Fn(&Request) -> Option<P>,
+) -> Option<P> {
+    plan(&Request {
+        linear: Linear::DepthwiseConv2d { window: *window },
+        input: DType::I8,
+        output: DType::I8,
+        packing: linear.packing,
+        in_place,
+        constants: Constants { closed: plans::is_closed(linear), ..Constants::USUAL },
+    })
+}
+
 /// Windows that are not for strips, in a frame of their own.
 #[inline(never)]
 fn any(
-    request: &Request,
+    window: &Window,
     linear: &Integer<'_>,
     input: Option<&[i8]>,
     output: &mut [i8],
     scratch: &mut [u8],
 ) -> Option<()> {
-    quads::run(&plans::quads(request)?, linear, input, output, scratch)
+    let plan = planned(window, linear, input.is_none(), plans::quads);
+    quads::run(plan.as_ref()?, linear, input, output, scratch)
 }
 
 /// Whether lengths are right.

@@ -139,101 +139,18 @@ unsafe fn finish(linear: &Integer<'_>, channel: usize, sum: i32, place: *mut u8,
 
 /// Convolution. `None`: it is not for these kernels, nothing was done.
 #[inline(never)]
-pub fn conv2d<'a, K: Linked>(
-    window: &'a Window,
+pub fn conv2d<K: Linked>(
+    window: &Window,
     groups: usize,
-    linear: &'a Integer<'a>,
-    tensors: Tensors<'a>,
-    scratch: &'a mut [u8],
+    linear: &Integer<'_>,
+    tensors: &mut Tensors<'_>,
+    scratch: &mut [u8],
 ) -> Option<()> {
-    let tile = gemm::tile_of(window, groups, tensors.types[0], linear.packing).filter(K::takes)?;
-    let narrow = K::narrow(&tile);
-    // From here on `None` means that a buffer is shorter than the shapes say, or weights or scratch are not aligned for words.
-    let scratch = scratch.get_mut(..tile.scratch_bytes)?;
-    let (constants, rest) = scratch.split_at_mut_checked(tile.constants)?;
-    let (columns, rest) = rest.split_at_mut_checked(tile.columns)?;
-    let (gathered, rest) = rest.split_at_mut_checked(tile.gathered.wrapping_mul(BLOCK))?;
-    let (table, rows_kept) = rest.split_at_mut_checked(tile.segments.wrapping_mul(4))?;
-    let constants: &mut [i32] = bytemuck::try_cast_slice_mut(constants).ok()?;
-    let table = bytemuck::try_cast_slice_mut(table).ok()?;
-
-    let Window { batch, rows, columns: across, outputs, .. } = *window;
-    let [x_bytes, y_bytes] = tensors.types.map(|dtype| if dtype == DType::I16 { 2 } else { 1 });
-    let pixel = window.inputs.wrapping_mul(x_bytes);
-    let out_pixel = outputs.wrapping_mul(y_bytes);
-    let positions = batch.checked_mul(rows.output)?.checked_mul(across.output)?;
-    let image = batch.checked_mul(rows.input)?.checked_mul(across.input)?.checked_mul(pixel)?;
-    let given = tensors.input.unwrap_or(tensors.output).len();
-    let group_weights = linear.packing.bytes(tile.outputs, tile.depth)?;
-    if given < image
-        || tensors.output.len() < positions.checked_mul(out_pixel)?
-        || linear.weights.len() < group_weights.checked_mul(groups)?
-        || linear.weights.as_ptr().align_offset(4) != 0
-        || linear.bias.len() != outputs
-        || linear.multiplier.len() != outputs
-        || linear.shift.len() != outputs
-    {
-        return None;
-    }
-    let form = Form::of::<K>(linear, &tile, [x_bytes, y_bytes], tensors.store, constants);
-    let finished = if form.is_some() { tile.outputs & !1 } else { 0 };
-    if !K::PARTS && finished != outputs {
-        return None;
-    }
-    let form = form.unwrap_or(Form::SUMS);
-    let columns = columns.as_mut_ptr();
-    let (entry, passes) = tile::passes(tile.groups, narrow);
-    let mut layer = Layer::<K> {
-        linked: PhantomData,
-        window,
-        linear,
-        tile: &tile,
-        gathered,
-        table,
-        rows: rows_kept,
-        run: Run {
-            columns,
-            mask: tile::LOW_BYTES,
-            columns_end: columns.wrapping_add(tile.columns),
-            weights: linear.weights.as_ptr(),
-            passes,
-            entry,
-            fill: tensors.fill,
-            filled: 0,
-            scale: form.scale,
-            store: form.store,
-            store_shifted: form.store_shifted,
-            next: 0,
-            zero: form.zero,
-            constants: constants.as_ptr(),
-            top: form.top,
-            back: form.back,
-            out: core::ptr::null_mut(),
-            out_steps: [0; 2],
-            out_advance: out_pixel.wrapping_mul(BLOCK),
-            x: core::ptr::null(),
-            x_steps: steps(pixel, BLOCK),
-            x_advance: pixel.wrapping_mul(BLOCK),
-            table: &raw const NOWHERE,
-            segments: 1,
-            gathered: core::ptr::null_mut(),
-            gathered_step: tile.gathered,
-            segment: tile.segment,
-            groups: tile.groups,
-            blocks: 1,
-            looped: 0,
-        },
-        tensors,
-        code: if narrow { tile::narrow } else { tile::wide },
-        finished,
-        channel_groups: groups,
-        group_weights,
-        group_pixel: tile.inputs.wrapping_mul(x_bytes),
-        pixel,
-        y_bytes,
-        out_pixel,
-        positions,
-    };
+    // Both are borrowed where they were made: they are not moved.
+    let tile = gemm::tile_of(window, groups, tensors.types[0], linear.packing);
+    let tile = tile.as_ref().filter(|tile| K::takes(tile))?;
+    let mut layer = Layer::<K>::new(window, groups, linear, tensors, scratch, tile);
+    let layer = layer.as_mut()?;
     match tile.gather {
         Gather::Pointwise if K::POINTWISE => layer.pointwise(),
         Gather::Words | Gather::Bytes if K::WORDS || K::BYTES => layer.windows(linear.input_zero),
@@ -263,12 +180,12 @@ enum From {
 }
 
 /// A layer on its way through the tiles.
-struct Layer<'a, K> {
+struct Layer<'a, 't, K> {
     linked: PhantomData<K>,
     window: &'a Window,
     linear: &'a Integer<'a>,
     tile: &'a Tile,
-    tensors: Tensors<'a>,
+    tensors: &'a mut Tensors<'t>,
     /// Side by side activations of three windows.
     gathered: &'a mut [u8],
     /// The segments of windows in `rows`.
@@ -295,7 +212,106 @@ struct Layer<'a, K> {
     positions: usize,
 }
 
-impl<K: Linked> Layer<'_, K> {
+impl<'a, 't, K: Linked> Layer<'a, 't, K> {
+    /// Divides the scratch, measures the operands and makes the constants. In a frame of its own, which is gone when the kernel runs.
+    #[inline(never)]
+    fn new(
+        window: &'a Window,
+        groups: usize,
+        linear: &'a Integer<'a>,
+        tensors: &'a mut Tensors<'t>,
+        scratch: &'a mut [u8],
+        tile: &'a Tile,
+    ) -> Option<Self> {
+        let narrow = K::narrow(tile);
+        // From here on `None` means that a buffer is shorter than the shapes say, or weights or scratch are not aligned for words.
+        let scratch = scratch.get_mut(..tile.scratch_bytes)?;
+        let (constants, rest) = scratch.split_at_mut_checked(tile.constants)?;
+        let (columns, rest) = rest.split_at_mut_checked(tile.columns)?;
+        let (gathered, rest) = rest.split_at_mut_checked(tile.gathered.wrapping_mul(BLOCK))?;
+        let (table, rows_kept) = rest.split_at_mut_checked(tile.segments.wrapping_mul(4))?;
+        let constants: &mut [i32] = bytemuck::try_cast_slice_mut(constants).ok()?;
+        let table = bytemuck::try_cast_slice_mut(table).ok()?;
+
+        let Window { batch, rows, columns: across, outputs, .. } = *window;
+        let [x_bytes, y_bytes] = tensors.types.map(|dtype| if dtype == DType::I16 { 2 } else { 1 });
+        let pixel = window.inputs.wrapping_mul(x_bytes);
+        let out_pixel = outputs.wrapping_mul(y_bytes);
+        let positions = batch.checked_mul(rows.output)?.checked_mul(across.output)?;
+        let image = batch.checked_mul(rows.input)?.checked_mul(across.input)?.checked_mul(pixel)?;
+        let given = tensors.input.map_or(tensors.output.len(), <[u8]>::len);
+        let group_weights = linear.packing.bytes(tile.outputs, tile.depth)?;
+        if given < image
+            || tensors.output.len() < positions.checked_mul(out_pixel)?
+            || linear.weights.len() < group_weights.checked_mul(groups)?
+            || linear.weights.as_ptr().align_offset(4) != 0
+            || linear.bias.len() != outputs
+            || linear.multiplier.len() != outputs
+            || linear.shift.len() != outputs
+        {
+            return None;
+        }
+        let form = Form::of::<K>(linear, tile, [x_bytes, y_bytes], tensors.store, constants);
+        let finished = if form.is_some() { tile.outputs & !1 } else { 0 };
+        if !K::PARTS && finished != outputs {
+            return None;
+        }
+        let form = form.unwrap_or(Form::SUMS);
+        let columns = columns.as_mut_ptr();
+        let (entry, passes) = tile::passes(tile.groups, narrow);
+        Some(Self {
+            linked: PhantomData,
+            window,
+            linear,
+            tile,
+            gathered,
+            table,
+            rows: rows_kept,
+            run: Run {
+                columns,
+                mask: tile::LOW_BYTES,
+                columns_end: columns.wrapping_add(tile.columns),
+                weights: linear.weights.as_ptr(),
+                passes,
+                entry,
+                fill: tensors.fill,
+                filled: 0,
+                scale: form.scale,
+                store: form.store,
+                store_shifted: form.store_shifted,
+                next: 0,
+                zero: form.zero,
+                constants: constants.as_ptr(),
+                top: form.top,
+                back: form.back,
+                out: core::ptr::null_mut(),
+                out_steps: [0; 2],
+                out_advance: out_pixel.wrapping_mul(BLOCK),
+                x: core::ptr::null(),
+                x_steps: steps(pixel, BLOCK),
+                x_advance: pixel.wrapping_mul(BLOCK),
+                table: &raw const NOWHERE,
+                segments: 1,
+                gathered: core::ptr::null_mut(),
+                gathered_step: tile.gathered,
+                segment: tile.segment,
+                groups: tile.groups,
+                blocks: 1,
+                looped: 0,
+            },
+            tensors,
+            code: if narrow { tile::narrow } else { tile::wide },
+            finished,
+            channel_groups: groups,
+            group_weights,
+            group_pixel: tile.inputs.wrapping_mul(x_bytes),
+            pixel,
+            y_bytes,
+            out_pixel,
+            positions,
+        })
+    }
+
     /// Runs `blocks` blocks of windows from `first` on, the last one with `count` windows; more than one block only if all are full. The
     /// caller knows that activations are readable to the end of their groups.
     #[inline(never)]
@@ -304,7 +320,7 @@ impl<K: Linked> Layer<'_, K> {
         if blocks == 0 || first.checked_add(windows)? > self.positions {
             return None;
         }
-        // `conv2d` has measured the output: it holds that many positions.
+        // `new` has measured the output: it holds that many positions.
         let output = self.tensors.output.as_mut_ptr();
         let out = output.wrapping_add(first.wrapping_mul(self.out_pixel));
         if let From::Input(at) = from {
@@ -315,7 +331,7 @@ impl<K: Linked> Layer<'_, K> {
         self.run.out = out;
         self.run.blocks = blocks;
         if !K::PARTS || self.channel_groups == 1 && self.finished == self.window.outputs {
-            // SAFETY: the constants, columns, weights and outputs that `run` names were cut and measured by `conv2d`; the
+            // SAFETY: the constants, columns, weights and outputs that `run` names were cut and measured by `new`; the
             // windows lie within the positions, as was checked above, and their activations are readable, as the caller knows.
             unsafe { (self.code)(&raw const self.run) };
             return Some(());

@@ -53,8 +53,8 @@ impl<K: Kernels> Backend for ThumbDsp<K> {
         output: &mut [i8],
         scratch: &mut [u8],
     ) -> Option<()> {
-        let tensors = gemm::Tensors::bytes(input, output);
-        gemm::conv2d::<K>(window, groups, linear, tensors, scratch)
+        let mut tensors = gemm::Tensors::bytes(input, output);
+        gemm::conv2d::<K>(window, groups, linear, &mut tensors, scratch)
             .or_else(|| compact::bytes::<K>(window, groups, Order::Outputs, linear, input, output, scratch))
     }
 
@@ -79,8 +79,8 @@ impl<K: Kernels> Backend for ThumbDsp<K> {
         mut output: IntegersMut<'_>,
         scratch: &mut [u8],
     ) -> Option<()> {
-        let tensors = gemm::Tensors::of(input, &mut output);
-        gemm::conv2d::<K>(window, groups, linear, tensors, scratch)
+        let mut tensors = gemm::Tensors::of(input, &mut output);
+        gemm::conv2d::<K>(window, groups, linear, &mut tensors, scratch)
             .or_else(|| compact::layer::<K>(window, groups, Order::Outputs, linear, input, &mut output))
     }
 

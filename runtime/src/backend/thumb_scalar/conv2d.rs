@@ -11,7 +11,7 @@ use crate::backend::{Integers, IntegersMut};
 use crate::blob::{DType, Packing};
 use crate::ops::linear::Integer;
 use crate::ops::window::{Axis, Window};
-use crate::rolled::unknown;
+use crate::rolled::{rolled, unknown};
 
 /// Brings some inputs of four windows into the scratch, without the zero point where they become words.
 type Fill = unsafe extern "C" fn(*mut i32, &[*const i8; 4], &Extent, i32);
@@ -25,17 +25,16 @@ struct Layer<'a> {
     zero: i32,
     /// Makes the outputs of four windows.
     kernel: unsafe extern "C" fn(&Frame),
-    /// Four windows in pairs, or as words.
-    pairs: *mut i32,
-    /// How many of these words a row of windows takes.
+    /// How many of the words of its pairs a row of windows takes.
     row_words: usize,
     /// A row of a window in the padding.
     padding: &'a [i8],
     /// A row of each of four windows that reach into the padding.
     edges: *mut i8,
-    /// A row of a window; and a whole one, where its rows are alike.
+    /// A row of a window.
     row: Extent,
-    window: Option<Extent>,
+    /// Bytes from behind a row of a window to its next one, where its rows are alike.
+    skip: Option<usize>,
 }
 
 /// What one group has.
@@ -44,8 +43,6 @@ struct Group {
     count: usize,
     /// Inputs under a tap.
     inputs: usize,
-    /// Outputs.
-    outputs: usize,
     /// Bytes of weights.
     weights: usize,
 }
@@ -94,60 +91,10 @@ fn packed(
     scratch: &mut [u8],
     layout: &swar::Convolution,
 ) -> Option<()> {
-    let (channels, rest) = scratch.split_at_mut_checked(layout.channels)?;
-    let (pairs, rest) = rest.split_at_mut_checked(layout.pairs)?;
-    let (padding, rest) = rest.split_at_mut_checked(layout.padding)?;
-    let (edges, kept) = rest.split_at_mut_checked(layout.edges)?;
-    let channels: &mut [[i32; core::CHANNEL_WORDS]] = bytemuck::try_cast_slice_mut(channels).ok()?;
-    let pairs: &mut [i32] = bytemuck::try_cast_slice_mut(pairs).ok()?;
-    let padding: &mut [i8] = bytemuck::cast_slice_mut(padding);
-    let edges: &mut [i8] = bytemuck::cast_slice_mut(edges);
-
-    let inputs = window.inputs.checked_div(groups)?;
-    let run = window.columns.kernel.checked_mul(inputs)?;
-    let depth = window.rows.kernel.checked_mul(run)?;
-    let outputs = window.outputs.checked_div(groups)?;
-    let weights = linear.packing.bytes(outputs, depth)?;
-    if linear.weights.len() < weights.checked_mul(groups)? || depth == 0 || outputs == 0 {
-        return None;
-    }
-    let group = Group { count: groups, inputs, outputs, weights };
-    padding.fill(linear.input_zero as i8);
-    // The last pair is no input where the depth is odd.
-    pairs.fill(0);
-    for (channel, slot) in channels.iter_mut().enumerate() {
-        constants(slot, linear, channel, *linear.bias.get(channel)?, depth.div_ceil(2))?;
-    }
-    let range = pairs.as_ptr_range();
-    let frame = Frame {
-        pairs: range.start,
-        pairs_end: range.end,
-        weights: linear.weights.as_ptr(),
-        channels: channels.as_ptr().cast(),
-        outputs,
-        ..Frame::new(linear)
-    };
-    let pitch = window.rows.dilation.wrapping_mul(window.columns.input).wrapping_mul(window.inputs);
-    let (row, whole) = if groups == 1 || window.columns.kernel == 1 {
-        let row = Extent::new(run, 1, 0, 1);
-        (row, Some(Extent { rows: window.rows.kernel, skip: pitch.wrapping_sub(run), ..row }))
-    } else {
-        let tap = Extent::new(inputs, 1, 0, window.columns.kernel);
-        (Extent { skip: window.inputs.wrapping_sub(inputs), ..tap }, None)
-    };
-    let layer = Layer {
-        frame,
-        group,
-        fill: core::widen,
-        zero: 0,
-        kernel: core::columns,
-        pairs: pairs.as_mut_ptr(),
-        row_words: run.wrapping_mul(2),
-        padding,
-        edges: edges.as_mut_ptr(),
-        row,
-        window: whole,
-    };
+    let (scratch, kept) = scratch.split_at_mut_checked(layout.bytes().wrapping_sub(layout.kept))?;
+    // Borrowed where it was made: it is not moved.
+    let mut layer = Layer::packed(window, groups, linear, scratch, layout);
+    let layer = layer.as_mut()?;
     let place = output.as_mut_ptr();
     match input {
         Some(input) => layer.run(window, input.as_ptr(), input.len(), place, output.len()),
@@ -155,7 +102,7 @@ fn packed(
         None if window.rows.kernel == 1 && window.columns.kernel == 1 => {
             layer.run(window, place, output.len(), place, output.len())
         }
-        None => rows_in_place(window, output, kept, &|window, input, output| {
+        None => rows_in_place(window, output, kept, &mut |window, input, output| {
             layer.run(window, input.as_ptr(), input.len(), output.as_mut_ptr(), output.len())
         }),
     }
@@ -229,7 +176,7 @@ fn wide(
             (input.as_ptr(), input.len(), core::spread_i16, 2)
         }
     };
-    let range = words.as_ptr_range();
+    let range = words.as_mut_ptr_range();
     let frame = Frame {
         pairs: range.start,
         pairs_end: range.end,
@@ -246,19 +193,17 @@ fn wide(
         ..*window
     };
     let pitch = window.rows.dilation.wrapping_mul(window.columns.input).wrapping_mul(of_bytes.inputs);
-    let whole = Extent { rows: window.rows.kernel, skip: pitch.wrapping_sub(padding.len()), ..row };
-    let layer = Layer {
+    let mut layer = Layer {
         frame,
-        group: Group { count: 1, inputs: of_bytes.inputs, outputs: of_bytes.outputs, weights: 0 },
+        group: Group { count: 1, inputs: of_bytes.inputs, weights: 0 },
         fill,
         zero: if bytes == 1 { linear.input_zero.into() } else { 0 },
         kernel: core::wide,
-        pairs: words.as_mut_ptr(),
         row_words: run.wrapping_mul(4),
+        skip: Some(pitch.wrapping_sub(padding.len())),
         padding,
         edges: edges.as_mut_ptr(),
         row,
-        window: Some(whole),
     };
     layer.run(&of_bytes, input, input_len, place, output.len())
 }
@@ -283,60 +228,149 @@ impl Place {
     }
 }
 
-/// Makes one row of windows of which each is one position and none is left out.
-fn flatten(window: &mut Window) -> Option<()> {
-    let plain =
-        |axis: &Axis| axis.kernel == 1 && axis.stride == 1 && axis.pad == 0 && axis.input == axis.output;
-    if plain(&window.rows) && plain(&window.columns) {
-        let positions = window.batch.checked_mul(window.rows.input)?.checked_mul(window.columns.input)?;
-        window.batch = 1;
-        (window.rows.input, window.rows.output) = (1, 1);
-        (window.columns.input, window.columns.output) = (positions, positions);
-    }
-    Some(())
+/// Whether windows along an axis are its positions, one after the other.
+fn is_whole(axis: &Axis) -> bool {
+    axis.kernel == 1 && axis.stride == 1 && axis.pad == 0 && axis.input == axis.output
 }
 
-impl Layer<'_> {
+impl<'a> Layer<'a> {
+    /// That of packed weights, with its scratch filled. In a frame of its own, which is gone when the kernel runs.
+    #[inline(never)]
+    fn packed(
+        window: &Window,
+        groups: usize,
+        linear: &Integer<'_>,
+        scratch: &'a mut [u8],
+        layout: &swar::Convolution,
+    ) -> Option<Self> {
+        let (channels, rest) = scratch.split_at_mut_checked(layout.channels)?;
+        let (pairs, rest) = rest.split_at_mut_checked(layout.pairs)?;
+        let (padding, edges) = rest.split_at_mut_checked(layout.padding)?;
+        let channels: &mut [[i32; core::CHANNEL_WORDS]] = bytemuck::try_cast_slice_mut(channels).ok()?;
+        let pairs: &mut [i32] = bytemuck::try_cast_slice_mut(pairs).ok()?;
+        let padding: &mut [i8] = bytemuck::cast_slice_mut(padding);
+        let edges: &mut [i8] = bytemuck::cast_slice_mut(edges);
+
+        let inputs = window.inputs.checked_div(groups)?;
+        let run = window.columns.kernel.checked_mul(inputs)?;
+        let depth = window.rows.kernel.checked_mul(run)?;
+        let outputs = window.outputs.checked_div(groups)?;
+        let weights = linear.packing.bytes(outputs, depth)?;
+        if linear.weights.len() < weights.checked_mul(groups)? || depth == 0 || outputs == 0 {
+            return None;
+        }
+        padding.fill(linear.input_zero as i8);
+        // The last pair is no input where the depth is odd.
+        pairs.fill(0);
+        for (channel, slot) in channels.iter_mut().enumerate() {
+            constants(slot, linear, channel, *linear.bias.get(channel)?, depth.div_ceil(2))?;
+        }
+        let pitch = window.rows.dilation.wrapping_mul(window.columns.input).wrapping_mul(window.inputs);
+        let (row, skip) = if groups == 1 || window.columns.kernel == 1 {
+            (Extent::new(run, 1, 0, 1), Some(pitch.wrapping_sub(run)))
+        } else {
+            let tap = Extent::new(inputs, 1, 0, window.columns.kernel);
+            (Extent { skip: window.inputs.wrapping_sub(inputs), ..tap }, None)
+        };
+        let range = pairs.as_mut_ptr_range();
+        Some(Self {
+            frame: Frame {
+                pairs: range.start,
+                pairs_end: range.end,
+                weights: linear.weights.as_ptr(),
+                channels: channels.as_ptr().cast(),
+                outputs,
+                ..Frame::new(linear)
+            },
+            group: Group { count: groups, inputs, weights },
+            fill: core::widen,
+            zero: 0,
+            kernel: core::columns,
+            row_words: run.wrapping_mul(2),
+            padding,
+            edges: edges.as_mut_ptr(),
+            row,
+            skip,
+        })
+    }
+
     /// Runs all windows, whose inputs and outputs are bytes, for one group after the other. `input` points to `input_len` elements, `output` to
     /// `output_len`; both are valid as long as this runs.
     #[inline(never)]
     fn run(
-        &self,
+        &mut self,
         window: &Window,
         input: *const i8,
         input_len: usize,
         output: *mut i8,
         output_len: usize,
     ) -> Option<()> {
-        let mut window = *window;
-        flatten(&mut window)?;
-        let Window { batch, rows, columns, outputs, .. } = window;
-        let windows = batch.checked_mul(rows.output)?.checked_mul(columns.output)?;
-        if input_len < batch.checked_mul(window.image())? || output_len < windows.checked_mul(outputs)? {
+        let windows = window.batch.checked_mul(window.rows.output)?.checked_mul(window.columns.output)?;
+        if input_len < window.batch.checked_mul(window.image())?
+            || output_len < windows.checked_mul(window.outputs)?
+        {
             return None;
         }
-        let mut frame = self.frame;
+        let (first_weights, first_channels) = (self.frame.weights, self.frame.channels);
         let (mut input, mut output) = (input, output);
         for _ in 0..self.group.count {
-            frame.output = output;
-            self.run_group(&window, &mut frame, input, windows);
+            self.frame.output = output;
+            if is_whole(&window.rows) && is_whole(&window.columns) {
+                self.positions(window, input, windows);
+            } else {
+                self.windows(window, input, windows);
+            }
             input = input.wrapping_add(self.group.inputs);
-            output = output.wrapping_add(self.group.outputs);
-            frame.weights = frame.weights.wrapping_add(self.group.weights);
-            frame.channels =
-                frame.channels.wrapping_add(self.group.outputs.wrapping_mul(core::CHANNEL_WORDS));
+            output = output.wrapping_add(self.frame.outputs);
+            self.frame.weights = self.frame.weights.wrapping_add(self.group.weights);
+            let words = self.frame.outputs.wrapping_mul(core::CHANNEL_WORDS);
+            self.frame.channels = self.frame.channels.wrapping_add(words);
         }
+        (self.frame.weights, self.frame.channels) = (first_weights, first_channels);
         Some(())
     }
 
+    /// Runs `count` windows of a group, of which each is one position and none is left out.
+    #[inline(never)]
+    fn positions(&mut self, window: &Window, input: *const i8, count: usize) {
+        let (mut input, mut left) = (input, count);
+        let mut steps = [1, 2, 3].map(|lane: usize| lane.wrapping_mul(window.inputs));
+        self.frame.lanes = [1, 2, 3].map(|lane: usize| lane.wrapping_mul(window.outputs));
+        while left > 0 {
+            let lanes = left.min(4);
+            // Lanes without a window repeat the last.
+            for (lane, (step, slot)) in
+                (1usize..).zip(steps.iter_mut().zip(&mut self.frame.lanes)).skip(lanes.wrapping_sub(1))
+            {
+                rolled();
+                let last = lane.min(lanes.wrapping_sub(1));
+                (*step, *slot) = (last.wrapping_mul(window.inputs), last.wrapping_mul(window.outputs));
+            }
+            let [second, third, fourth] = steps.map(|step| input.wrapping_add(step));
+            let sources = [input, second, third, fourth];
+            input = input.wrapping_add(window.inputs.wrapping_mul(4));
+            // SAFETY: each source is a position of the input, whose length `run` checked; the pairs have room for four.
+            unsafe { (self.fill)(self.frame.pairs, &sources, &self.row, self.zero) };
+            self.multiply(window, lanes);
+            left = left.wrapping_sub(lanes);
+        }
+    }
+
+    /// Makes the outputs of the windows in the pairs, the next `lanes` ones.
+    #[inline(always)]
+    fn multiply(&mut self, window: &Window, lanes: usize) {
+        // SAFETY: pairs, weights and constants are as long as depth and outputs of all groups say, checked where the layer was made; `run` checked the
+        // output's length.
+        unsafe { (self.kernel)(&self.frame) };
+        self.frame.output = self.frame.output.wrapping_add(window.outputs.wrapping_mul(lanes));
+    }
+
     /// Runs all windows of a group, whose inputs of the first position are at `input`.
-    fn run_group(&self, window: &Window, frame: &mut Frame, input: *const i8, windows: usize) {
-        let Window { rows, columns, inputs, outputs, .. } = *window;
-        let mut left = windows;
-        let tops = rows.input.wrapping_add(1).saturating_sub(rows.reach());
-        let next_output = [1, 2, 3].map(|lane: usize| lane.wrapping_mul(outputs));
+    #[inline(always)]
+    fn windows(&mut self, window: &Window, input: *const i8, count: usize) {
+        let columns = &window.columns;
+        let mut left = count;
         let mut next = Place { image: input, row: 0, column: 0 };
-        let next_window = columns.stride.wrapping_mul(inputs);
         // Columns under four windows, where they have no gaps.
         let under = columns.stride.wrapping_mul(3).wrapping_add(columns.kernel);
         let dense = columns.dilation == 1 || columns.kernel == 1;
@@ -344,41 +378,40 @@ impl Layer<'_> {
             let start = next.column.wrapping_mul(columns.stride).wrapping_sub(columns.pad);
             let inside = start < columns.input && start.wrapping_add(under) <= columns.input;
             let lanes = if inside && dense && next.column.wrapping_add(4) <= columns.output {
-                frame.lanes = next_output;
-                self.inside(window, &next, start, next_window, tops);
+                self.frame.lanes = [1, 2, 3].map(|lane: usize| lane.wrapping_mul(window.outputs));
+                self.inside(window, &next, start);
                 next.column = next.column.wrapping_add(4);
                 4
             } else {
-                self.anywhere(window, &mut next, left, &mut frame.lanes)
+                self.anywhere(window, &mut next, left)
             };
             if next.column == columns.output {
                 next.step_row(window);
             }
-            // SAFETY: pairs, weights and constants are as long as depth and outputs of all groups say, checked where the layer was made; `run` checked the
-            // output's length.
-            unsafe { (self.kernel)(frame) };
-            frame.output = frame.output.wrapping_add(outputs.wrapping_mul(lanes));
+            self.multiply(window, lanes);
             left = left.saturating_sub(lanes);
         }
     }
 
-    /// Brings four windows side by side into pairs, the first at column `start`, all of them within the columns. A window whose top row is less than `tops` lies
-    /// within the rows.
-    fn inside(&self, window: &Window, place: &Place, start: usize, next_window: usize, tops: usize) {
-        let Window { rows, .. } = *window;
+    /// Brings four windows side by side into pairs, the first at column `start`, all of them within the columns.
+    #[inline(never)]
+    fn inside(&self, window: &Window, place: &Place, start: usize) {
+        let rows = &window.rows;
+        let next_window = window.columns.stride.wrapping_mul(window.inputs);
         let from = |row: usize| {
             let first = place.image.wrapping_add(window.at(row, start));
             [0usize, 1, 2, 3].map(|lane| first.wrapping_add(lane.wrapping_mul(next_window)))
         };
         let top = place.row.wrapping_mul(rows.stride).wrapping_sub(rows.pad);
-        if let Some(all) = &self.window
-            && top < tops
+        if let Some(skip) = self.skip
+            && top < rows.input.wrapping_add(1).saturating_sub(rows.reach())
         {
+            let all = Extent { rows: rows.kernel, skip, ..self.row };
             // SAFETY: each source has `rows.kernel` rows of a window within the image; the pairs have room for them.
-            unsafe { (self.fill)(self.pairs, &from(top), all, self.zero) };
+            unsafe { (self.fill)(self.frame.pairs, &from(top), &all, self.zero) };
             return;
         }
-        let mut pairs = self.pairs;
+        let mut pairs = self.frame.pairs;
         for tap in 0..rows.kernel {
             let sources = match rows.position(place.row, tap) {
                 Some(row) => from(row),
@@ -392,37 +425,59 @@ impl Layer<'_> {
 
     /// Brings up to four windows into pairs, wherever they lie, and says how many they are. Lanes without a window repeat the last.
     #[inline(never)]
-    fn anywhere(&self, window: &Window, next: &mut Place, left: usize, lanes: &mut [usize; 3]) -> usize {
-        let Window { rows, columns, inputs, outputs, .. } = *window;
+    fn anywhere(&mut self, window: &Window, next: &mut Place, left: usize) -> usize {
+        let mut sources = [Source::NONE; 4];
+        let sources = unknown(sources.as_mut_slice());
+        let count = self.find(window, next, left, sources);
+        self.collect(window, sources);
+        count
+    }
+
+    /// Finds the next windows, up to four and up to `left`, and says how many they are.
+    #[inline(never)]
+    fn find(&mut self, window: &Window, next: &mut Place, left: usize, sources: &mut [Source]) -> usize {
         let mut last = *next;
         let mut count = 0usize;
-        let mut edge = self.edges;
-        let mut sources = [Source::NONE; 4];
-        for (lane, source) in unknown(sources.as_mut_slice()).iter_mut().enumerate() {
+        for (lane, source) in sources.iter_mut().enumerate() {
             if lane < left {
-                if next.column == columns.output {
+                if next.column == window.columns.output {
                     next.step_row(window);
                 }
                 last = *next;
                 next.column = next.column.wrapping_add(1);
                 count = count.wrapping_add(1);
             }
-            if let Some(slot) = lane.checked_sub(1).and_then(|slot| lanes.get_mut(slot)) {
-                *slot = count.wrapping_sub(1).wrapping_mul(outputs);
+            if let Some(slot) = lane.checked_sub(1).and_then(|slot| self.frame.lanes.get_mut(slot)) {
+                *slot = count.wrapping_sub(1).wrapping_mul(window.outputs);
             }
-            self.source(window, &last, edge, source);
-            if columns.kernel > 1 {
-                edge = edge.wrapping_add(self.padding.len());
+            source.find(window, &last);
+            if source.taps > 0 {
+                let edge = self.edges.wrapping_add(lane.wrapping_mul(self.padding.len()));
+                // SAFETY: windows of several columns have a part of `edges` as long as `padding`; one column is inside, or has no tap on the image.
+                unsafe { ::core::ptr::copy_nonoverlapping(self.padding.as_ptr(), edge, self.padding.len()) };
             }
         }
-        let pitch = columns.input.wrapping_mul(inputs).wrapping_mul(rows.dilation);
-        let mut pairs = self.pairs;
+        count
+    }
+
+    /// Brings the windows of all lanes into pairs.
+    #[inline(never)]
+    fn collect(&self, window: &Window, sources: &mut [Source]) {
+        let rows = &window.rows;
+        let pitch = window.columns.input.wrapping_mul(window.inputs).wrapping_mul(rows.dilation);
+        let mut pairs = self.frame.pairs;
         for _ in 0..rows.kernel {
             let mut from = [self.padding.as_ptr(); 4];
-            for (from, source) in unknown(from.as_mut_slice()).iter_mut().zip(&mut sources) {
+            let mut edge = self.edges;
+            for (from, source) in from.iter_mut().zip(unknown(&mut *sources)) {
                 if source.row < rows.input {
-                    *from = if source.pieces == 0 { source.first } else { source.collect(window) };
+                    *from = source.first;
+                    if source.taps > 0 {
+                        *from = edge;
+                        self.copy(window, source, edge);
+                    }
                 }
+                edge = edge.wrapping_add(self.padding.len());
                 source.row = source.row.wrapping_add(rows.dilation);
                 source.first = source.first.wrapping_add(pitch);
             }
@@ -430,46 +485,25 @@ impl Layer<'_> {
             unsafe { (self.fill)(pairs, &from, &self.row, self.zero) };
             pairs = pairs.wrapping_add(self.row_words);
         }
-        count
     }
 
-    /// Finds out where a window's rows are read; `edge` is a lane's part of `edges`, not read if windows have one column.
+    /// Copies what is under the taps of a row of a window, which is one of the image.
     #[inline(never)]
-    fn source(&self, window: &Window, place: &Place, edge: *mut i8, source: &mut Source) {
-        let Window { rows, columns, inputs, .. } = *window;
-        let row = place.row.wrapping_mul(rows.stride).wrapping_sub(rows.pad);
-        let start = place.column.wrapping_mul(columns.stride).wrapping_sub(columns.pad);
-        let first = place.image.wrapping_add(window.at(row, start));
-        *source = Source { row, first, edge, to: edge, pieces: 0, bytes: self.group.inputs };
-        let inside = start < columns.input && start.wrapping_add(columns.reach()) <= columns.input;
-        if inside && (columns.dilation == 1 || columns.kernel == 1) {
-            return;
-        }
-        // The first tap on the image, and how many there are.
-        let mut tap = 0usize;
-        while tap < columns.kernel && columns.position(place.column, tap).is_none() {
-            tap = tap.wrapping_add(1);
-        }
-        let mut taps = 0usize;
-        while tap.wrapping_add(taps) < columns.kernel
-            && columns.position(place.column, tap.wrapping_add(taps)).is_some()
-        {
-            taps = taps.wrapping_add(1);
-        }
-        if taps == 0 {
-            // All rows are padding.
-            source.row = rows.input;
-            return;
-        }
-        // SAFETY: windows of several columns have a part of `edges` as long as `padding`; one column is inside, or has no tap on the image.
-        unsafe { ::core::ptr::copy_nonoverlapping(self.padding.as_ptr(), edge, self.padding.len()) };
-        source.first = first.wrapping_add(tap.wrapping_mul(columns.dilation).wrapping_mul(inputs));
-        source.to = edge.wrapping_add(tap.wrapping_mul(inputs));
+    fn copy(&self, window: &Window, source: &Source, edge: *mut i8) {
+        let Window { columns, inputs, .. } = window;
+        // Taps without gaps are one piece.
+        let (mut pieces, mut bytes) = (source.taps, self.group.inputs);
         if columns.dilation == 1 && self.group.count == 1 {
-            source.bytes = taps.wrapping_mul(inputs);
-            taps = 1;
+            (pieces, bytes) = (1, bytes.wrapping_mul(pieces));
         }
-        source.pieces = taps;
+        let step = columns.dilation.wrapping_mul(*inputs);
+        let (mut from, mut to) = (source.first, edge.wrapping_add(source.tap.wrapping_mul(*inputs)));
+        for _ in 0..pieces {
+            // SAFETY: the piece is under taps on the image; `edge` has a place for each tap.
+            unsafe { ::core::ptr::copy_nonoverlapping(from, to, bytes) };
+            from = from.wrapping_add(step);
+            to = to.wrapping_add(*inputs);
+        }
     }
 }
 
@@ -480,36 +514,33 @@ struct Source {
     row: usize,
     /// Its first position under a tap.
     first: *const i8,
-    /// Where a row with padding or gaps is collected.
-    edge: *const i8,
-    /// What is under the first tap there.
-    to: *mut i8,
-    /// Pieces to collect, `bytes` each; 0: a row is read where it is.
-    pieces: usize,
-    bytes: usize,
+    /// That tap.
+    tap: usize,
+    /// Taps on the image, which are collected; 0: a row is read where it is.
+    taps: usize,
 }
 
 impl Source {
-    const NONE: Self = Self {
-        row: 0,
-        first: ::core::ptr::null(),
-        edge: ::core::ptr::null(),
-        to: ::core::ptr::null_mut(),
-        pieces: 0,
-        bytes: 0,
-    };
+    const NONE: Self = Self { row: 0, first: ::core::ptr::null(), tap: 0, taps: 0 };
 
-    /// Collects the row under a window, which is one of the image.
+    /// Finds out where the rows of a window are read.
     #[inline(never)]
-    fn collect(&self, window: &Window) -> *const i8 {
-        let step = window.columns.dilation.wrapping_mul(window.inputs);
-        let (mut from, mut to) = (self.first, self.to);
-        for _ in 0..self.pieces {
-            // SAFETY: the piece is under taps on the image; `edge` has a place for each tap.
-            unsafe { ::core::ptr::copy_nonoverlapping(from, to, self.bytes) };
-            from = from.wrapping_add(step);
-            to = to.wrapping_add(window.inputs);
+    fn find(&mut self, window: &Window, place: &Place) {
+        let Window { rows, columns, inputs, .. } = window;
+        let row = place.row.wrapping_mul(rows.stride).wrapping_sub(rows.pad);
+        let start = place.column.wrapping_mul(columns.stride).wrapping_sub(columns.pad);
+        let first = place.image.wrapping_add(window.at(row, start));
+        *self = Self { row, first, tap: 0, taps: 0 };
+        let inside = start < columns.input && start.wrapping_add(columns.reach()) <= columns.input;
+        if inside && (columns.dilation == 1 || columns.kernel == 1) {
+            return;
         }
-        self.edge
+        let run = columns.taps(place.column);
+        if run.length == 0 {
+            // All rows are padding.
+            self.row = rows.input;
+        }
+        self.first = first.wrapping_add(run.tap.wrapping_mul(columns.dilation).wrapping_mul(*inputs));
+        (self.tap, self.taps) = (run.tap, run.length);
     }
 }

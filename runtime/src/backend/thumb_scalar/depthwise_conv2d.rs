@@ -113,7 +113,7 @@ fn planes(
     let mut operands = Plane {
         frame: Frame {
             lanes: lanes.map(|first| first.wrapping_mul(output_row)),
-            pairs: plane.as_ptr(),
+            pairs: plane.as_mut_ptr(),
             channels: channel.as_ptr(),
             outputs: columns.output,
             ..Frame::new(linear)

@@ -23,7 +23,7 @@ pub struct Frame {
     /// 28: zero point of the output.
     pub zero: i32,
     /// 32: inputs in pairs.
-    pub pairs: *const i32,
+    pub pairs: *mut i32,
     /// 36: their end.
     pub pairs_end: *const i32,
     /// 40: weights.
@@ -42,7 +42,7 @@ impl Frame {
             low: linear.low,
             high: linear.high,
             zero: linear.output_zero,
-            pairs: ::core::ptr::null(),
+            pairs: ::core::ptr::null_mut(),
             pairs_end: ::core::ptr::null(),
             weights: ::core::ptr::null(),
             channels: ::core::ptr::null(),

@@ -65,10 +65,10 @@ pub fn run<K: Kernels>(
             constants: constants.as_ptr(),
             output: place,
             channels: per_call,
-            pair_bytes: (columns.output >> 1).wrapping_mul(stride).wrapping_mul(16),
-            left: columns.output & 1,
+            pair_bytes: 0,
+            left: 0,
             exact: usize::from(linear.low < linear.output_zero),
-            advance: advance.wrapping_sub(plan.plane).wrapping_add(16),
+            advance: 0,
         };
         for image in 0..batch {
             if !is_clean {
@@ -78,6 +78,9 @@ pub fn run<K: Kernels>(
             let read = input.wrapping_add(image.wrapping_mul(window.image()).wrapping_add(first));
             let mut source = Source::new(plan, window, read, padding, slots, taken);
             frame.output = place.wrapping_add(image.wrapping_mul(output_image).wrapping_add(first_output));
+            frame.pair_bytes = (columns.output >> 1).wrapping_mul(stride).wrapping_mul(16);
+            frame.left = columns.output & 1;
+            frame.advance = advance.wrapping_sub(plan.plane).wrapping_add(16);
             // SAFETY: the input has the window's image from `read` on, by the caller's check; `padding` and `slots` have what the plan says.
             unsafe { source.widen_pair(0, 0) };
             let mut odd = false;
@@ -95,8 +98,9 @@ pub fn run<K: Kernels>(
                 frame.output = frame.output.wrapping_add(width.wrapping_mul(height));
             }
             if const { links::<K>(STRIDE_1) } && row < rows.output {
-                let quad_bytes = (columns.output >> 2).wrapping_mul(32);
-                let mut frame = Frame { pair_bytes: quad_bytes, left: columns.output & 3, advance, ..frame };
+                frame.pair_bytes = (columns.output >> 2).wrapping_mul(32);
+                frame.left = columns.output & 3;
+                frame.advance = advance;
                 // SAFETY: as above; the slots are followed by constants.
                 unsafe {
                     if odd {
