@@ -57,9 +57,11 @@ struct Frame {
     width: u32,
     /// 96: strip bytes between gathers: rows of stride 1: of two columns, else of a stride.
     step: u32,
-    /// 100: the first input channel's first column. Not copied.
+    /// 100: zero point of the output.
+    output_zero: i32,
+    /// 104: the first input channel's first column. Not copied.
     strips: *const u8,
-    /// 104: the first output. Not copied.
+    /// 108: the first output. Not copied.
     output: *mut u8,
 }
 
@@ -71,14 +73,14 @@ macro_rules! head {
         concat!(
             "push {{r4-r11, lr}}\n",
             "vpush {{d8-d15}}\n",
-            "sub sp, #100\n",
+            "sub sp, #104\n",
             "ldm r0!, {{r1-r11}}\n",
             "stm sp, {{r1-r11}}\n",
             "add r12, sp, #44\n",
             "ldm r0!, {{r1-r11}}\n",
             "stm r12!, {{r1-r11}}\n",
-            "ldm r0!, {{r1-r3}}\n",
-            "stm r12, {{r1-r3}}\n",
+            "ldm r0!, {{r1-r4}}\n",
+            "stm r12, {{r1-r4}}\n",
             "ldrd r1, r3, [r0]\n",
             "vldrw.u32 q1, [sp, #32]\n",
             "ldrd r10, r12, [sp, #0]\n",
@@ -123,7 +125,7 @@ macro_rules! tail {
             "subs r2, #1\n",
             "strd r0, r2, [sp, #48]\n",
             "bne.w 1b\n",
-            "add sp, #100\n",
+            "add sp, #104\n",
             "vpop {{d8-d15}}\n",
             "pop {{r4-r11, pc}}\n",
         )
@@ -169,11 +171,11 @@ macro_rules! stride_1 {
     };
 }
 
-/// Kernels of stride 1, for layers whose least output is the zero point and whose shifts are not positive, and for any layer.
+/// Kernels of stride 1, for layers that [`is_relu`] takes, and for any layer.
 macro_rules! stride_1_kernels {
     ($relu:ident, $any:ident, $($sums:tt),*) => {
         stride_1!(
-            /// Of layers whose least output is the zero point and whose shifts are not positive.
+            /// Of layers that [`is_relu`] takes.
             $relu, $($sums),*, [],
             ["vqrdmulh.s32 q2, q2, r7", "vqrdmulh.s32 q3, q3, r7", "vrshl.s32 q2, r9", "vrshl.s32 q3, r9"],
             ["q2", "q3", "q0"]
@@ -190,6 +192,12 @@ macro_rules! stride_1_kernels {
                 "vshl.s32 q3, r0",
                 "vqrdmulh.s32 q0, q2, r7",
                 "vqrdmulh.s32 q2, q3, r7",
+                // The zero point there and back: where it makes a result wrap, that stays.
+                "ldr r0, [sp, #100]",
+                "vadd.i32 q0, q0, r0",
+                "vadd.i32 q2, q2, r0",
+                "vqsub.s32 q0, q0, r0",
+                "vqsub.s32 q2, q2, r0",
                 "b 4f",
                 "3:",
                 "vshr.s32 q0, q2, #31",
@@ -305,7 +313,7 @@ macro_rules! apart {
 }
 
 apart!(
-    /// Of layers whose least output is the zero point and whose shifts are not positive.
+    /// Of layers that [`is_relu`] takes.
     apart_relu, [], ["vqrdmulh.s32 q2, q2, r7", "vrshl.s32 q2, r9"], "q2"
 );
 apart!(
@@ -317,6 +325,9 @@ apart!(
         "cbz r0, 3f",
         "vshl.s32 q2, r0",
         "vqrdmulh.s32 q0, q2, r7",
+        "ldr r0, [sp, #100]",
+        "vadd.i32 q0, q0, r0",
+        "vqsub.s32 q0, q0, r0",
         "b 4f",
         "3:",
         "vshr.s32 q0, q2, #31",
@@ -349,7 +360,7 @@ struct Layer<'a> {
 
 /// The kernels of a tile.
 pub struct Kernels {
-    /// Of layers whose least output is the zero point and whose shifts are not positive.
+    /// Of layers that [`is_relu`] takes.
     relu: unsafe extern "C" fn(*const Frame),
     /// Of any layer.
     any: unsafe extern "C" fn(*const Frame),
@@ -611,6 +622,7 @@ pub fn depthwise3(
         width: columns.output.min(4) as u32,
         step: layer.column.wrapping_mul(between) as u32,
         shift_left: 0,
+        output_zero: linear.output_zero,
         strips: core::ptr::null(),
         output: core::ptr::null_mut(),
     };
