@@ -151,6 +151,11 @@ pub fn is_relu(linear: &Integer<'_>) -> bool {
         }
 }
 
+/// Whether kernels of the `_linear` form give the layer's result: it is clamped to its type's range alone, and all shifts are to the right.
+pub fn is_linear(linear: &Integer<'_>) -> bool {
+    linear.low == -128 && linear.high == 127 && memory::greatest_shift(linear.shift) < 0
+}
+
 /// The summands that clamp a value less the least output, narrowed to 16 bits with unsigned saturation, which is the lower bound: the first, added with saturation at the
 /// greatest `u16`, is the upper bound; the second, added modulo 2^16, takes both offsets back. The low part is the value.
 pub fn clamp(linear: &Integer<'_>) -> [u32; 2] {
@@ -217,7 +222,7 @@ impl<'a> Product<'a> {
         let full = width.output() == 1 && linear.low == -128 && linear.high == 127;
         let aligned = match full {
             true if is_relu(linear) => requantize::relu,
-            true if memory::greatest_shift(linear.shift) < 0 => requantize::linear,
+            true if is_linear(linear) => requantize::linear,
             _ => any,
         };
         let run = blocks.checked_mul(BLOCK * width.input())?;
