@@ -280,7 +280,7 @@ fn make<'a>(places: &mut Places<'a>, noise: &mut Noise, shape: &Shape, usual: bo
     }
     let wide = from == DType::I16;
     let amplitude: usize = if wide { 9000 } else { 73 };
-    let input_zero = if wide { 0 } else { noise.below(256) as i32 - 128 };
+    let mut input_zero = if wide { 0 } else { noise.below(256) as i32 - 128 };
     let bias = places.words(Last::Nothing, outputs);
     let far = if noise.one_of(20) { 1 << 24 } else { 1 << 12 };
     bias.iter_mut().for_each(|bias| *bias = noise.next() as i32 % (2 * far) - far);
@@ -299,14 +299,31 @@ fn make<'a>(places: &mut Places<'a>, noise: &mut Noise, shape: &Shape, usual: bo
         }
     }
     let (least, most) = if to == DType::I16 { (-32768, 32767) } else { (-128, 127) };
-    let output_zero = if to == DType::I16 { 0 } else { noise.below(256) as i32 - 128 };
-    let [low, high] = match noise.below(4) {
+    let mut output_zero = if to == DType::I16 { 0 } else { noise.below(256) as i32 - 128 };
+    let [mut low, mut high] = match noise.below(4) {
         0 => [output_zero, most],
         1 => [output_zero, (output_zero + 90).min(most)],
         2 if to == DType::I16 && noise.one_of(3) => [-128, 127],
         2 => [least + 20, most - 30],
         _ => [least, most],
     };
+    if noise.one_of(8) && !usual {
+        // What a blob may hold at worst: results near both ends of 32 bits, where zero points and bounds at their ends make them wrap.
+        if !wide {
+            input_zero = noise.end(-128, 127);
+        }
+        if to != DType::I16 {
+            output_zero = noise.end(least, most);
+        }
+        let bounds = [noise.end(least, most), [noise.end(least, most), output_zero][noise.below(2)]];
+        (low, high) = (bounds[0].min(bounds[1]), bounds[0].max(bounds[1]));
+        let greatest = [-1, 0, 30][noise.below(3)];
+        for ((bias, multiplier), exponent) in bias.iter_mut().zip(&mut *multiplier).zip(&mut *shifts) {
+            *bias = noise.end(i32::MIN, i32::MAX);
+            *multiplier = noise.end(0, i32::MAX);
+            *exponent = noise.end(-31, 30).min(greatest);
+        }
+    }
     let plain = Integer {
         weights: &*rows,
         packing: Packing::Rows,
@@ -479,7 +496,10 @@ fn compare(places: &mut Places<'_>, case: &mut Case<'_>) -> Result<Selection, &'
             let (found, expected) = (found.inner(), expected.inner());
             let at = found.iter().zip(&*expected).position(|(a, b)| a != b).unwrap_or(0);
             let (found, expected) = (found[at].cast_signed(), expected[at].cast_signed());
-            say!("byte {at} of {output_bytes}: {found}, not {expected}");
+            say!(
+                "byte {at} of {output_bytes} with {:?}, scratch {bytes}: {found}, not {expected}",
+                request.packing
+            );
             return Err("the outputs differ");
         }
     }

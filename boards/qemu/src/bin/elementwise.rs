@@ -98,7 +98,7 @@ fn random_add(noise: &mut Noise) -> Shaped {
     };
     let shifts = [shift(noise), shift(noise)];
     let last = if noise.one_of(10) { noise.within(-31, 30) } else { noise.within(1, 4) - left_shift };
-    let words = [
+    let mut words = [
         left_shift as u32,
         multiplier(noise),
         shifts[0] as u32,
@@ -109,7 +109,15 @@ fn random_add(noise: &mut Noise) -> Shaped {
         i32::from(low) as u32,
         i32::from(high) as u32,
     ];
-    let zero_points = [zero_point(noise), zero_point(noise), zero_point(noise)];
+    let mut zero_points = [zero_point(noise), zero_point(noise), zero_point(noise)];
+    if noise.one_of(8) {
+        // What a blob may hold at worst.
+        let ranges = [(0, 22), (0, i32::MAX), (-31, 0), (0, i32::MAX), (-31, 0), (0, i32::MAX), (-31, 30)];
+        for (word, (least, most)) in words.iter_mut().zip(ranges) {
+            *word = noise.end(least, most) as u32;
+        }
+        zero_points = [(); 3].map(|()| noise.end(-128, 127));
+    }
     let most = if noise.one_of(8) { 4000 } else { 300 };
     let elements = noise.count(1, most);
     let wanted = elementwise::add_scratch(<Backend as tucano::backend::Backend>::ISA, elements);
@@ -142,9 +150,17 @@ fn random_case(noise: &mut Noise, kind: usize) -> Shaped {
             let window = window(batch, whole(rows), whole(columns), channels);
             let [act_min, act_max] = random_bounds(noise).map(i32::from);
             let shift = noise.within(-3, 1) - (rows * columns).ilog2() as i32;
-            let parameters =
+            let mut parameters =
                 mean::Parameters { multiplier: multiplier(noise) as i32, shift, act_min, act_max };
-            pooled(Case::Mean { parameters, zero_points: [zero_point(noise), zero_point(noise)] }, window)
+            let mut zero_points = [zero_point(noise), zero_point(noise)];
+            if noise.one_of(8) {
+                // What a blob may hold at worst.
+                let most = 23 - (rows * columns).next_power_of_two().ilog2() as i32;
+                parameters.shift = noise.end(-31, most);
+                parameters.multiplier = noise.end(0, i32::MAX);
+                zero_points = [(); 2].map(|()| noise.end(-128, 127));
+            }
+            pooled(Case::Mean { parameters, zero_points }, window)
         }
         4 => flat(Case::Table, noise.count(1, 300)),
         5 | 6 => {
@@ -232,7 +248,8 @@ fn define(shaped: &Shaped, input: &[i8], second: &[i8], output: &mut [u8]) {
             let mean::Parameters { multiplier, shift, act_min, act_max } = parameters;
             pool(&shaped.window, input, bytes, |values, _| {
                 let sum = values.map(|x| i32::from(x) - zero_in).sum();
-                (zero_out + reference::requantize(sum, multiplier, shift)).max(act_min).min(act_max) as i8
+                zero_out.wrapping_add(reference::requantize(sum, multiplier, shift)).max(act_min).min(act_max)
+                    as i8
             })
         }
         Case::Table => {

@@ -4,7 +4,7 @@
 use core::arch::naked_asm;
 
 use super::memory;
-use super::product::{Width, clamp};
+use super::product::{Width, clamp, is_relu};
 use crate::backend::spec::helium::BLOCK;
 use crate::ops::linear::Integer;
 
@@ -13,8 +13,8 @@ use crate::ops::linear::Integer;
 struct Frame {
     /// r1.
     weights: *const i8,
-    /// r2: added with saturation at the greatest `u16`.
-    saturate: u32,
+    /// r2: bounds, see [`kernel`].
+    low: u32,
     /// r3: the row.
     input: *const u8,
     /// r4: constants.
@@ -29,12 +29,12 @@ struct Frame {
     rest: u32,
     /// r9: constants.
     multiplier: *const i32,
-    /// r10: added after `saturate`.
-    restore: u32,
+    /// r10.
+    high: u32,
     /// r11: rounds of blocks, the first of which may be entered behind its start.
     rounds: u32,
-    /// r12: zero point less least output.
-    offset: i32,
+    /// r12: zero point.
+    zero: i32,
     /// r14: where the first round is entered, in bytes of code, plus 1.
     entry: u32,
 }
@@ -114,9 +114,6 @@ macro_rules! block_16 {
     };
 }
 
-/// A kernel and its loop.
-type Kernel = (unsafe extern "C" fn(*const Frame), Round);
-
 /// How a kernel's loop is laid out.
 #[derive(Clone, Copy)]
 struct Round {
@@ -132,16 +129,16 @@ const FOUR_16: Round = Round { log: 2, bytes: 35 * 4 };
 
 /// The kernel `$name`: for each eight outputs, then for the rest, the products' sums, requantised and stored. `$block` is a block, of which a round has `$round`,
 /// `$store` stores the low part of each halfword, `$eight` are the bytes of eight outputs. `$left` shifts to the left, `$away` rounds halves
-/// away from zero, `$offset` adds to what was shifted.
+/// away from zero, `$narrow` makes halfwords within the bounds of what was shifted.
 ///
 /// Registers: r1 weights, r3 row, r5 bias, r7 output, r9 multiplier, r11 rounds, the even ones the sums; q0 has the even outputs, q1 the odd
-/// ones, q2 and q3 their constants, q4 to q6 `saturate`, `restore` and `offset`. On the stack:
+/// ones, q2 and q3 their constants, q4 to q6 bounds and zero point. On the stack:
 /// 0 row, 4 rounds, 8 shift, 12 end of the outputs, 16 rest, 20 entry, 24 output of the rest. The rest is computed as eight outputs, with copies of
 /// its constants (from 32 on), so that whole vectors can be read, and stored to 128 first.
 macro_rules! kernel {
     (
         $(#[$doc:meta])* $name:ident, $block:ident $round:ident, $store:literal, $eight:literal,
-        [$($left:literal),*], [$($away:literal),*], [$($offset:literal),*]
+        [$($left:literal),*], [$($away:literal),*], [$($narrow:literal),*]
     ) => {
         $(#[$doc])*
         ///
@@ -193,11 +190,7 @@ macro_rules! kernel {
                 $($away,)*
                 "vrshl.s32 q0, q0, q2",
                 "vrshl.s32 q1, q1, q3",
-                $($offset,)*
-                "vqmovunb.s32 q0, q0",
-                "vqmovunt.s32 q0, q1",
-                "vqadd.u16 q0, q0, q4",
-                "vadd.i16 q0, q0, q5",
+                $($narrow,)*
                 concat!($store, ".16 q0, [r7], #", $eight),
                 "cmp r7, r2",
                 "bne.w 2b",
@@ -279,21 +272,36 @@ macro_rules! any_kernel {
                 "vshr.s32 q7, q7, #31",
                 "vadd.i32 q1, q1, q7"
             ],
-            ["vqadd.s32 q0, q0, q6", "vqadd.s32 q1, q1, q6"]
+            [
+                "vadd.i32 q0, q0, q6",
+                "vadd.i32 q1, q1, q6",
+                "vqmovnb.s32 q0, q0",
+                "vqmovnt.s32 q0, q1",
+                "vmax.s16 q0, q0, q4",
+                "vmin.s16 q0, q0, q5"
+            ]
         );
     };
 }
 
 kernel!(
-    /// From 8 to 8 bits, of layers whose least output is the zero point and whose shifts are not positive.
-    dense_8_8_relu, block_8 eight, "vstrb", "8", [], [], []
+    /// From 8 to 8 bits, of layers that [`is_relu`] takes: the bounds are those of [`clamp`].
+    dense_8_8_relu, block_8 eight, "vstrb", "8", [], [],
+    ["vqmovunb.s32 q0, q0", "vqmovunt.s32 q0, q1", "vqadd.u16 q0, q0, q4", "vadd.i16 q0, q0, q5"]
 );
 kernel!(
     /// From 8 to 8 bits, of layers whose shifts are negative.
     dense_8_8_right, block_8 eight, "vstrb", "8",
     [],
     ["vshr.s32 q7, q0, #31", "vadd.i32 q0, q0, q7", "vshr.s32 q7, q1, #31", "vadd.i32 q1, q1, q7"],
-    ["vqadd.s32 q0, q0, q6", "vqadd.s32 q1, q1, q6"]
+    [
+                "vadd.i32 q0, q0, q6",
+                "vadd.i32 q1, q1, q6",
+                "vqmovnb.s32 q0, q0",
+                "vqmovnt.s32 q0, q1",
+                "vmax.s16 q0, q0, q4",
+                "vmin.s16 q0, q0, q5"
+            ]
 );
 any_kernel!(
     /// From 8 to 8 bits.
@@ -335,19 +343,24 @@ pub fn dense(
     {
         return None;
     }
-    let (kernel, round): Kernel = match width {
-        Width::Narrow => narrow(linear),
+    let (mut low, mut high) = (linear.low as u32, linear.high as u32);
+    let (kernel, round): (unsafe extern "C" fn(*const Frame), Round) = match width {
+        Width::Narrow if is_relu(linear) => {
+            [low, high] = clamp(linear);
+            (dense_8_8_relu, EIGHT)
+        }
+        Width::Narrow if memory::greatest_shift(linear.shift) < 0 => (dense_8_8_right, EIGHT),
+        Width::Narrow => (dense_8_8, FOUR),
         Width::Widening => (dense_8_16, FOUR),
         Width::Narrowing => (dense_16_8, FOUR_16),
         Width::Wide => (dense_16_16, FOUR_16),
     };
-    let [saturate, restore] = clamp(linear);
     let blocks = blocks as u32;
     // Those of the first round that are left out.
     let left_out = blocks.wrapping_neg() & (1u32 << round.log).wrapping_sub(1);
     let mut frame = Frame {
         weights: linear.weights.as_ptr(),
-        saturate,
+        low,
         input: core::ptr::null(),
         shift: linear.shift.as_ptr(),
         bias: linear.bias.as_ptr(),
@@ -355,9 +368,9 @@ pub fn dense(
         output: core::ptr::null_mut(),
         rest: (outputs & 7) as u32,
         multiplier: linear.multiplier.as_ptr(),
-        restore,
+        high,
         rounds: blocks.wrapping_add(left_out) >> round.log,
-        offset: linear.output_zero.wrapping_sub(linear.low),
+        zero: linear.output_zero,
         entry: left_out.wrapping_mul(round.bytes) | 1,
     };
     let mut input_left = input;
@@ -382,13 +395,4 @@ pub fn dense(
         output_left = rest;
     }
     Some(())
-}
-
-/// The kernel for rows and outputs of 8 bits.
-fn narrow(linear: &Integer<'_>) -> Kernel {
-    match memory::greatest_shift(linear.shift) {
-        ..=0 if linear.low == linear.output_zero => (dense_8_8_relu, EIGHT),
-        ..0 => (dense_8_8_right, EIGHT),
-        _ => (dense_8_8, FOUR),
-    }
 }

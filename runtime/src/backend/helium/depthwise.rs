@@ -16,10 +16,10 @@ use crate::ops::window::{Axis, Run, Window};
 struct Frame {
     /// 0, 4: see [`clamp`].
     clamp: [u32; 2],
-    /// 8: zero point less least output.
-    offset: i32,
-    /// 12: zero point of the input.
-    zero: i32,
+    /// 8: zero point of the output.
+    output_zero: i32,
+    /// 12: least output.
+    low: i32,
     /// 16: the first tap's inputs.
     input: *const u8,
     /// 20: and weights.
@@ -44,6 +44,8 @@ struct Frame {
     done: u32,
     /// 72: of gathers: the input of an output, times 2^16.
     factor: u32,
+    /// 76: zero point of the input.
+    zero: i32,
 }
 
 /// The kernel `$name`: the outputs of one position. `$load` loads eight inputs, whose eight are `$in_bytes` bytes; `$store` stores eight outputs of `$out_bytes` bytes.
@@ -64,18 +66,17 @@ macro_rules! kernel {
                 ".cpu cortex-m55",
                 "push {{r4-r11, lr}}",
                 "vpush {{d8-d15}}",
-                "sub sp, #76",
+                "sub sp, #80",
                 "ldm r0!, {{r1-r9}}",
                 "stm sp, {{r1-r9}}",
                 "add r12, sp, #36",
                 "ldm r0, {{r1-r9}}",
                 "stm r12, {{r1-r9}}",
-                "ldr r1, [r0, #36]",
+                "ldrd r1, r5, [r0, #36]",
                 "str r1, [sp, #72]",
                 "ldrd r3, r4, [sp, #32]",
                 "ldrd r8, r9, [sp, #40]",
                 "ldrd r10, r7, [sp, #48]",
-                "ldr r5, [sp, #12]",
                 "movs r0, #0",
                 "vidup.u32 q7, r0, #8",
                 // Eight channels.
@@ -165,9 +166,11 @@ macro_rules! kernel {
                 "vadd.i32 q5, q5, q1",
                 "vrshl.s32 q4, q4, q2",
                 "vrshl.s32 q5, q5, q3",
-                "ldr r0, [sp, #8]",
-                "vqadd.s32 q4, q4, r0",
-                "vqadd.s32 q5, q5, r0",
+                "ldrd r0, r2, [sp, #8]",
+                "vadd.i32 q4, q4, r0",
+                "vadd.i32 q5, q5, r0",
+                "vqsub.s32 q4, q4, r2",
+                "vqsub.s32 q5, q5, r2",
                 "ldrd r0, r2, [sp, #0]",
                 "vqmovunb.s32 q4, q4",
                 "vqmovunt.s32 q4, q5",
@@ -182,7 +185,7 @@ macro_rules! kernel {
                 "strd r0, r2, [sp, #16]",
                 "subs.w r10, r10, #8",
                 "bhi.w 1b",
-                "add sp, #76",
+                "add sp, #80",
                 "vpop {{d8-d15}}",
                 "pop {{r4-r11, pc}}",
                 ".cpu cortex-m33",
@@ -312,8 +315,8 @@ pub fn depthwise(
     let row_step = rows.dilation.wrapping_mul(columns.input).wrapping_mul(position);
     let mut frame = Frame {
         clamp: clamp(linear),
-        offset: linear.output_zero.wrapping_sub(linear.low),
-        zero: linear.input_zero.into(),
+        output_zero: linear.output_zero,
+        low: linear.low,
         input: core::ptr::null(),
         weights: core::ptr::null(),
         rows: 0,
@@ -330,6 +333,7 @@ pub fn depthwise(
             Depthwise::Beside => 0,
             Depthwise::Shared(factor) => factor.into(),
         },
+        zero: linear.input_zero.into(),
     };
     let mut images = input;
     let mut output_left = output;

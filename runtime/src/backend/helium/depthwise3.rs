@@ -11,7 +11,7 @@
 use core::arch::naked_asm;
 
 use super::memory;
-use super::product::{clamp, is_relu};
+use super::product::{clamp, is_linear, is_relu};
 use super::strips::{Rows, copy_columns, transpose, weights_by_channel};
 use crate::backend::spec::helium::{Depthwise3, Tile, VECTOR};
 use crate::ops::linear::Integer;
@@ -23,7 +23,7 @@ const WEIGHTS: usize = 17 * VECTOR;
 /// What a kernel is told; copied to its stack frame, in which the assembly names the fields by offset.
 #[repr(C)]
 struct Frame {
-    /// 0, 4: see [`clamp`].
+    /// 0, 4: see [`clamp`]; of layers that [`is_linear`] takes first the zero point.
     clamp: [u32; 2],
     /// 8: zero point less least output.
     offset: i32,
@@ -57,9 +57,11 @@ struct Frame {
     width: u32,
     /// 96: strip bytes between gathers: rows of stride 1: of two columns, else of a stride.
     step: u32,
-    /// 100: the first input channel's first column. Not copied.
+    /// 100: zero point of the output.
+    output_zero: i32,
+    /// 104: the first input channel's first column. Not copied.
     strips: *const u8,
-    /// 104: the first output. Not copied.
+    /// 108: the first output. Not copied.
     output: *mut u8,
 }
 
@@ -71,14 +73,14 @@ macro_rules! head {
         concat!(
             "push {{r4-r11, lr}}\n",
             "vpush {{d8-d15}}\n",
-            "sub sp, #100\n",
+            "sub sp, #104\n",
             "ldm r0!, {{r1-r11}}\n",
             "stm sp, {{r1-r11}}\n",
             "add r12, sp, #44\n",
             "ldm r0!, {{r1-r11}}\n",
             "stm r12!, {{r1-r11}}\n",
-            "ldm r0!, {{r1-r3}}\n",
-            "stm r12, {{r1-r3}}\n",
+            "ldm r0!, {{r1-r4}}\n",
+            "stm r12, {{r1-r4}}\n",
             "ldrd r1, r3, [r0]\n",
             "vldrw.u32 q1, [sp, #32]\n",
             "ldrd r10, r12, [sp, #0]\n",
@@ -123,7 +125,7 @@ macro_rules! tail {
             "subs r2, #1\n",
             "strd r0, r2, [sp, #48]\n",
             "bne.w 1b\n",
-            "add sp, #100\n",
+            "add sp, #104\n",
             "vpop {{d8-d15}}\n",
             "pop {{r4-r11, pc}}\n",
         )
@@ -135,7 +137,7 @@ macro_rules! tail {
 macro_rules! stride_1 {
     (
         $(#[$doc:meta])* $name:ident, [$($once:literal),*], [$($moved:literal),*], [$($near:literal),*], [$($far:literal),*],
-        [$($shift:literal),*], [$($scale:literal),*], [$near_values:literal, $far_values:literal, $places:literal]
+        [$($shift:literal),*], [$($scale:literal),*], [$($narrow:literal),*], [$values:literal, $places:literal]
     ) => {
         $(#[$doc])*
         ///
@@ -156,12 +158,9 @@ macro_rules! stride_1 {
                 "vadd.i32 q2, q2, r5",
                 "vadd.i32 q3, q3, r5",
                 $($scale,)*
-                concat!("vqmovunb.s32 ", $near_values, ", ", $near_values),
-                concat!("vqmovunt.s32 ", $near_values, ", ", $far_values),
                 concat!("vldrh.u16 ", $places, ", [sp, #16]"),
-                concat!("vqadd.u16 ", $near_values, ", ", $near_values, ", r10"),
-                concat!("vadd.i16 ", $near_values, ", ", $near_values, ", r12"),
-                concat!("vstrb.16 ", $near_values, ", [r3, ", $places, "]"),
+                $($narrow,)*
+                concat!("vstrb.16 ", $values, ", [r3, ", $places, "]"),
                 tail!(),
                 ".cpu cortex-m33",
             )
@@ -169,14 +168,29 @@ macro_rules! stride_1 {
     };
 }
 
-/// Kernels of stride 1, for layers whose least output is the zero point and whose shifts are not positive, and for any layer.
+/// Kernels of stride 1, for layers that [`is_relu`] or [`is_linear`] takes, and for any layer.
 macro_rules! stride_1_kernels {
-    ($relu:ident, $any:ident, $($sums:tt),*) => {
+    ($relu:ident, $linear:ident, $any:ident, $($sums:tt),*) => {
         stride_1!(
-            /// Of layers whose least output is the zero point and whose shifts are not positive.
+            /// Of layers that [`is_relu`] takes.
             $relu, $($sums),*, [],
             ["vqrdmulh.s32 q2, q2, r7", "vqrdmulh.s32 q3, q3, r7", "vrshl.s32 q2, r9", "vrshl.s32 q3, r9"],
-            ["q2", "q3", "q0"]
+            ["vqmovunb.s32 q2, q2", "vqmovunt.s32 q2, q3", "vqadd.u16 q2, q2, r10", "vadd.i16 q2, q2, r12"],
+            ["q2", "q0"]
+        );
+        stride_1!(
+            /// Of layers that [`is_linear`] takes; r10 has the zero point.
+            $linear, $($sums),*, [],
+            [
+                "vshr.s32 q0, q2, #31",
+                "vqrdmlah.s32 q0, q2, r7",
+                "vshr.s32 q2, q3, #31",
+                "vqrdmlah.s32 q2, q3, r7",
+                "vrshl.s32 q0, r9",
+                "vrshl.s32 q2, r9"
+            ],
+            ["vqmovnb.s32 q0, q0", "vqmovnt.s32 q0, q2", "vqadd.s16 q0, q0, r10", "vqmovnb.s16 q0, q0"],
+            ["q0", "q3"]
         );
         stride_1!(
             /// Of any layer.
@@ -190,6 +204,12 @@ macro_rules! stride_1_kernels {
                 "vshl.s32 q3, r0",
                 "vqrdmulh.s32 q0, q2, r7",
                 "vqrdmulh.s32 q2, q3, r7",
+                // The zero point there and back: where it makes a result wrap, that stays.
+                "ldr r0, [sp, #100]",
+                "vadd.i32 q0, q0, r0",
+                "vadd.i32 q2, q2, r0",
+                "vqsub.s32 q0, q0, r0",
+                "vqsub.s32 q2, q2, r0",
                 "b 4f",
                 "3:",
                 "vshr.s32 q0, q2, #31",
@@ -202,7 +222,8 @@ macro_rules! stride_1_kernels {
                 "vqadd.s32 q0, q0, r4",
                 "vqadd.s32 q2, q2, r4"
             ],
-            ["q0", "q2", "q3"]
+            ["vqmovunb.s32 q0, q0", "vqmovunt.s32 q0, q2", "vqadd.u16 q0, q0, r10", "vadd.i16 q0, q0, r12"],
+            ["q0", "q3"]
         );
     };
 }
@@ -210,6 +231,7 @@ macro_rules! stride_1_kernels {
 // Two halves of 2 x 2 outputs, each from one gather. q4 to q7 are the weights for an output, the one below, the one beside it, and the one beside that.
 stride_1_kernels!(
     stride_1_relu,
+    stride_1_linear,
     stride_1_any,
     ["ldr r8, [sp, #88]"],
     ["subs r2, r0, #5", "vldrb.u8 q5, [r2, #4]", "vldrb.u8 q6, [r2, #1]", "vldrb.u8 q7, [r2]"],
@@ -233,6 +255,7 @@ stride_1_kernels!(
 // third output.
 stride_1_kernels!(
     row_relu,
+    row_linear,
     row_any,
     ["ldr r8, [sp, #88]", "ldr r0, [sp, #96]", "vadd.i32 q5, q1, r0"],
     ["subs r2, r0, #4", "vldrb.u8 q6, [r2]"],
@@ -258,7 +281,7 @@ stride_1_kernels!(
 /// those of the columns under the second to fourth.
 macro_rules! apart {
     (
-        $(#[$doc:meta])* $name:ident, [$($shift:literal),*], [$($scale:literal),*], $values:literal
+        $(#[$doc:meta])* $name:ident, [$($shift:literal),*], [$($scale:literal),*], [$($narrow:literal),*], $values:literal
     ) => {
         $(#[$doc])*
         ///
@@ -292,9 +315,7 @@ macro_rules! apart {
                 "vmov q2[3], q2[1], r2, r6",
                 "vadd.i32 q2, q2, r5",
                 $($scale,)*
-                concat!("vqmovunb.s32 ", $values, ", ", $values),
-                concat!("vqadd.u16 ", $values, ", ", $values, ", r10"),
-                concat!("vadd.i16 ", $values, ", ", $values, ", r12"),
+                $($narrow,)*
                 "vpst",
                 concat!("vstrbt.32 ", $values, ", [r3, q3]"),
                 tail!(),
@@ -305,8 +326,14 @@ macro_rules! apart {
 }
 
 apart!(
-    /// Of layers whose least output is the zero point and whose shifts are not positive.
-    apart_relu, [], ["vqrdmulh.s32 q2, q2, r7", "vrshl.s32 q2, r9"], "q2"
+    /// Of layers that [`is_relu`] takes.
+    apart_relu, [], ["vqrdmulh.s32 q2, q2, r7", "vrshl.s32 q2, r9"],
+    ["vqmovunb.s32 q2, q2", "vqadd.u16 q2, q2, r10", "vadd.i16 q2, q2, r12"], "q2"
+);
+apart!(
+    /// Of layers that [`is_linear`] takes; r10 has the zero point.
+    apart_linear, [], ["vshr.s32 q0, q2, #31", "vqrdmlah.s32 q0, q2, r7", "vrshl.s32 q0, r9"],
+    ["vqmovnb.s32 q0, q0", "vqadd.s16 q0, q0, r10", "vqmovnb.s16 q0, q0"], "q0"
 );
 apart!(
     /// Of any layer.
@@ -317,6 +344,9 @@ apart!(
         "cbz r0, 3f",
         "vshl.s32 q2, r0",
         "vqrdmulh.s32 q0, q2, r7",
+        "ldr r0, [sp, #100]",
+        "vadd.i32 q0, q0, r0",
+        "vqsub.s32 q0, q0, r0",
         "b 4f",
         "3:",
         "vshr.s32 q0, q2, #31",
@@ -325,6 +355,7 @@ apart!(
         "4:",
         "vqadd.s32 q0, q0, r8"
     ],
+    ["vqmovunb.s32 q0, q0", "vqadd.u16 q0, q0, r10", "vadd.i16 q0, q0, r12"],
     "q0"
 );
 
@@ -349,18 +380,20 @@ struct Layer<'a> {
 
 /// The kernels of a tile.
 pub struct Kernels {
-    /// Of layers whose least output is the zero point and whose shifts are not positive.
+    /// Of layers that [`is_relu`] takes.
     relu: unsafe extern "C" fn(*const Frame),
+    /// Of layers that [`is_linear`] takes.
+    linear: unsafe extern "C" fn(*const Frame),
     /// Of any layer.
     any: unsafe extern "C" fn(*const Frame),
 }
 
 /// For [`Tile::Tall`] and [`Tile::Square`].
-pub const STRIDE_1: Kernels = Kernels { relu: stride_1_relu, any: stride_1_any };
+pub const STRIDE_1: Kernels = Kernels { relu: stride_1_relu, linear: stride_1_linear, any: stride_1_any };
 /// For [`Tile::Row`].
-pub const ROW: Kernels = Kernels { relu: row_relu, any: row_any };
+pub const ROW: Kernels = Kernels { relu: row_relu, linear: row_linear, any: row_any };
 /// For [`Tile::Apart`].
-pub const APART: Kernels = Kernels { relu: apart_relu, any: apart_any };
+pub const APART: Kernels = Kernels { relu: apart_relu, linear: apart_linear, any: apart_any };
 
 impl Layer<'_> {
     /// The first output row of a group; the last group ends with the image, and may overlap the one before.
@@ -555,7 +588,13 @@ pub fn depthwise3(
     {
         return None;
     }
-    let kernel = if is_relu(linear) { kernels.relu } else { kernels.any };
+    let (kernel, clamp) = if is_relu(linear) {
+        (kernels.relu, clamp(linear))
+    } else if is_linear(linear) {
+        (kernels.linear, [linear.output_zero as u32, 0])
+    } else {
+        (kernels.any, clamp(linear))
+    };
     let (strips, rest) = scratch.split_at_mut_checked(plan.strips())?;
     let (weights, rest) = rest.split_at_mut_checked(WEIGHTS)?;
     let (padding, rest) = rest.split_first_chunk_mut::<VECTOR>()?;
@@ -593,7 +632,7 @@ pub fn depthwise3(
     let by_channel = weights.as_mut_ptr().wrapping_add(VECTOR);
     let between = if plan.tile == Tile::Apart { columns.stride } else { 2 };
     let mut frame = Frame {
-        clamp: clamp(linear),
+        clamp,
         offset: linear.output_zero.wrapping_sub(linear.low),
         places,
         columns: [0, 1, 2, 3].map(|k: u32| k.wrapping_mul(layer.column as u32)),
@@ -611,6 +650,7 @@ pub fn depthwise3(
         width: columns.output.min(4) as u32,
         step: layer.column.wrapping_mul(between) as u32,
         shift_left: 0,
+        output_zero: linear.output_zero,
         strips: core::ptr::null(),
         output: core::ptr::null_mut(),
     };

@@ -144,9 +144,11 @@ struct Finish {
     shift: *const i32,
     output: *mut u8,
     count: usize,
-    /// Zero point less least output.
-    offset: i32,
+    /// Zero point of the output.
+    zero: i32,
     clamp: [u32; 2],
+    /// Least output.
+    low: i32,
 }
 
 /// The kernel `$name`: outputs of sums, as `product::requantize` explains.
@@ -161,7 +163,7 @@ macro_rules! finish {
             naked_asm!(
                 ".cpu cortex-m55",
                 "push {{r4-r9, r10, lr}}",
-                "ldm r0, {{r1-r9}}",
+                "ldm r0, {{r1-r10}}",
                 "wlstp.32 lr, r6, 2f",
                 "1:",
                 "vldrw.u32 q0, [r1], #16",
@@ -178,7 +180,8 @@ macro_rules! finish {
                 "vshr.s32 q2, q2, #31",
                 "vadd.i32 q0, q0, q2",
                 "vrshl.s32 q0, q0, q1",
-                "vqadd.s32 q0, q0, r7",
+                "vadd.i32 q0, q0, r7",
+                "vqsub.s32 q0, q0, r10",
                 "vqmovunb.s32 q0, q0",
                 "vqadd.u16 q0, q0, r8",
                 "vadd.i16 q0, q0, r9",
@@ -299,8 +302,9 @@ pub fn grouped(
                         shift: linear.shift.as_ptr().wrapping_add(done),
                         output: target.as_mut_ptr().wrapping_add(first),
                         count,
-                        offset: linear.output_zero.wrapping_sub(linear.low),
+                        zero: linear.output_zero,
                         clamp: clamp(linear),
+                        low: linear.low,
                     };
                     // SAFETY: `count` sums were made, `target` and the constants have an entry for each output.
                     unsafe { finish(&finished) }

@@ -139,9 +139,21 @@ impl Width {
     }
 }
 
-/// Whether kernels of the `_relu` form give the layer's result.
+/// Whether kernels of the `_relu` form give the layer's result: the least output is the zero point, no shift is to the left, and no result so great that the zero
+/// point makes it wrap, as only factors of almost 1 or more can.
 pub fn is_relu(linear: &Integer<'_>) -> bool {
-    linear.low == linear.output_zero && memory::greatest_shift(linear.shift) <= 0
+    const MOST: i32 = i32::MAX - 128;
+    linear.low == linear.output_zero
+        && match memory::greatest_shift(linear.shift) {
+            ..0 => true,
+            0 => linear.multiplier.iter().all(|&multiplier| multiplier < MOST),
+            _ => false,
+        }
+}
+
+/// Whether kernels of the `_linear` form give the layer's result: it is clamped to its type's range alone, and all shifts are to the right.
+pub fn is_linear(linear: &Integer<'_>) -> bool {
+    linear.low == -128 && linear.high == 127 && memory::greatest_shift(linear.shift) < 0
 }
 
 /// The summands that clamp a value less the least output, narrowed to 16 bits with unsigned saturation, which is the lower bound: the first, added with saturation at the
@@ -208,9 +220,9 @@ impl<'a> Product<'a> {
         };
         let any: Quad = if width.output() == 1 { requantize::bytes } else { requantize::halfwords };
         let full = width.output() == 1 && linear.low == -128 && linear.high == 127;
-        let aligned = match memory::greatest_shift(linear.shift) {
-            ..=0 if full && linear.output_zero == linear.low => requantize::relu,
-            ..0 if full => requantize::linear,
+        let aligned = match full {
+            true if is_relu(linear) => requantize::relu,
+            true if is_linear(linear) => requantize::linear,
             _ => any,
         };
         let run = blocks.checked_mul(BLOCK * width.input())?;

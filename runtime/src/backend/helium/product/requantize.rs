@@ -164,7 +164,7 @@ macro_rules! any {
                 "vshl.s32 q1, r8",
                 "vqrdmlah.s32 q1, q0, r4",
                 "vrshl.s32 q1, r7",
-                "vqadd.s32 q1, q1, r2",
+                "vadd.i32 q1, q1, r2",
                 "vmax.s32 q1, q1, q6",
                 "vmin.s32 q1, q1, q7",
                 concat!($store, ".32 q1, [r12, q5]"),
