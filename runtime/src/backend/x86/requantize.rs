@@ -19,10 +19,14 @@ pub enum Mode {
     Float,
     /// As `Float`, with another constant for negative accumulators.
     SignedFloat,
-    /// As `Float`, but each channel may have up to two accumulators for which 1 is added.
+    /// As `Float`, but each channel may have an accumulator for which 1 is added.
     Corrected,
-    /// As `SignedFloat`, with such accumulators.
+    /// As `SignedFloat`, with such an accumulator.
     SignedCorrected,
+    /// As `Corrected`, with up to two accumulators.
+    Twice,
+    /// As `SignedCorrected`, with up to two.
+    SignedTwice,
     /// As `Float`, but for vectors that hold a channel for which floats don't serve: a 64-bit product with a rounding constant. There the shift to the
     /// right is not 0, and what is not positive is the least output.
     Mixed,
@@ -40,6 +44,10 @@ pub const SIGNED_FLOAT: u8 = Mode::SignedFloat as u8;
 pub const CORRECTED: u8 = Mode::Corrected as u8;
 /// See [`FLOAT`].
 pub const SIGNED_CORRECTED: u8 = Mode::SignedCorrected as u8;
+/// See [`FLOAT`].
+pub const TWICE: u8 = Mode::Twice as u8;
+/// See [`FLOAT`].
+pub const SIGNED_TWICE: u8 = Mode::SignedTwice as u8;
 /// See [`FLOAT`].
 pub const MIXED: u8 = Mode::Mixed as u8;
 /// See [`FLOAT`].
@@ -272,12 +280,14 @@ pub fn mode(channels: &[Channel], corrected: bool) -> (Mode, Vec<Option<Floats>>
     let signed = |all: &[Option<Floats>]| all.iter().flatten().any(|f| f.constants[0] != f.constants[1]);
     let mut floats: Vec<Option<Floats>> = channels.iter().map(|channel| channel.floats(corrected)).collect();
     if floats.iter().all(Option::is_some) {
-        let exact = floats.iter().flatten().all(|floats| floats.exceptions == [None; EXCEPTIONS]);
-        let mode = match (exact, signed(&floats)) {
-            (true, false) => Mode::Float,
-            (true, true) => Mode::SignedFloat,
-            (false, false) => Mode::Corrected,
-            (false, true) => Mode::SignedCorrected,
+        let exceptions = floats.iter().flatten().map(|floats| floats.exceptions.iter().flatten().count());
+        let mode = match (exceptions.max().unwrap_or_default(), signed(&floats)) {
+            (0, false) => Mode::Float,
+            (0, true) => Mode::SignedFloat,
+            (1, false) => Mode::Corrected,
+            (1, true) => Mode::SignedCorrected,
+            (_, false) => Mode::Twice,
+            (_, true) => Mode::SignedTwice,
         };
         return (mode, floats);
     }
@@ -292,18 +302,13 @@ pub fn mode(channels: &[Channel], corrected: bool) -> (Mode, Vec<Option<Floats>>
     (mode, floats)
 }
 
-/// Whether vectors of a corrected mode have channels with two exceptions.
-pub fn has_pairs(factors: &[Factors]) -> bool {
-    factors.iter().any(|rows| rows[5] != [NO_EXCEPTION as u32; LANES])
-}
-
 /// Accumulators that floats were found for stay above this one.
 pub const NO_EXCEPTION: i32 = i32::MIN;
 
 /// Factors for the channels of each lane of a vector; `None`: a lane without one.
 pub fn factors(mode: Mode, lanes: [Option<(Channel, Option<Floats>)>; LANES]) -> Factors {
     let mut factors = Factors::default();
-    if matches!(mode, Mode::Corrected | Mode::SignedCorrected) {
+    if matches!(mode, Mode::Corrected | Mode::SignedCorrected | Mode::Twice | Mode::SignedTwice) {
         factors[4..].fill([NO_EXCEPTION as u32; LANES]);
     }
     let product = lanes.iter().flatten().any(|(_, floats)| floats.is_none());

@@ -143,7 +143,7 @@ fn kernel(positions: usize, mode: Mode) -> Option<Kernel> {
         Mode::SignedMixed => of!(Mode::SignedMixed),
         Mode::Definition => of!(Mode::Definition),
         // Not asked for.
-        Mode::Corrected | Mode::SignedCorrected => return None,
+        Mode::Corrected | Mode::SignedCorrected | Mode::Twice | Mode::SignedTwice => return None,
     })
 }
 

@@ -138,7 +138,7 @@ impl Layer for Depthwise {
             Mode::SignedMixed => of!(Mode::SignedMixed),
             Mode::Definition => of!(Mode::Definition),
             // Not asked for.
-            Mode::Corrected | Mode::SignedCorrected => return None,
+            Mode::Corrected | Mode::SignedCorrected | Mode::Twice | Mode::SignedTwice => return None,
         }
         Some(())
     }

@@ -9,7 +9,7 @@ use core::arch::x86_64::*;
 
 use super::super::geometry::Geometry;
 use super::super::requantize::{self, Channel, Factors, LANES, Mode};
-use super::finish::{Bounds, order, pack, requantize};
+use super::finish::{Bounds, order, pack_halves, words};
 use super::pipelined;
 use crate::host::program::form::Image;
 use crate::host::program::{Constants, Frame, Layer};
@@ -120,25 +120,29 @@ unsafe fn half_biases<const VECTORS: usize>(factors: *const Factors) -> [__m256i
 
 /// Requantises, packs and stores the sums of as many positions as fill 64 bytes, or of one. A macro, for a function would not always be inlined.
 macro_rules! store {
-    ($mode:ident, $vectors:literal, $call:ident, $outputs:expr, [$($sum:ident),*]) => {{
-        let mut values = [_mm512_setzero_si512(); 4];
-        for (k, (value, sum)) in values.iter_mut().zip([$($sum),*]).enumerate() {
-            let vectors: usize = $vectors;
-            [*value] = requantize::<$mode, 1>([sum], $call.factors.add(k % vectors), &$call.bounds);
-        }
-        store_bytes!($vectors, $call, $outputs, pack(values, &$call.bounds));
+    ($mode:ident, $vectors:literal, $call:ident, $outputs:expr, [$a:ident, $b:ident, $c:ident, $d:ident]) => {{
+        let factors = |k: usize| $call.factors.add(k % $vectors);
+        let low = words::<$mode>([$a, $b], [factors(0), factors(1)], &$call.bounds);
+        let high = words::<$mode>([$c, $d], [factors(2), factors(3)], &$call.bounds);
+        store_bytes!($vectors, $call, $outputs, pack_halves(low, high, &$call.bounds));
+    }};
+    ($mode:ident, $vectors:literal, $call:ident, $outputs:expr, [$a:ident, $b:ident, $c:ident]) => {{
+        let low = words::<$mode>([$a, $b], [$call.factors, $call.factors.add(1)], &$call.bounds);
+        let high = words::<$mode>([$c, $c], [$call.factors.add(2); 2], &$call.bounds);
+        store_bytes!($vectors, $call, $outputs, pack_halves(low, high, &$call.bounds));
     }};
 }
 
 /// As `store`, for eight positions of at most eight channels: two of them fill a vector, whose factors stand there twice.
 macro_rules! store_halves {
-    ($mode:ident, $vectors:literal, $call:ident, $outputs:expr, [$($sum:ident),*]) => {{
-        let mut values = [_mm512_setzero_si512(); 4];
-        for (value, [low, high]) in values.iter_mut().zip([$($sum),*].as_chunks().0) {
-            let both = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(*low), *high);
-            [*value] = requantize::<$mode, 1>([both], $call.factors, &$call.bounds);
-        }
-        store_bytes!(0, $call, $outputs, pack(values, &$call.bounds));
+    (
+        $mode:ident, $vectors:literal, $call:ident, $outputs:expr,
+        [$a:ident, $b:ident, $c:ident, $d:ident, $e:ident, $f:ident, $g:ident, $h:ident]
+    ) => {{
+        let both = |low, high| _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
+        let pair = |sums| words::<$mode>(sums, [$call.factors; 2], &$call.bounds);
+        let (low, high) = (pair([both($a, $b), both($c, $d)]), pair([both($e, $f), both($g, $h)]));
+        store_bytes!(0, $call, $outputs, pack_halves(low, high, &$call.bounds));
     }};
 }
 
@@ -388,6 +392,8 @@ fn kernel([vectors, positions]: [usize; 2], mode: Mode) -> Option<Kernel> {
                     ($vectors, $positions, Mode::SignedFloat) => Some($tile::<{ requantize::SIGNED_FLOAT }>),
                     ($vectors, $positions, Mode::Corrected) => Some($tile::<{ requantize::CORRECTED }>),
                     ($vectors, $positions, Mode::SignedCorrected) => Some($tile::<{ requantize::SIGNED_CORRECTED }>),
+                    ($vectors, $positions, Mode::Twice) => Some($tile::<{ requantize::TWICE }>),
+                    ($vectors, $positions, Mode::SignedTwice) => Some($tile::<{ requantize::SIGNED_TWICE }>),
                     ($vectors, $positions, Mode::Mixed) => Some($tile::<{ requantize::MIXED }>),
                     ($vectors, $positions, Mode::SignedMixed) => Some($tile::<{ requantize::SIGNED_MIXED }>),
                     ($vectors, $positions, Mode::Definition) => Some($tile::<{ requantize::DEFINITION }>),
@@ -570,7 +576,7 @@ impl Conv {
                     tiles.pipelined || tiles.vectors <= 1,
                     &|o, k| weight(at + o, k),
                 )?;
-                let pipe = pipelined::kernel(tiles.vectors, mode, requantize::has_pairs(&factors));
+                let pipe = pipelined::kernel(tiles.vectors, mode);
                 let pipe = pipe.filter(|_| tiles.pipelined);
                 tiles.pipelined = pipe.is_some();
                 factors.push(pipelined::tail(tiles.vectors));

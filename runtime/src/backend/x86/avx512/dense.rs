@@ -109,7 +109,7 @@ fn kernel(vectors: usize, mode: Mode) -> Option<Kernel> {
         Mode::SignedMixed => of!(requantize::SIGNED_MIXED),
         Mode::Definition => of!(requantize::DEFINITION),
         // Not asked for.
-        Mode::Corrected | Mode::SignedCorrected => return None,
+        Mode::Corrected | Mode::SignedCorrected | Mode::Twice | Mode::SignedTwice => return None,
     })
 }
 

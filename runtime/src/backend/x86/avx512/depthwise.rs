@@ -110,7 +110,7 @@ fn kernel(mode: Mode, two_rows: bool) -> Option<Kernel> {
         Mode::SignedMixed => of!(requantize::SIGNED_MIXED),
         Mode::Definition => of!(requantize::DEFINITION),
         // Not asked for.
-        Mode::Corrected | Mode::SignedCorrected => return None,
+        Mode::Corrected | Mode::SignedCorrected | Mode::Twice | Mode::SignedTwice => return None,
     })
 }
 

@@ -4,6 +4,7 @@ use core::arch::x86_64::*;
 
 use super::super::requantize::{
     CORRECTED, Channel, FLOAT, Factors, LANES, MIXED, SIGNED_CORRECTED, SIGNED_FLOAT, SIGNED_MIXED,
+    SIGNED_TWICE, TWICE,
 };
 
 /// What the outputs of a layer are bounded by, and their zero point.
@@ -40,7 +41,7 @@ unsafe fn row(factors: *const Factors, row: usize) -> __m512i {
     unsafe { _mm512_load_si512(factors.cast::<[u32; LANES]>().add(1 + row).cast()) }
 }
 
-/// Requantises accumulators of 16 channels and adds the zero point.
+/// Requantises accumulators of 16 channels and adds the zero point, but for what exceptions add ([`words`]).
 ///
 /// # Safety
 /// `factors` is readable, and its rows are those of the mode.
@@ -95,10 +96,6 @@ pub unsafe fn requantize<const MODE: u8, const SUMS: usize>(
         // Modulo 2^32, as the definition has it.
         _mm512_add_epi32(result, _mm512_set1_epi32(bounds.zero.into()))
     };
-    let corrected = |sum: __m512i, value: __m512i| {
-        let exceptions = _mm512_cmpeq_epi32_mask(sum, row(3)) | _mm512_cmpeq_epi32_mask(sum, row(4));
-        _mm512_mask_add_epi32(value, exceptions, value, _mm512_set1_epi32(1))
-    };
     // Loops, for what arrays do with closures is not always inlined.
     match MODE {
         MIXED if product => {
@@ -111,24 +108,14 @@ pub unsafe fn requantize<const MODE: u8, const SUMS: usize>(
                 *sum = signed(*sum);
             }
         }
-        FLOAT | MIXED => {
+        FLOAT | MIXED | CORRECTED | TWICE => {
             for sum in &mut sums {
                 *sum = scaled(*sum);
             }
         }
-        SIGNED_FLOAT | SIGNED_MIXED => {
+        SIGNED_FLOAT | SIGNED_MIXED | SIGNED_CORRECTED | SIGNED_TWICE => {
             for sum in &mut sums {
                 *sum = scaled_by_sign(*sum);
-            }
-        }
-        CORRECTED => {
-            for sum in &mut sums {
-                *sum = corrected(*sum, scaled(*sum));
-            }
-        }
-        SIGNED_CORRECTED => {
-            for sum in &mut sums {
-                *sum = corrected(*sum, scaled_by_sign(*sum));
             }
         }
         _ => {
@@ -138,6 +125,40 @@ pub unsafe fn requantize<const MODE: u8, const SUMS: usize>(
         }
     }
     sums
+}
+
+/// Requantises two vectors and packs them to words. Exceptions are found without comparisons to masks, which take the ports of products.
+///
+/// # Safety
+/// As [`requantize`], for the factors of each.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[inline]
+pub unsafe fn words<const MODE: u8>(
+    [a, b]: [__m512i; 2],
+    [of_a, of_b]: [*const Factors; 2],
+    bounds: &Bounds,
+) -> __m512i {
+    // SAFETY: the caller's.
+    unsafe {
+        let [low] = requantize::<MODE, 1>([a], of_a, bounds);
+        let [high] = requantize::<MODE, 1>([b], of_b, bounds);
+        let words = _mm512_packs_epi32(low, high);
+        if !matches!(MODE, CORRECTED | SIGNED_CORRECTED | TWICE | SIGNED_TWICE) {
+            return words;
+        }
+        // 0 for exceptions alone, in words as well, for saturation leaves what is not 0.
+        let rest = |sum: __m512i, factors: *const Factors| {
+            let one = _mm512_xor_si512(sum, row(factors, 3));
+            if matches!(MODE, CORRECTED | SIGNED_CORRECTED) {
+                return one;
+            }
+            _mm512_min_epu32(one, _mm512_xor_si512(sum, row(factors, 4)))
+        };
+        let rest = _mm512_packs_epi32(rest(a, of_a), rest(b, of_b));
+        let ones = _mm512_set1_epi16(1);
+        // Where 1 is added, the sum is within the bounds.
+        _mm512_add_epi16(words, _mm512_xor_si512(_mm512_min_epu16(rest, ones), ones))
+    }
 }
 
 /// Where each four bytes of what was packed come from, so that positions of some vectors stand side by side.

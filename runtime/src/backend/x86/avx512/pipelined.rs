@@ -4,9 +4,11 @@
 use core::arch::asm;
 use core::arch::x86_64::*;
 
-use super::super::requantize::{CORRECTED, FLOAT, Factors, LANES, Mode, SIGNED_CORRECTED, SIGNED_FLOAT};
+use super::super::requantize::{
+    CORRECTED, FLOAT, Factors, LANES, Mode, SIGNED_CORRECTED, SIGNED_FLOAT, SIGNED_TWICE, TWICE,
+};
 use super::conv::{Call, Kernel, store, store_bytes, store_permuted};
-use super::finish::{order, pack, requantize};
+use super::finish::{order, pack_halves, words};
 
 /// Sums of a block.
 const SUMS: usize = 12;
@@ -35,24 +37,24 @@ pub fn positions(vectors: usize) -> usize {
     SUMS / vectors
 }
 
-/// What the kernels read behind the factors of a group: what turns bytes to those with 128 added, the order of what was packed, and ones.
+/// What the kernels read behind the factors of a group: what turns bytes to those with 128 added, the order of what was packed, and words of one.
 pub fn tail(vectors: usize) -> Factors {
     let mut tail = Factors::default();
-    (tail[0], tail[1], tail[2]) = ([0x8080_8080; LANES], order(vectors), [1; LANES]);
+    (tail[0], tail[1], tail[2]) = ([0x8080_8080; LANES], order(vectors), [0x0001_0001; LANES]);
     tail
 }
 
-/// The kernel of some vectors and a mode, `twice` where channels have two exceptions; `None`: there is none.
-pub fn kernel(vectors: usize, mode: Mode, twice: bool) -> Option<Kernel> {
+/// The kernel of some vectors and a mode; `None`: there is none.
+pub fn kernel(vectors: usize, mode: Mode) -> Option<Kernel> {
     macro_rules! of {
         ($float:ident, $signed:ident, $corrected:ident, $signed_corrected:ident, $twice:ident, $signed_twice:ident) => {
             match mode {
                 Mode::Float => $float as Kernel,
                 Mode::SignedFloat => $signed,
-                Mode::Corrected if twice => $twice,
                 Mode::Corrected => $corrected,
-                Mode::SignedCorrected if twice => $signed_twice,
                 Mode::SignedCorrected => $signed_corrected,
+                Mode::Twice => $twice,
+                Mode::SignedTwice => $signed_twice,
                 Mode::Mixed | Mode::SignedMixed | Mode::Definition => return None,
             }
         };
@@ -79,18 +81,29 @@ macro_rules! products {
 
 /// No requantisation.
 macro_rules! none {
-    ($($token:literal),*) => {
+    ($($token:tt)*) => {
         ""
     };
 }
 
-/// Requantises a vector of sums by the factors at an offset.
+/// A row of factors in memory.
+macro_rules! row {
+    ($row:literal $at:literal) => {
+        concat!("[{factors} + ", $row, " + ", $at, "]")
+    };
+}
+
+/// Requantises the first or the second vector of a pair, by the factors at an offset of which some stand in registers; and what is left to do when
+/// both are words.
 macro_rules! float {
-    ($sum:literal, $at:literal) => {
+    (words $words:literal) => {
+        ""
+    };
+    ($place:ident $sum:literal, $at:literal, $scale:expr, $constant:expr, $exception:expr) => {
         concat!(
-            "vmovaps zmm30, [{factors} + 128 + ",
-            $at,
-            "]\n",
+            "vmovaps zmm30, ",
+            $constant,
+            "\n",
             "vcvtdq2ps ",
             $sum,
             ", ",
@@ -98,9 +111,9 @@ macro_rules! float {
             "\n",
             "vfmadd132ps ",
             $sum,
-            ", zmm30, [{factors} + 64 + ",
-            $at,
-            "]\n",
+            ", zmm30, ",
+            $scale,
+            "\n",
             "vcvtps2dq ",
             $sum,
             ", ",
@@ -112,104 +125,118 @@ macro_rules! float {
 
 /// As `float`, with the constant that the sign asks for.
 macro_rules! signed {
-    ($sum:literal, $at:literal) => {
+    (words $words:literal) => {
+        ""
+    };
+    ($place:ident $sum:literal, $at:literal, $scale:expr, $constant:expr, $exception:expr) => {
         concat!(
-            "vpsrad zmm30, ",
-            $sum,
-            ", 31\n",
-            "vmovaps zmm31, [{factors} + 128 + ",
-            $at,
-            "]\n",
-            "vcvtdq2ps ",
-            $sum,
-            ", ",
-            $sum,
-            "\n",
-            "vpternlogd zmm30, zmm31, [{factors} + 192 + ",
-            $at,
-            "], 0xac\n",
-            "vfmadd132ps ",
-            $sum,
-            ", zmm30, [{factors} + 64 + ",
-            $at,
-            "]\n",
-            "vcvtps2dq ",
-            $sum,
-            ", ",
-            $sum,
-            "\n",
+            "vpsrad zmm30, ", $sum, ", 31\n",
+            "vmovaps zmm31, ", $constant, "\n",
+            "vcvtdq2ps ", $sum, ", ", $sum, "\n",
+            "vpternlogd zmm30, zmm31, ", row!("192" $at), ", 0xac\n",
+            "vfmadd132ps ", $sum, ", zmm30, ", $scale, "\n",
+            "vcvtps2dq ", $sum, ", ", $sum, "\n",
         )
     };
 }
 
-/// Finds the sums that are exceptions: those in a row of the factors.
+/// What is left in `zmm29` of a first vector, and in words of a pair, is 0 for sums that are exceptions alone. Comparisons and masks would take the
+/// ports of products.
 macro_rules! found {
-    ($mask:literal, $row:literal, $sum:literal, $at:literal) => {
-        concat!("vpcmpeqd ", $mask, ", ", $sum, ", [{factors} + ", $row, " + ", $at, "]\n")
+    (first $sum:literal, $at:literal, $exception:expr) => {
+        concat!("vpxord zmm29, ", $sum, ", ", $exception, "\n")
+    };
+    (second $sum:literal, $at:literal, $exception:expr) => {
+        concat!("vpxord zmm30, ", $sum, ", ", $exception, "\n", "vpackssdw zmm29, zmm29, zmm30\n")
     };
 }
 
-/// Adds 1 where sums were exceptions.
-macro_rules! mended {
-    ($sum:literal) => {
-        concat!("vpaddd ", $sum, "{{k1}}, ", $sum, ", [{factors} + {tail} + 128]\n")
+/// As `found`, for two exceptions.
+macro_rules! found_twice {
+    (first $sum:literal, $at:literal, $exception:expr) => {
+        found_twice!("zmm29", $sum, $at, $exception)
     };
-}
-
-/// As `float`, with exceptions.
-macro_rules! corrected {
-    ($sum:literal, $at:literal) => {
-        concat!(found!("k1", "256", $sum, $at), float!($sum, $at), mended!($sum))
+    (second $sum:literal, $at:literal, $exception:expr) => {
+        concat!(found_twice!("zmm30", $sum, $at, $exception), "vpackssdw zmm29, zmm29, zmm30\n")
     };
-}
-
-/// As `signed`, with exceptions.
-macro_rules! signed_corrected {
-    ($sum:literal, $at:literal) => {
-        concat!(found!("k1", "256", $sum, $at), signed!($sum, $at), mended!($sum))
-    };
-}
-
-/// Finds the sums that are one of two exceptions, around a requantisation.
-macro_rules! twice {
-    ($sum:literal, $at:literal, $value:expr) => {
+    ($to:literal, $sum:literal, $at:literal, $exception:expr) => {
         concat!(
-            found!("k1", "256", $sum, $at),
-            found!("k2", "320", $sum, $at),
-            $value,
-            "korw k1, k1, k2\n",
-            mended!($sum)
+            "vpxord ", $to, ", ", $sum, ", ", $exception, "\n",
+            "vpxord zmm31, ", $sum, ", ", row!("320" $at), "\n",
+            "vpminud ", $to, ", ", $to, ", zmm31\n",
         )
     };
 }
 
-/// As `corrected`, with two exceptions.
-macro_rules! corrected_twice {
-    ($sum:literal, $at:literal) => {
-        twice!($sum, $at, float!($sum, $at))
+/// Adds 1 to the words of exceptions.
+macro_rules! mended {
+    ($words:literal) => {
+        concat!(
+            "vmovdqa64 zmm30, [{factors} + {tail} + 128]\n",
+            "vpminuw zmm29, zmm29, zmm30\n",
+            "vpxord zmm29, zmm29, zmm30\n",
+            "vpaddw ",
+            $words,
+            ", ",
+            $words,
+            ", zmm29\n",
+        )
     };
 }
 
-/// As `signed_corrected`, with two exceptions.
-macro_rules! signed_corrected_twice {
-    ($sum:literal, $at:literal) => {
-        twice!($sum, $at, signed!($sum, $at))
+/// As `float`, with an exception.
+macro_rules! corrected {
+    (words $words:literal) => {
+        mended!($words)
+    };
+    ($place:ident $sum:literal, $at:literal, $scale:expr, $constant:expr, $exception:expr) => {
+        concat!(found!($place $sum, $at, $exception), float!($place $sum, $at, $scale, $constant, $exception))
+    };
+}
+
+/// As `signed`, with an exception.
+macro_rules! signed_corrected {
+    (words $words:literal) => {
+        mended!($words)
+    };
+    ($place:ident $sum:literal, $at:literal, $scale:expr, $constant:expr, $exception:expr) => {
+        concat!(found!($place $sum, $at, $exception), signed!($place $sum, $at, $scale, $constant, $exception))
+    };
+}
+
+/// As `float`, with two exceptions.
+macro_rules! twice {
+    (words $words:literal) => {
+        mended!($words)
+    };
+    ($place:ident $sum:literal, $at:literal, $scale:expr, $constant:expr, $exception:expr) => {
+        concat!(found_twice!($place $sum, $at, $exception), float!($place $sum, $at, $scale, $constant, $exception))
+    };
+}
+
+/// As `signed`, with two exceptions.
+macro_rules! signed_twice {
+    (words $words:literal) => {
+        mended!($words)
+    };
+    ($place:ident $sum:literal, $at:literal, $scale:expr, $constant:expr, $exception:expr) => {
+        concat!(found_twice!($place $sum, $at, $exception), signed!($place $sum, $at, $scale, $constant, $exception))
     };
 }
 
 /// Packs two requantised vectors to words.
 macro_rules! packed {
-    ($a:literal $b:literal) => {
-        concat!("vpackssdw ", $a, ", ", $a, ", ", $b, "\n")
+    ($finish:ident ($a:literal $b:literal)) => {
+        concat!("vpackssdw ", $a, ", ", $a, ", ", $b, "\n", $finish!(words $a))
     };
 }
 
 /// Packs two vectors, then them and two others to bytes, and stores those at a place of the list.
 macro_rules! stored {
-    ($place:literal, $words:literal, $a:literal $b:literal) => {
+    ($finish:ident ($place:literal, $words:literal, $a:literal $b:literal)) => {
         concat!(
             "mov {k}, qword ptr [{places} + ", $place, "]\n",
-            packed!($a $b),
+            packed!($finish ($a $b)),
             "vpacksswb ", $words, ", ", $words, ", ", $a, "\n",
             "vmovdqa64 zmm31, [{factors} + {tail} + 64]\n",
             "vpxord ", $words, ", ", $words, ", [{factors} + {tail}]\n",
@@ -226,14 +253,14 @@ macro_rules! step_1x12 {
             "mov {k}, qword ptr [{steps}]\n",
             "mov {l}, qword ptr [{steps} + 8]\n",
             "vmovdqa64 zmm24, [{weights}]\n",
-            products!("p0" "k" "zmm28": "zmm0" "zmm24"), products!("p0" "l" "zmm29": "zmm1" "zmm24"),
-            products!("p1" "k" "zmm28": "zmm2" "zmm24"), $finish!($a, $at),
-            products!("p1" "l" "zmm29": "zmm3" "zmm24"), products!("p2" "k" "zmm28": "zmm4" "zmm24"),
-            products!("p2" "l" "zmm29": "zmm5" "zmm24"), products!("p3" "k" "zmm28": "zmm6" "zmm24"),
-            products!("p3" "l" "zmm29": "zmm7" "zmm24"), $finish!($b, $bt),
-            products!("p4" "k" "zmm28": "zmm8" "zmm24"), products!("p4" "l" "zmm29": "zmm9" "zmm24"),
-            products!("p5" "k" "zmm28": "zmm10" "zmm24"), products!("p5" "l" "zmm29": "zmm11" "zmm24"),
-            $end! $arguments,
+            products!("p0" "k" "zmm28": "zmm0" "zmm24"), products!("p0" "l" "zmm28": "zmm1" "zmm24"),
+            products!("p1" "k" "zmm28": "zmm2" "zmm24"), $finish!(first $a, $at, "zmm25", "zmm26", "zmm27"),
+            products!("p1" "l" "zmm28": "zmm3" "zmm24"), products!("p2" "k" "zmm28": "zmm4" "zmm24"),
+            products!("p2" "l" "zmm28": "zmm5" "zmm24"), products!("p3" "k" "zmm28": "zmm6" "zmm24"),
+            products!("p3" "l" "zmm28": "zmm7" "zmm24"), $finish!(second $b, $bt, "zmm25", "zmm26", "zmm27"),
+            products!("p4" "k" "zmm28": "zmm8" "zmm24"), products!("p4" "l" "zmm28": "zmm9" "zmm24"),
+            products!("p5" "k" "zmm28": "zmm10" "zmm24"), products!("p5" "l" "zmm28": "zmm11" "zmm24"),
+            $end!($finish $arguments),
             "add {steps}, 16\n", "add {weights}, 64\n", "dec {count}\n",
         )
     };
@@ -247,12 +274,12 @@ macro_rules! step_2x6 {
             "vmovdqa64 zmm24, [{weights}]\n",
             "vmovdqa64 zmm25, [{weights} + 64]\n",
             products!("p0" "k" "zmm28": "zmm0" "zmm24", "zmm1" "zmm25"),
-            products!("p1" "k" "zmm29": "zmm2" "zmm24", "zmm3" "zmm25"), $finish!($a, $at),
+            products!("p1" "k" "zmm28": "zmm2" "zmm24", "zmm3" "zmm25"), $finish!(first $a, $at, "zmm26", row!("128" $at), row!("256" $at)),
             products!("p2" "k" "zmm28": "zmm4" "zmm24", "zmm5" "zmm25"),
-            products!("p3" "k" "zmm29": "zmm6" "zmm24", "zmm7" "zmm25"), $finish!($b, $bt),
+            products!("p3" "k" "zmm28": "zmm6" "zmm24", "zmm7" "zmm25"), $finish!(second $b, $bt, "zmm27", row!("128" $bt), row!("256" $bt)),
             products!("p4" "k" "zmm28": "zmm8" "zmm24", "zmm9" "zmm25"),
-            products!("p5" "k" "zmm29": "zmm10" "zmm24", "zmm11" "zmm25"),
-            $end! $arguments,
+            products!("p5" "k" "zmm28": "zmm10" "zmm24", "zmm11" "zmm25"),
+            $end!($finish $arguments),
             "add {steps}, 16\n", "add {weights}, 128\n", "dec {count}\n",
         )
     };
@@ -268,11 +295,11 @@ macro_rules! step_4x3 {
             "vmovdqa64 zmm26, [{weights} + 128]\n",
             "vmovdqa64 zmm27, [{weights} + 192]\n",
             products!("p0" "k" "zmm28": "zmm0" "zmm24", "zmm1" "zmm25", "zmm2" "zmm26", "zmm3" "zmm27"),
-            $finish!($a, $at),
-            products!("p1" "k" "zmm29": "zmm4" "zmm24", "zmm5" "zmm25", "zmm6" "zmm26", "zmm7" "zmm27"),
-            $finish!($b, $bt),
+            $finish!(first $a, $at, row!("64" $at), row!("128" $at), row!("256" $at)),
+            products!("p1" "k" "zmm28": "zmm4" "zmm24", "zmm5" "zmm25", "zmm6" "zmm26", "zmm7" "zmm27"),
+            $finish!(second $b, $bt, row!("64" $bt), row!("128" $bt), row!("256" $bt)),
             products!("p2" "k" "zmm28": "zmm8" "zmm24", "zmm9" "zmm25", "zmm10" "zmm26", "zmm11" "zmm27"),
-            $end! $arguments,
+            $end!($finish $arguments),
             "add {steps}, 16\n", "add {weights}, 256\n", "dec {count}\n",
         )
     };
@@ -286,6 +313,7 @@ struct Block([u8; SUMS * LANES]);
 macro_rules! tile {
     (
         $name:ident, $mode:ident, $finish:ident, $step:ident, $vectors:literal vectors, factors [$a:literal $b:literal $c:literal $d:literal],
+        held [$($held:literal $row:literal),*],
         pointers [$($pointer:ident $index:literal),*], bases [$($base:ident),*]
     ) => {
         /// # Safety
@@ -306,8 +334,8 @@ macro_rules! tile {
                 // SAFETY: tables have an entry for each block. The assembly reads `step_count` entries of `steps`, 64 bytes of weights a vector
                 // and step, factors with their tail, and four bytes at each window and step, all inside the buffers (the caller's). It writes
                 // registers and 64 bytes at each place, which lie in `bytes` or are those of four vectors of the block before. It equals
-                // `sum[p][v] += dot(input[p + step .. + 4], weights[step][v])` from the biases on, with sums modulo 2^32, and `requantize` and
-                // `pack` of the sums that it was given.
+                // `sum[p][v] += dot(input[p + step .. + 4], weights[step][v])` from the biases on, with sums modulo 2^32, and `words` and
+                // `pack_halves` of the sums that it was given.
                 unsafe {
                     let windows = call.inputs.add(block * POINTERS);
                     $(let $pointer = call.input.add(*windows.add($index) as usize);)*
@@ -319,6 +347,7 @@ macro_rules! tile {
                         concat!("vmovdqa64 zmm2, [{factors} + ", $c, "]"), concat!("vmovdqa64 zmm3, [{factors} + ", $d, "]"),
                         "vmovdqa64 zmm4, zmm0", "vmovdqa64 zmm5, zmm1", "vmovdqa64 zmm6, zmm2", "vmovdqa64 zmm7, zmm3",
                         "vmovdqa64 zmm8, zmm0", "vmovdqa64 zmm9, zmm1", "vmovdqa64 zmm10, zmm2", "vmovdqa64 zmm11, zmm3",
+                        $(concat!("vmovaps ", $held, ", [{factors} + ", $row, "]"),)*
                         $step!($finish "zmm12" $a "zmm13" $b, packed("zmm12" "zmm13")),
                         $step!($finish "zmm14" $c "zmm15" $d, stored("0", "zmm12", "zmm14" "zmm15")),
                         $step!($finish "zmm16" $a "zmm17" $b, packed("zmm16" "zmm17")),
@@ -342,7 +371,7 @@ macro_rules! tile {
                         out("zmm12") _, out("zmm13") _, out("zmm14") _, out("zmm15") _, out("zmm16") _, out("zmm17") _,
                         out("zmm18") _, out("zmm19") _, out("zmm20") _, out("zmm21") _, out("zmm22") _, out("zmm23") _,
                         out("zmm24") _, out("zmm25") _, out("zmm26") _, out("zmm27") _, out("zmm28") _, out("zmm29") _,
-                        out("zmm30") _, out("zmm31") _, out("k1") _, out("k2") _,
+                        out("zmm30") _, out("zmm31") _,
                         options(nostack),
                     );
                     if call.joined {
@@ -372,30 +401,30 @@ macro_rules! tile {
 
 /// The kernels of some vectors in all modes.
 macro_rules! tiles {
-    ($($name:ident $mode:ident $finish:ident),*; $step:ident, $vectors:literal $factors:tt $pointers:tt $bases:tt) => {
-        $(tile! { $name, $mode, $finish, $step, $vectors vectors, factors $factors, pointers $pointers, bases $bases })*
+    ($($name:ident $mode:ident $finish:ident),*; $step:ident, $vectors:literal $factors:tt held $held:tt $pointers:tt $bases:tt) => {
+        $(tile! { $name, $mode, $finish, $step, $vectors vectors, factors $factors, held $held, pointers $pointers, bases $bases })*
     };
 }
 
 tiles! {
     float_1x12 FLOAT float, signed_1x12 SIGNED_FLOAT signed, corrected_1x12 CORRECTED corrected,
-    signed_corrected_1x12 SIGNED_CORRECTED signed_corrected, twice_1x12 CORRECTED corrected_twice,
-    signed_twice_1x12 SIGNED_CORRECTED signed_corrected_twice;
-    step_1x12, 1 ["0" "0" "0" "0"] [p0 0, p1 1, p2 2, p3 3, p4 4, p5 5] [k, l]
+    signed_corrected_1x12 SIGNED_CORRECTED signed_corrected, twice_1x12 TWICE twice,
+    signed_twice_1x12 SIGNED_TWICE signed_twice;
+    step_1x12, 1 ["0" "0" "0" "0"] held ["zmm25" "64", "zmm26" "128", "zmm27" "256"] [p0 0, p1 1, p2 2, p3 3, p4 4, p5 5] [k, l]
 }
 
 tiles! {
     float_2x6 FLOAT float, signed_2x6 SIGNED_FLOAT signed, corrected_2x6 CORRECTED corrected,
-    signed_corrected_2x6 SIGNED_CORRECTED signed_corrected, twice_2x6 CORRECTED corrected_twice,
-    signed_twice_2x6 SIGNED_CORRECTED signed_corrected_twice;
-    step_2x6, 2 ["0" "384" "0" "384"] [p0 0, p1 1, p2 2, p3 3, p4 4, p5 5] [k]
+    signed_corrected_2x6 SIGNED_CORRECTED signed_corrected, twice_2x6 TWICE twice,
+    signed_twice_2x6 SIGNED_TWICE signed_twice;
+    step_2x6, 2 ["0" "384" "0" "384"] held ["zmm26" "64", "zmm27" "448"] [p0 0, p1 1, p2 2, p3 3, p4 4, p5 5] [k]
 }
 
 tiles! {
     float_4x3 FLOAT float, signed_4x3 SIGNED_FLOAT signed, corrected_4x3 CORRECTED corrected,
-    signed_corrected_4x3 SIGNED_CORRECTED signed_corrected, twice_4x3 CORRECTED corrected_twice,
-    signed_twice_4x3 SIGNED_CORRECTED signed_corrected_twice;
-    step_4x3, 4 ["0" "384" "768" "1152"] [p0 0, p1 1, p2 2] [k]
+    signed_corrected_4x3 SIGNED_CORRECTED signed_corrected, twice_4x3 TWICE twice,
+    signed_twice_4x3 SIGNED_TWICE signed_twice;
+    step_4x3, 4 ["0" "384" "768" "1152"] held [] [p0 0, p1 1, p2 2] [k]
 }
 
 #[cfg(test)]
@@ -411,9 +440,9 @@ mod tests {
     /// The byte that a sum becomes.
     fn byte(sum: i32, factors: &Factors, lane: usize, mode: Mode) -> u8 {
         let [scale, positive, negative] = [1, 2, 3].map(|row| f32::from_bits(factors[row][lane]));
-        let is_signed = matches!(mode, Mode::SignedFloat | Mode::SignedCorrected);
+        let is_signed = matches!(mode, Mode::SignedFloat | Mode::SignedCorrected | Mode::SignedTwice);
         let constant = if is_signed && sum < 0 { negative } else { positive };
-        let is_exception = matches!(mode, Mode::Corrected | Mode::SignedCorrected)
+        let is_exception = !matches!(mode, Mode::Float | Mode::SignedFloat)
             && [4, 5].iter().any(|row| factors[*row][lane] as i32 == sum);
         let value = (sum as f32).mul_add(scale, constant).round_ties_even() as i32 + i32::from(is_exception);
         (value.clamp(-128, 127) as i8).cast_unsigned() ^ 0x80
@@ -435,10 +464,17 @@ mod tests {
             state ^= state << 5;
             state
         };
-        let modes = [Mode::Float, Mode::SignedFloat, Mode::Corrected, Mode::SignedCorrected];
-        let all =
-            [1usize, 2, 4].map(|vectors| modes.map(|mode| [false, true].map(|twice| (vectors, mode, twice))));
-        for (vectors, mode, twice) in all.into_iter().flatten().flatten() {
+        let modes = [
+            Mode::Float,
+            Mode::SignedFloat,
+            Mode::Corrected,
+            Mode::SignedCorrected,
+            Mode::Twice,
+            Mode::SignedTwice,
+        ];
+        let all = [1usize, 2, 4].map(|vectors| modes.map(|mode| (vectors, mode)));
+        for (vectors, mode) in all.into_iter().flatten() {
+            let twice = matches!(mode, Mode::Twice | Mode::SignedTwice);
             for joined in [true, false] {
                 let (positions, channels) = (positions(vectors), 16 * vectors);
                 let mut input = Lines([0; 2048]);
@@ -493,13 +529,13 @@ mod tests {
                     joined,
                     bounds: Bounds { zero: 0, low: i8::MIN, high: i8::MAX },
                 };
-                let kernel = kernel(vectors, mode, twice).unwrap();
+                let kernel = kernel(vectors, mode).unwrap();
                 // SAFETY: all windows, steps, weights and outputs of the tables lie in the buffers, and the processor has the features.
                 unsafe { kernel(&call) };
                 for (k, c) in (0..count).flat_map(|k| (0..channels).map(move |c| (k, c))) {
                     let (v, l, sum) = lane_of(k, c);
                     let expected = byte(sum, &factors[v], l, mode);
-                    assert_eq!(found[place(k) + c], expected, "{vectors} {mode:?} {twice} {joined} {k} {c}");
+                    assert_eq!(found[place(k) + c], expected, "{vectors} {mode:?} {joined} {k} {c}");
                 }
             }
         }

@@ -39,7 +39,7 @@ pub fn kernel(mode: Mode, slide: &Slide) -> Option<Kernel> {
         Mode::SignedMixed => of!(requantize::SIGNED_MIXED),
         Mode::Definition => of!(requantize::DEFINITION),
         // Not asked for.
-        Mode::Corrected | Mode::SignedCorrected => return None,
+        Mode::Corrected | Mode::SignedCorrected | Mode::Twice | Mode::SignedTwice => return None,
     })
 }
 
