@@ -50,6 +50,13 @@ impl Geometry {
         Border { top: rows.pad, left: columns.pad, bottom: after(rows), right: after(columns) }
     }
 
+    /// Whether borders are no larger than what they surround: hostile paddings would fill memory.
+    pub fn has_small_border(&self) -> bool {
+        let Border { top, left, bottom, right } = self.border();
+        let (rows, columns) = (&self.window.rows, &self.window.columns);
+        top + bottom <= rows.input + 64 && left + right <= columns.input + 64
+    }
+
     /// Input channels of a group.
     pub fn group_inputs(&self) -> usize {
         self.window.inputs / self.groups

@@ -70,14 +70,10 @@ impl<'a> Int8<'a> {
         }
     }
 
-    /// Whether borders are no larger than what they surround: hostile paddings would fill memory. A maximum takes no border, which would count.
+    /// Whether borders are small. A maximum takes no border, which would count.
     fn is_reasonable(&self) -> bool {
         match self {
-            Self::Conv(geometry, _) | Self::Depthwise(geometry, _) => {
-                let Border { top, left, bottom, right } = geometry.border();
-                let (rows, columns) = (&geometry.window.rows, &geometry.window.columns);
-                top + bottom <= rows.input + 64 && left + right <= columns.input + 64
-            }
+            Self::Conv(geometry, _) | Self::Depthwise(geometry, _) => geometry.has_small_border(),
             Self::MaxPool(geometry, _) => geometry.border() == Border::NONE,
             Self::Mean(..) | Self::Add(_) => true,
         }

@@ -41,8 +41,10 @@ struct Windows {
     pads: [[u32; 2]; 2],
 }
 
-/// A chain of steps on `i8`, each in memory of its own.
+/// A chain of steps on integers, each in memory of its own.
 struct Chain {
+    /// Whether values may have 16 bits.
+    wide: bool,
     builder: BlobBuilder,
     end: u32,
     steps: usize,
@@ -51,8 +53,13 @@ struct Chain {
 
 impl Chain {
     fn new(random: &mut Random, shape: [u32; 4]) -> Self {
-        let mut chain =
-            Self { builder: BlobBuilder::new(), end: 0, steps: 0, last: (0, record(random, shape)) };
+        let mut chain = Self {
+            wide: false,
+            builder: BlobBuilder::new(),
+            end: 0,
+            steps: 0,
+            last: (0, record(random, shape)),
+        };
         chain.last.0 = chain.place(chain.last.1);
         chain.builder.inputs(&[chain.last.0]);
         chain
@@ -84,8 +91,14 @@ impl Chain {
         self.builder.finish(self.end, 0, 16).unwrap()
     }
 
-    /// Weights, biases and factors for sums of `depth` products.
-    fn linear(&mut self, random: &mut Random, depth: usize, outputs: u32) -> Vec<u16> {
+    /// Weights, biases and factors for sums of `depth` products, where inputs are of one type and outputs of the other.
+    fn linear(
+        &mut self,
+        random: &mut Random,
+        depth: usize,
+        outputs: u32,
+        [from, to]: [DType; 2],
+    ) -> Vec<u16> {
         let outputs = outputs as usize;
         // Many converters make no -128, and kernels may know.
         let least = random.one_of(&[i8::MIN, -127]);
@@ -98,7 +111,8 @@ impl Chain {
             if wild { random.next() as i32 } else { random.below(1 << 14) as i32 - (1 << 13) }
         };
         let biases: Vec<i32> = (0..outputs).map(|_| bias(random)).collect();
-        let typical = 80.0 / (f64::from(depth as u32).sqrt() * 5400.0);
+        let steps = |dtype: DType| if dtype == DType::I16 { 256.0 } else { 1.0 };
+        let typical = 80.0 / (f64::from(depth as u32).sqrt() * 5400.0) * steps(to) / steps(from);
         let factors: Vec<(i32, i32)> = (0..outputs)
             .map(|_| {
                 let factor = typical * (0.3 + f64::from(random.below(1000)) / 500.0);
@@ -118,6 +132,11 @@ impl Chain {
             add(DType::I32, &words(multipliers)),
             add(DType::I32, &words(shifts)),
         ]
+    }
+
+    /// The type of the output of a linear step.
+    fn next_type(&self, random: &mut Random) -> DType {
+        if self.wide { random.one_of(&[DType::I8, DType::I16, DType::I16]) } else { DType::I8 }
     }
 
     /// A convolution, depthwise with `multiplier` outputs an input, or else in groups with `outputs` channels. `false`: its window does not fit.
@@ -154,8 +173,9 @@ impl Chain {
         };
         let outputs = multiplier.map_or(outputs, |multiplier| inputs * multiplier);
         let depth = kernel[0] * kernel[1] * inputs / groups;
-        let weights = self.linear(random, depth as usize, outputs);
-        let (output, [low, high]) = bounded(random, [batch, out_rows, out_columns, outputs]);
+        let dtype = self.next_type(random);
+        let weights = self.linear(random, depth as usize, outputs, [input.dtype, dtype]);
+        let (output, [low, high]) = bounded(random, dtype, [batch, out_rows, out_columns, outputs]);
         let parameters = conv2d::Parameters {
             stride_h: stride[0],
             stride_w: stride[1],
@@ -171,7 +191,12 @@ impl Chain {
             act_min: low as u32,
             act_max: high as u32,
         };
-        let op = if multiplier.is_some() { OpCode::DepthwiseConv2dI8 } else { OpCode::Conv2dI8 };
+        let op = match ([input.dtype, dtype] == [DType::I8; 2], multiplier.is_some()) {
+            (true, true) => OpCode::DepthwiseConv2dI8,
+            (true, false) => OpCode::Conv2dI8,
+            (false, true) => OpCode::DepthwiseConv2dI16,
+            (false, false) => OpCode::Conv2dI16,
+        };
         self.step(op, &[id], output, &weights, &parameters.emit());
         true
     }
@@ -180,18 +205,20 @@ impl Chain {
         let (id, input) = self.last;
         let mut shape = input.shape;
         let axis = usize::from(input.rank) - 1;
-        let weights = self.linear(random, shape[axis] as usize, outputs);
+        let dtype = self.next_type(random);
+        let weights = self.linear(random, shape[axis] as usize, outputs, [input.dtype, dtype]);
         shape[axis] = outputs;
-        let (output, [low, high]) = bounded(random, shape);
+        let (output, [low, high]) = bounded(random, dtype, shape);
         let output = TensorRecord { rank: input.rank, ..output };
         let parameters = dense::Parameters { act_min: low as u32, act_max: high as u32 };
-        self.step(OpCode::DenseI8, &[id], output, &weights, &parameters.emit());
+        let op = if [input.dtype, dtype] == [DType::I8; 2] { OpCode::DenseI8 } else { OpCode::DenseI16 };
+        self.step(op, &[id], output, &weights, &parameters.emit());
     }
 
     /// Adds the input of the last convolution, or the value itself.
     fn sum(&mut self, random: &mut Random) {
         let (id, input) = self.last;
-        let (output, [low, high]) = bounded(random, input.shape);
+        let (output, [low, high]) = bounded(random, DType::I8, input.shape);
         let mut factor = || quantize_multiplier(0.1 + f64::from(random.below(1000)) / 1000.0 * 0.4);
         let ((multiplier_1, shift_1), (multiplier_2, shift_2)) = (factor(), factor());
         let (output_multiplier, output_shift) =
@@ -213,7 +240,7 @@ impl Chain {
     fn mean(&mut self, random: &mut Random) {
         let (id, input) = self.last;
         let [batch, rows, columns, channels] = input.shape;
-        let (output, [low, high]) = bounded(random, [batch, 1, 1, channels]);
+        let (output, [low, high]) = bounded(random, DType::I8, [batch, 1, 1, channels]);
         let (multiplier, shift) = quantize_multiplier(1.3 / f64::from(rows * columns));
         let parameters = mean::Parameters { multiplier, shift, act_min: low, act_max: high };
         if parameters.fits(rows * columns) {
@@ -230,7 +257,7 @@ impl Chain {
             return;
         }
         let shape = [batch, (rows + 2 * pad - kernel[0]) / 2 + 1, columns - kernel[1] + 1, channels];
-        let (_, [low, high]) = bounded(random, shape);
+        let (_, [low, high]) = bounded(random, DType::I8, shape);
         let output = TensorRecord { shape, ..input };
         let parameters = pool2d::Parameters {
             stride_h: 2,
@@ -270,14 +297,19 @@ fn record(random: &mut Random, shape: [u32; 4]) -> TensorRecord {
     }
 }
 
-/// An output, and bounds: all of `i8`, from the zero point on, or any.
-fn bounded(random: &mut Random, shape: [u32; 4]) -> (TensorRecord, [i32; 2]) {
+/// An output, and bounds: all of the type, from the zero point on, or any.
+fn bounded(random: &mut Random, dtype: DType, shape: [u32; 4]) -> (TensorRecord, [i32; 2]) {
     let output = record(random, shape);
+    let (output, bits) = match dtype {
+        DType::I16 => (TensorRecord { dtype, zero_point: 0, ..output }, 8),
+        _ => (output, 0),
+    };
+    let [least, most] = [-128 << bits, (128 << bits) - 1];
     let bounds = match random.below(4) {
-        0 | 1 => [-128, 127],
-        2 => [output.zero_point, 127],
+        0 | 1 => [least, most],
+        2 => [output.zero_point, most],
         _ => {
-            let (a, b) = (random.byte(), random.byte());
+            let (a, b) = (random.byte() << bits, random.byte() << bits);
             [a.min(b), a.max(b)]
         }
     };
@@ -363,15 +395,18 @@ fn compare(blob: &[u8], random: &mut Random, what: &str) -> Vec<&'static str> {
     kernels
 }
 
-/// A chain of up to four layers over a random image.
-fn chain(seed: u64, channels: [u32; 2]) -> (Vec<u8>, String) {
+/// A chain of up to four layers over a random image; `wide`: with values of 16 bits.
+fn chain(seed: u64, channels: [u32; 2], wide: bool) -> (Vec<u8>, String) {
     let mut random = Random(seed);
     let shape = [1 + random.below(4) / 3, 1 + random.below(13), 1 + random.below(13), channels[0]];
     let mut chain = Chain::new(&mut random, shape);
+    chain.wide = wide;
     let mut what = format!("seed {seed}: {shape:?}");
     while chain.steps == 0 {
         for _ in 0..1 + random.below(4) {
-            match random.below(12) {
+            // What comes last takes 8 bits alone.
+            let last = chain.last.1.dtype;
+            match random.below(if last == DType::I8 { 12 } else { 8 }) {
                 0..=3 => {
                     chain.convolution(&mut random, channels[1], None);
                 }
@@ -388,7 +423,8 @@ fn chain(seed: u64, channels: [u32; 2]) -> (Vec<u8>, String) {
                 }
                 _ => chain.table(&mut random),
             }
-            what += &format!(" {:?}", chain.last.1.shape);
+            let (_, tensor) = &chain.last;
+            what += &format!(" {:?} {:?}", tensor.dtype, tensor.shape);
         }
     }
     (chain.finish(), what)
@@ -439,7 +475,7 @@ fn random_chains_have_the_bits_of_portable_code() {
             let mut random = Random(u64::from(channels) << 8 | case);
             let other = random.one_of(&[1, 8, 16, 17, 32, 48, 64, 67, 80, 130]);
             let pair = if case % 2 == 0 { [channels, other] } else { [other, channels] };
-            let (blob, what) = chain(u64::from(channels) << 16 | case, pair);
+            let (blob, what) = chain(u64::from(channels) << 16 | case, pair, false);
             for kernel in compare(&blob, &mut random, &what) {
                 *kernels.entry(kernel).or_default() += 1;
             }
@@ -448,6 +484,30 @@ fn random_chains_have_the_bits_of_portable_code() {
     println!("{kernels:?}");
     for kernel in ["conv2d_i8", "depthwise_conv2d_i8", "add_i8", "max_pool2d_i8", "convert", "scalar"] {
         assert!(kernels.get(kernel).is_some_and(|&count| count > 20), "{kernel} ran too seldom: {kernels:?}");
+    }
+}
+
+#[test]
+fn random_chains_of_16_bits_have_the_bits_of_portable_code() {
+    let mut kernels = std::collections::BTreeMap::<&str, usize>::new();
+    for channels in 1..=67u32 {
+        for case in 0..6 {
+            let mut random = Random(u64::from(channels) << 9 | case);
+            let other = random.one_of(&[1, 8, 16, 17, 32, 48, 64, 67, 80, 130]);
+            let pair = if case % 2 == 0 { [channels, other] } else { [other, channels] };
+            let (blob, what) = chain(u64::from(channels) << 24 | case, pair, true);
+            for kernel in compare(&blob, &mut random, &what) {
+                *kernels.entry(kernel).or_default() += 1;
+            }
+        }
+    }
+    println!("{kernels:?}");
+    #[cfg(target_arch = "x86_64")]
+    for kernel in ["conv2d_i16", "depthwise_conv2d_i16"] {
+        assert!(
+            kernels.get(kernel).is_some_and(|&count| count > 100),
+            "{kernel} ran too seldom: {kernels:?}"
+        );
     }
 }
 
@@ -478,7 +538,7 @@ fn depthwise_windows_of_all_widths() {
 
 #[test]
 fn unknown_backends_are_refused() {
-    let (blob, _) = chain(1, [3, 4]);
+    let (blob, _) = chain(1, [3, 4], false);
     let error = Runner::with_backend(&blob, "x86-none").unwrap_err().to_string();
     assert!(backends().iter().all(|name| error.contains(name)), "{error}");
 }

@@ -95,7 +95,7 @@ impl Walk {
             2 if wide && matches!(channels, 4 | 8 | 16 | 32) => Some(2),
             _ => None,
         };
-        let bytes = input.element_bytes();
+        let (bytes, output_bytes) = (input.element_bytes(), output.element_bytes());
         let mask = |elements: usize| if elements >= 64 { !0 } else { (1u64 << elements) - 1 };
         let mask = |elements: usize| mask(elements.min(unit));
         let chunks = channels.div_ceil(unit);
@@ -120,7 +120,7 @@ impl Walk {
             Some(advance) => {
                 let at = |k: usize| Unit {
                     input: (k * advance * unit * bytes) as u32,
-                    output: (k * unit * bytes) as u32,
+                    output: (k * unit * output_bytes) as u32,
                     phase: (k % phases(channels, unit)) as u32,
                     mask: mask(flat - k * unit),
                 };
@@ -129,7 +129,7 @@ impl Walk {
             None => {
                 let at = |column: usize, chunk: usize| Unit {
                     input: (column * columns.stride * input.pixel() + chunk * unit * bytes) as u32,
-                    output: (column * output.pixel() + chunk * unit * bytes) as u32,
+                    output: (column * output.pixel() + chunk * unit * output_bytes) as u32,
                     phase: chunk as u32,
                     mask: mask(channels - chunk * unit),
                 };

@@ -77,7 +77,7 @@ const STEP: usize = 4;
 
 /// A depthwise convolution with several outputs for an input channel as a convolution in groups of some channels: its weights by output
 /// channel and place, those between other channels zeros, which cost nothing where a step takes all the channels at once.
-fn joined<'w>(
+pub fn joined<'w>(
     geometry: &Geometry,
     linear: &Integer<'w>,
 ) -> (Geometry, impl Fn(usize, usize) -> i8 + use<'w>) {

@@ -4,6 +4,7 @@
 mod avx2;
 mod avx512;
 mod f32;
+mod int16;
 mod layer;
 pub mod peak;
 pub mod probe;
@@ -16,6 +17,7 @@ use super::vector::{geometry, sum, walk};
 use crate::Step;
 use crate::host::program::form::{Element, Image};
 use crate::host::program::{Constants, Kernels, Layer, Wants};
+use int16::{Int16, Width};
 
 /// AVX-512: foundation, bytes and words, doublewords and quadwords, vector length, neural network instructions.
 #[derive(Debug)]
@@ -53,7 +55,7 @@ impl Kernels for Avx512Vnni {
     fn wants(&self, step: &Step<'_>) -> Option<Wants> {
         match Int8::of(step) {
             Some(int8) => Some(int8.wants(Element::Offset8)),
-            None => f32::wants(step),
+            None => Int16::of(step).map(|int16| int16.wants(Width::Bits512)).or_else(|| f32::wants(step)),
         }
     }
 
@@ -64,6 +66,9 @@ impl Kernels for Avx512Vnni {
         output: &Image,
         constants: &mut Constants,
     ) -> Option<Box<dyn Layer>> {
+        if let Some(int16) = Int16::of(step) {
+            return int16.layer(Width::Bits512, inputs, output, constants);
+        }
         match Int8::of(step) {
             Some(int8) => int8.avx512(inputs, output, constants),
             None => f32::layer(f32::Width::avx512()?, step, inputs, output),
@@ -102,7 +107,7 @@ impl Kernels for Avx2 {
     fn wants(&self, step: &Step<'_>) -> Option<Wants> {
         match Int8::of(step) {
             Some(int8) => Some(int8.wants(Element::Offset16)),
-            None => f32::wants(step),
+            None => Int16::of(step).map(|int16| int16.wants(Width::Bits256)).or_else(|| f32::wants(step)),
         }
     }
 
@@ -113,6 +118,9 @@ impl Kernels for Avx2 {
         output: &Image,
         constants: &mut Constants,
     ) -> Option<Box<dyn Layer>> {
+        if let Some(int16) = Int16::of(step) {
+            return int16.layer(Width::Bits256, inputs, output, constants);
+        }
         match Int8::of(step) {
             Some(int8) => int8.avx2(inputs, output, constants),
             None => f32::layer(f32::Width::avx2()?, step, inputs, output),
