@@ -12,6 +12,12 @@ fn main() {
     };
     println!("cargo:rerun-if-changed={memory}/memory.x");
     let here = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
+    // Cores with the DSP extension, or with Helium, have `tucano::backend::ThumbDsp`.
+    println!("cargo:rustc-check-cfg=cfg(has_thumb_dsp)");
+    let target = std::env::var("TARGET").unwrap_or_default();
+    if target.starts_with("thumbv7em") || target.starts_with("thumbv8m.main") {
+        println!("cargo:rustc-cfg=has_thumb_dsp");
+    }
     println!("cargo:rustc-link-arg-bins=-L{memory}");
     println!("cargo:rustc-link-arg-bins=-T{here}/link.x");
 }

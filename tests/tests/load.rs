@@ -5,6 +5,7 @@ mod blob_bytes;
 
 use blob_bytes::{Placed, entries, entry, put32, record, repair, structure, u32_of};
 use tucano::arena::{Arena, Memory, Views};
+use tucano::backend::spec::select::Isa;
 use tucano::backend::{Backend, Scalar};
 use tucano::blob::{
     Blob, BlobBuilder, DType, EmitError, HEADER_BYTES, InputContract, MAX_SECTIONS, Packing,
@@ -399,6 +400,88 @@ fn hostile_headers_are_refused() {
     assert_eq!(header(46, &[0xFF, 0xFF]), Some(ErrorKind::Terminal), "outputs");
     assert_eq!(header(28, &[0; 4]), Some(ErrorKind::Tensor), "tensors outside a smaller arena");
     assert_eq!(header(32, &[0; 4]), Some(ErrorKind::Tensor), "tensors outside a smaller state");
+}
+
+#[test]
+fn records_of_later_versions_are_read_up_to_a_stride_of_16_bits() {
+    // The records of a section moved to the blob's end, with zeros behind each.
+    let stretched = |kind: SectionKind, stride: usize| {
+        let mut bytes = sample();
+        let at = entry(&bytes, kind);
+        let [start, count, own] = [4, 8, 12].map(|field| u32_of(&bytes, at + field));
+        let place = bytes.len().next_multiple_of(16);
+        let records: Vec<Vec<u8>> =
+            bytes[start..start + count * own].chunks(own).map(<[u8]>::to_vec).collect();
+        bytes.resize(place + count * stride, 0);
+        for (k, record) in records.iter().enumerate() {
+            bytes[place + k * stride..][..own].copy_from_slice(record);
+        }
+        put32(&mut bytes, at + 4, place as u32);
+        put32(&mut bytes, at + 12, stride as u32);
+        let length = bytes.len() as u32;
+        put32(&mut bytes, 16, length);
+        repair(&mut bytes);
+        bytes
+    };
+    for kind in [SectionKind::Tensors, SectionKind::WeightRecords, SectionKind::Steps] {
+        for stride in [64, 1 << 15, (1 << 16) - 4] {
+            let placed = Placed::new(&stretched(kind, stride));
+            let model = Model::<Ops>::load(placed.get()).unwrap();
+            let (mut arena, mut state) =
+                (Arena::<{ ARENA as usize }>::new(), Arena::<{ STATE as usize }>::new());
+            let session = Session::new(&model, Scalar);
+            session.input_mut(&mut arena, 0).unwrap().fill(1);
+            session.run(&mut arena, &mut state).unwrap();
+            assert_eq!(session.output(&arena, 0).unwrap(), [25; ELEMENTS as usize], "{kind:?} {stride}");
+        }
+        for stride in [66, (1 << 16) - 1, 1 << 16, (1 << 16) + 64, 1 << 17] {
+            let error = load_error(&stretched(kind, stride));
+            assert_eq!(kind_of(error), Some(ErrorKind::Section), "{kind:?} {stride}");
+        }
+    }
+}
+
+/// Portable code that a firmware does not link for integer layers.
+#[derive(Clone, Copy)]
+struct Unlinked;
+
+impl Backend for Unlinked {
+    const NAME: &'static str = "unlinked";
+    const ISA: Isa = Isa::ThumbDsp;
+    const KERNELS: Option<&'static [&'static str]> = Some(&["strips"]);
+}
+
+/// An operator that no linked kernel takes.
+struct Unable;
+
+impl Operator for Unable {
+    const CODE: u16 = Offset::CODE;
+    const IN_PLACE: bool = true;
+
+    fn check(step: &Step<'_>) -> Result<(), ErrorKind> {
+        Offset::check(step)
+    }
+
+    fn run<B: Backend>(backend: B, step: &Step<'_>, memory: &mut Memory<'_>) -> Option<()> {
+        if step.index() == 1 { None } else { Offset::run(backend, step, memory) }
+    }
+}
+
+op_set! {
+    struct SomeOps { Unable, Sum }
+}
+
+#[test]
+fn a_step_that_no_linked_kernel_takes_ends_the_run() {
+    let placed = Placed::new(&sample());
+    let model = Model::<SomeOps>::load(placed.get()).unwrap();
+    let (mut arena, mut state) = (Arena::<{ ARENA as usize }>::new(), Arena::<{ STATE as usize }>::new());
+    let error = |kind| Error { kind, step: 1, op: Offset::CODE, value: 0 };
+    let result = Session::new(&model, Unlinked).run(&mut arena, &mut state);
+    assert_eq!(result, Err(error(ErrorKind::NotLinked)));
+    // Where portable code is linked no step that was accepted may fail.
+    let result = Session::new(&model, Scalar).run(&mut arena, &mut state);
+    assert_eq!(result, Err(error(ErrorKind::Internal)));
 }
 
 #[test]

@@ -10,6 +10,8 @@
 #![no_main]
 
 use tucano::backend::spec::select::{Constants, Linear, Request, Selection, least_scratch, packing, select};
+#[cfg(has_thumb_dsp)]
+use tucano::backend::spec::{dsp::gemm, select::Isa};
 use tucano::backend::{Integers, IntegersMut, Scalar};
 use tucano::blob::{DType, Packing, winograd};
 use tucano::ops::linear::Integer;
@@ -453,6 +455,36 @@ fn run<B: tucano::backend::Backend>(
     }
 }
 
+/// Tiles of the DSP extension that finish all outputs themselves, without the code that does so in parts and without portable code: for requests of which
+/// [`has_parts`] says that they do.
+#[cfg(has_thumb_dsp)]
+fn tiles_alone(case: &Case<'_>) -> Option<impl tucano::backend::Backend + use<>> {
+    #[derive(Clone, Copy)]
+    struct Tiles;
+
+    impl tucano::backend::Kernels for Tiles {
+        const NAMES: Option<&'static [&'static str]> = Some(&[
+            "pairs, pointwise",
+            "pairs, words",
+            "pairs, bytes",
+            "plain, pointwise",
+            "plain, words",
+            "plain, bytes",
+        ]);
+    }
+
+    let fits = <Backend as tucano::backend::Backend>::ISA == Isa::ThumbDsp
+        && gemm::tile(&case.request).is_some()
+        && !gemm::has_parts(&case.request, &case.packed);
+    if fits { tucano::backend::ThumbDsp::<Tiles>::detect() } else { None }
+}
+
+/// There are none.
+#[cfg(not(has_thumb_dsp))]
+fn tiles_alone(_: &Case<'_>) -> Option<Backend> {
+    None
+}
+
 /// Compares a backend's output with that of scalar code. Gives the kernel that ran.
 fn compare(places: &mut Places<'_>, case: &mut Case<'_>) -> Result<Selection, &'static str> {
     let selection = select(<Backend as tucano::backend::Backend>::ISA, &case.request);
@@ -470,6 +502,17 @@ fn compare(places: &mut Places<'_>, case: &mut Case<'_>) -> Result<Selection, &'
         .ok_or("scalar code refuses the layer")?;
     let before = case.input.iter().fold(0u32, |sum, byte| sum.rotate_left(5) ^ u32::from(*byte));
     let Some(backend) = backend() else { return Err("the core is not the backend's") };
+    if let Some(tiles) = tiles_alone(case) {
+        if case.request.in_place {
+            found.inner().copy_from_slice(case.input);
+        }
+        let scratch = &mut scratch.inner()[..scratch_bytes];
+        run(tiles, &case.request, &case.packed, case.input, found.inner(), scratch)
+            .ok_or("a tile does not finish all outputs")?;
+        if found.inner() != expected.inner() {
+            return Err("the outputs of tiles alone differ");
+        }
+    }
     // As planned; with too little scratch; with weights in the operator's order.
     let ways = [
         (&case.request, &case.packed, scratch_bytes),

@@ -29,7 +29,7 @@ struct Frame {
     offset: i32,
     /// 12: 0 if the channel's shift is to the right, else the shift with bit 8 set. Set by the kernel.
     shift_left: u32,
-    /// 16: from the output pointer to the outputs of a tile, in the order of lanes: halfwords of stride 1, words of stride 2.
+    /// 16: from the output pointer to the outputs of a tile, in the order of lanes: halfwords of eight, words of four.
     places: [u32; 4],
     /// 32: from the strip pointer to the columns of a tile.
     columns: [u32; 4],
@@ -51,9 +51,9 @@ struct Frame {
     tiles: u32,
     /// 84: for each tile, from its strips and outputs to those of the next, from the last to those of the first: bytes.
     moves: *const [u32; 2],
-    /// 88: stride 1: from the first half of a tile to the other: bytes of strips.
+    /// 88: of eight: from the first half of a tile to the other: bytes of strips.
     far: u32,
-    /// 92: any stride: outputs of a tile.
+    /// 92: of four: outputs of a tile.
     width: u32,
     /// 96: strip bytes between gathers: rows of stride 1: of two columns, else of a stride.
     step: u32,
@@ -132,9 +132,9 @@ macro_rules! tail {
     };
 }
 
-/// Stride 1. A tile is eight outputs, four in q2 and four in q3, from strips r8 bytes apart. `$near` are the sums of the first four, in r0, r2, r4 and r6, from strips
+/// A tile is eight outputs, four in q2 and four in q3, from strips r8 bytes apart. `$near` are the sums of the first four, in r0, r2, r4 and r6, from strips
 /// at r1; `$far` the same of the others, from strips at r0.
-macro_rules! stride_1 {
+macro_rules! eight {
     (
         $(#[$doc:meta])* $name:ident, [$($once:literal),*], [$($moved:literal),*], [$($near:literal),*], [$($far:literal),*],
         [$($shift:literal),*], [$($scale:literal),*], [$($narrow:literal),*], [$values:literal, $places:literal]
@@ -168,17 +168,17 @@ macro_rules! stride_1 {
     };
 }
 
-/// Kernels of stride 1, for layers that [`is_relu`] or [`is_linear`] takes, and for any layer.
-macro_rules! stride_1_kernels {
+/// Kernels of tiles of eight outputs, for layers that [`is_relu`] or [`is_linear`] takes, and for any layer.
+macro_rules! eight_kernels {
     ($relu:ident, $linear:ident, $any:ident, $($sums:tt),*) => {
-        stride_1!(
+        eight!(
             /// Of layers that [`is_relu`] takes.
             $relu, $($sums),*, [],
             ["vqrdmulh.s32 q2, q2, r7", "vqrdmulh.s32 q3, q3, r7", "vrshl.s32 q2, r9", "vrshl.s32 q3, r9"],
             ["vqmovunb.s32 q2, q2", "vqmovunt.s32 q2, q3", "vqadd.u16 q2, q2, r10", "vadd.i16 q2, q2, r12"],
             ["q2", "q0"]
         );
-        stride_1!(
+        eight!(
             /// Of layers that [`is_linear`] takes; r10 has the zero point.
             $linear, $($sums),*, [],
             [
@@ -192,7 +192,7 @@ macro_rules! stride_1_kernels {
             ["vqmovnb.s32 q0, q0", "vqmovnt.s32 q0, q2", "vqadd.s16 q0, q0, r10", "vqmovnb.s16 q0, q0"],
             ["q0", "q3"]
         );
-        stride_1!(
+        eight!(
             /// Of any layer.
             $any, $($sums),*,
             ["orr r0, r9, #256", "cmp r9, #0", "it lt", "movlt r0, #0", "str r0, [sp, #12]"],
@@ -229,7 +229,7 @@ macro_rules! stride_1_kernels {
 }
 
 // Two halves of 2 x 2 outputs, each from one gather. q4 to q7 are the weights for an output, the one below, the one beside it, and the one beside that.
-stride_1_kernels!(
+eight_kernels!(
     stride_1_relu,
     stride_1_linear,
     stride_1_any,
@@ -253,7 +253,7 @@ stride_1_kernels!(
 
 // Two halves of four outputs of a row, each from two gathers. q4 and q6 are the weights for an output and the one beside it, q5 has the places of the columns under the
 // third output.
-stride_1_kernels!(
+eight_kernels!(
     row_relu,
     row_linear,
     row_any,
@@ -274,6 +274,41 @@ stride_1_kernels!(
         "vldrw.u32 q0, [r0, q1]",
         "vmladav.s8 r0, q0, q4",
         "vmladav.s8 r2, q0, q6"
+    ]
+);
+
+// Two halves of four outputs of a row, each output from a gather of its own. q5 to q7 have the places of the columns under the second to fourth.
+eight_kernels!(
+    wide_relu,
+    wide_linear,
+    wide_any,
+    [
+        "ldr r8, [sp, #88]",
+        "ldr r0, [sp, #96]",
+        "vadd.i32 q5, q1, r0",
+        "vadd.i32 q6, q5, r0",
+        "vadd.i32 q7, q6, r0"
+    ],
+    [],
+    [
+        "vldrw.u32 q0, [r1, q1]",
+        "vmladav.s8 r0, q0, q4",
+        "vldrw.u32 q0, [r1, q5]",
+        "vmladav.s8 r2, q0, q4",
+        "vldrw.u32 q0, [r1, q6]",
+        "vmladav.s8 r4, q0, q4",
+        "vldrw.u32 q0, [r1, q7]",
+        "vmladav.s8 r6, q0, q4"
+    ],
+    [
+        "vldrw.u32 q0, [r0, q7]",
+        "vmladav.s8 r6, q0, q4",
+        "vldrw.u32 q0, [r0, q6]",
+        "vmladav.s8 r4, q0, q4",
+        "vldrw.u32 q0, [r0, q5]",
+        "vmladav.s8 r2, q0, q4",
+        "vldrw.u32 q0, [r0, q1]",
+        "vmladav.s8 r0, q0, q4"
     ]
 );
 
@@ -392,6 +427,8 @@ pub struct Kernels {
 pub const STRIDE_1: Kernels = Kernels { relu: stride_1_relu, linear: stride_1_linear, any: stride_1_any };
 /// For [`Tile::Row`].
 pub const ROW: Kernels = Kernels { relu: row_relu, linear: row_linear, any: row_any };
+/// For [`Tile::Wide`].
+pub const WIDE: Kernels = Kernels { relu: wide_relu, linear: wide_linear, any: wide_any };
 /// For [`Tile::Apart`].
 pub const APART: Kernels = Kernels { relu: apart_relu, linear: apart_linear, any: apart_any };
 
@@ -408,7 +445,7 @@ impl Layer<'_> {
         match self.plan.tile {
             Tile::Tall => [within(self.rows.output, 2), 0],
             Tile::Square => [0, within(self.columns.output, 2)],
-            Tile::Row => [0, within(self.columns.output, 4)],
+            Tile::Row | Tile::Wide => [0, within(self.columns.output, 4)],
             Tile::Apart => [0, 0],
         }
     }
@@ -615,7 +652,7 @@ pub fn depthwise3(
     let [down, beside] = layer.second();
     let first = match plan.tile {
         Tile::Tall | Tile::Square => [0, line, side, line.wrapping_add(side)],
-        Tile::Row | Tile::Apart => [0, 1, 2, 3].map(|k: u32| k.wrapping_mul(side)),
+        Tile::Row | Tile::Wide | Tile::Apart => [0, 1, 2, 3].map(|k: u32| k.wrapping_mul(side)),
     };
     let places = match plan.tile {
         Tile::Apart => first,
@@ -627,10 +664,10 @@ pub fn depthwise3(
     };
     let far = match plan.tile {
         Tile::Tall => plan.strip,
-        _ => beside.wrapping_mul(layer.column),
+        _ => beside.wrapping_mul(layer.column).wrapping_mul(columns.stride),
     };
     let by_channel = weights.as_mut_ptr().wrapping_add(VECTOR);
-    let between = if plan.tile == Tile::Apart { columns.stride } else { 2 };
+    let between = if plan.tile.is_joined() { 2 } else { columns.stride };
     let mut frame = Frame {
         clamp,
         offset: linear.output_zero.wrapping_sub(linear.low),
@@ -720,7 +757,7 @@ pub fn depthwise3(
                     frame.multipliers = linear.multiplier.as_ptr().wrapping_add(output);
                     frame.shift = linear.shift.as_ptr().wrapping_add(output);
                     // SAFETY: groups end with the image, and tiles with its rows, both of which have a tile's rows and columns at least, or those of its
-                    // halves, which then overlap (`Tile::of`; the predicate of any stride); strips hold their inputs; offsets of 16 bits suffice (`Depthwise3::new`);
+                    // halves, which then overlap (`Tile::of`, `Tile::apart`; the predicate of four); strips hold their inputs; offsets of 16 bits suffice (`Depthwise3::new`);
                     // the list has an entry for each tile. Outputs `output` to `output + count` are those of channels in the strips, and have weights and constants,
                     // as checked above.
                     unsafe { kernel(&frame) }

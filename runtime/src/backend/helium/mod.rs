@@ -340,6 +340,7 @@ fn depthwise3_kernels<K: Kernels>(plan: &spec::Depthwise3) -> Option<&'static de
             const { links::<K>("helium depthwise 3x3") }.then_some(&depthwise3::STRIDE_1)
         }
         spec::Tile::Apart => const { links::<K>("helium depthwise 3x3") }.then_some(&depthwise3::APART),
+        spec::Tile::Wide => const { links::<K>("helium depthwise 3x3") }.then_some(&depthwise3::WIDE),
         spec::Tile::Row => const { links::<K>("helium depthwise row") }.then_some(&depthwise3::ROW),
     }
 }

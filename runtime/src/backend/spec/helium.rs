@@ -236,7 +236,9 @@ pub enum Tile {
     Square,
     /// Columns of stride 1: eight of a row.
     Row,
-    /// Any stride: four columns of a row, each from a gather of its own.
+    /// Any stride: eight columns of a row, each from a gather of its own.
+    Wide,
+    /// Any stride: four columns of a row, each from a gather of its own; fewer of a narrow row.
     Apart,
 }
 
@@ -246,7 +248,7 @@ impl Tile {
         match self {
             Self::Tall => 4,
             Self::Square => 2,
-            Self::Row | Self::Apart => 1,
+            Self::Row | Self::Wide | Self::Apart => 1,
         }
     }
 
@@ -255,13 +257,24 @@ impl Tile {
         match self {
             Self::Tall => 2,
             Self::Square | Self::Apart => 4,
-            Self::Row => 8,
+            Self::Row | Self::Wide => 8,
         }
     }
 
     /// Strips for a group of output rows.
     pub fn strips(self) -> usize {
         if self == Self::Tall { 2 } else { 1 }
+    }
+
+    /// Whether outputs side by side share gathers, which takes stride 1.
+    pub fn is_joined(self) -> bool {
+        matches!(self, Self::Tall | Self::Square | Self::Row)
+    }
+
+    /// The tile for columns of any stride: of eight where they take fewer instructions, of which four outputs take three fifths.
+    fn apart(columns: usize) -> Self {
+        let (wide, apart) = (columns.div_ceil(8).saturating_mul(5), columns.div_ceil(4).saturating_mul(3));
+        if columns > 4 && wide < apart { Self::Wide } else { Self::Apart }
     }
 
     /// The tile for stride 1 of which an image needs fewest; of a single row it may be too long. Wide images have short strips in any number of rows.
@@ -313,23 +326,24 @@ impl Depthwise3 {
         let tile = match (rows.stride, columns.stride) {
             (1, 1) => Tile::of(rows.output, columns.output),
             (_, 1) if columns.output >= 4 => Tile::Row,
-            _ => Tile::Apart,
+            _ => Tile::apart(columns.output),
         };
         // Places of outputs have 16 bits.
-        let single = tile != Tile::Apart;
         let line = columns.output.checked_mul(*outputs)?;
         let highest = tile.rows().wrapping_sub(1).checked_mul(line)?;
-        if single && tile.columns().checked_mul(*outputs)?.checked_add(highest)? > 0xFFFF {
+        if tile != Tile::Apart && tile.columns().checked_mul(*outputs)?.checked_add(highest)? > 0xFFFF {
             return None;
         }
-        // Tiles of stride 1 are even or overlap; others have four outputs of four columns each.
-        let extent = if single {
-            columns.output.checked_add(2)?
-        } else {
-            whole(columns.output, 4).wrapping_sub(1).checked_mul(columns.stride)?.checked_add(4)?
+        // Tiles that fill a vector are even or overlap; those of four have four outputs of four columns each.
+        let extent = match tile {
+            Tile::Apart => {
+                whole(columns.output, 4).wrapping_sub(1).checked_mul(columns.stride)?.checked_add(4)?
+            }
+            Tile::Wide => columns.output.wrapping_sub(1).checked_mul(columns.stride)?.checked_add(4)?,
+            _ => columns.output.checked_add(2)?,
         };
         let channel = extent.checked_mul(4)?;
-        let few = single && rows.output < FEW_ROWS && columns.output > NARROW;
+        let few = tile.is_joined() && rows.output < FEW_ROWS && columns.output > NARROW;
         let mut slice = VECTOR.min(*inputs);
         if few && channel.checked_mul(slice)? > FEW_BYTES {
             let most = (FEW_BYTES - EXCESS).checked_div(channel)?.clamp(4, VECTOR);
