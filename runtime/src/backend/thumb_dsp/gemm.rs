@@ -435,12 +435,12 @@ impl<'a, 't, K: Linked> Layer<'a, 't, K> {
     #[inline(never)]
     fn pointwise(&mut self) -> Option<()> {
         // Groups that are not filled reach past the last positions: these are gathered.
-        let beside = match self.window.inputs {
-            _ if self.tile.inputs.is_multiple_of(GROUP) => 0,
+        let beside = unknown(match self.window.inputs {
+            _ if self.tile.inputs.is_multiple_of(GROUP) => 0usize,
             1 => 3,
             2 => 2,
             _ => 1,
-        };
+        });
         let blocks = self.positions.saturating_sub(beside) / BLOCK;
         if blocks > 0 {
             self.blocks(From::Input(0), 0, blocks, BLOCK)?;
@@ -451,11 +451,11 @@ impl<'a, 't, K: Linked> Layer<'a, 't, K> {
             let at = first.wrapping_mul(self.pixel);
             let mut from = From::Input(at);
             let mut step = self.pixel;
-            if beside > 0 {
+            if unknown(beside) > 0 {
                 let mut source = self.tensors.input.unwrap_or(self.tensors.output).get(at..)?;
                 step = self.tile.gathered;
                 let mut rows = &mut *self.gathered;
-                for _ in 0..count {
+                for _ in 0..unknown(count) {
                     let (x, rest) = source.split_at_checked(self.pixel)?;
                     let (row, others) = rows.split_at_mut_checked(step)?;
                     let row = row.get_mut(..x.len())?;

@@ -152,7 +152,8 @@ pub fn tile(request: &Request) -> Option<Tile> {
     }
 }
 
-/// The tiles for a convolution in groups of channels.
+/// The tiles for a convolution in groups of channels. In a frame of its own, which is gone when a kernel runs.
+#[inline(never)]
 pub fn tile_of(window: &Window, channel_groups: usize, input: DType, packing: Packing) -> Option<Tile> {
     let narrow = match (packing, input) {
         (Packing::Pairs, DType::I8) => true,

@@ -15,7 +15,7 @@ use crate::backend::kernels::{Kernels, links};
 use crate::backend::spec::dsp::depthwise::{STRIDE_1, STRIDE_2, STRIP_WORDS, Strips};
 use crate::ops::linear::Integer;
 use crate::ops::window::Window;
-use crate::rolled::rolled;
+use crate::rolled::{rolled, unknown};
 
 /// The convolution without its clamp. `None` only before anything is written, if the scratch is too short; lengths are checked by the caller.
 #[inline(never)]
@@ -49,6 +49,18 @@ pub fn run<K: Kernels>(
     let place = output.as_mut_ptr();
     // In place the rows are read through the pointer that writes them.
     let input = input.map_or(place.cast_const(), <[i8]>::as_ptr);
+    let mut source = Source::new(plan, window, padding, slots);
+    let mut frame = Frame {
+        step: outputs,
+        below: width,
+        constants: constants.as_ptr(),
+        output: place,
+        channels: 0,
+        pair_bytes: 0,
+        left: 0,
+        exact: usize::from(linear.low < linear.output_zero),
+        advance: 0,
+    };
     // Whether columns of padding hold the zero point: a single row's third one is in other pairs.
     let mut is_clean = false;
     let (mut first, mut first_output) = (0usize, 0usize);
@@ -56,27 +68,18 @@ pub fn run<K: Kernels>(
         let taken = channels.wrapping_sub(first).min(plan.channels);
         let outputs_taken = outputs.wrapping_sub(first_output).min(block_outputs);
         prepare(linear, outputs, first_output, outputs_taken, constants)?;
+        source.rows.quads = taken >> 2;
         // A call takes channels that lie behind each other, or all outputs of one.
-        let (calls, per_call, advance) =
-            if factor == 1 { (1, taken, plan.plane) } else { (taken, factor, 0) };
-        let mut frame = Frame {
-            step: outputs,
-            below: width,
-            constants: constants.as_ptr(),
-            output: place,
-            channels: per_call,
-            pair_bytes: 0,
-            left: 0,
-            exact: usize::from(linear.low < linear.output_zero),
-            advance: 0,
-        };
-        for image in 0..batch {
+        let (calls, advance) = if factor == 1 { (1, plan.plane) } else { (taken, 0) };
+        frame.channels = if factor == 1 { taken } else { factor };
+        // One loop, however many images there are.
+        for image in 0..unknown(batch) {
             if !is_clean {
-                fill(slots, zero.wrapping_mul(0x1_0001));
+                // SAFETY: nobody else holds the slots.
+                unsafe { source.clear(zero.wrapping_mul(0x1_0001)) };
                 is_clean = whole == rows.output || whole == 0;
             }
-            let read = input.wrapping_add(image.wrapping_mul(window.image()).wrapping_add(first));
-            let mut source = Source::new(plan, window, read, padding, slots, taken);
+            source.read = input.wrapping_add(image.wrapping_mul(window.image()).wrapping_add(first));
             frame.output = place.wrapping_add(image.wrapping_mul(output_image).wrapping_add(first_output));
             frame.pair_bytes = (columns.output >> 1).wrapping_mul(stride).wrapping_mul(16);
             frame.left = columns.output & 1;
@@ -164,16 +167,9 @@ struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    /// Of `taken` channels from `read` on.
+    /// Of no image and no channels yet.
     #[inline(always)]
-    fn new(
-        plan: &Strips,
-        window: &'a Window,
-        read: *const i8,
-        padding: *const i8,
-        slots: &mut [u32],
-        taken: usize,
-    ) -> Self {
+    fn new(plan: &Strips, window: &'a Window, padding: *const i8, slots: &mut [u32]) -> Self {
         let columns = &window.columns;
         let pixels = plan.columns.saturating_sub(columns.pad).min(columns.input);
         let lead = columns.pad & 1;
@@ -182,7 +178,7 @@ impl<'a> Source<'a> {
         let slots = slots.as_mut_ptr();
         Self {
             window,
-            read,
+            read: padding,
             padding,
             slots,
             words,
@@ -192,12 +188,22 @@ impl<'a> Source<'a> {
                 upper_step: 0,
                 lower_step: 0,
                 plane: plan.plane,
-                quads: taken >> 2,
+                quads: 0,
                 lead,
                 pair_bytes: (behind >> 1).wrapping_mul(16),
                 trail: behind & 1,
             },
         }
+    }
+
+    /// Fills all slots.
+    ///
+    /// # Safety
+    /// As [`Source::lift`].
+    #[inline(always)]
+    unsafe fn clear(&self, value: u32) {
+        // SAFETY: the caller's promise.
+        fill(unsafe { core::slice::from_raw_parts_mut(self.slots, self.words) }, value);
     }
 
     /// Row `y`, counted from the top of the padding, and what to add for each pixel of it.
@@ -261,7 +267,7 @@ impl<'a> Source<'a> {
     ///
     /// # Safety
     /// As the code's, for each call.
-    #[inline(always)]
+    #[inline(never)]
     unsafe fn outputs(&self, strip: Strip, frame: &mut Frame, calls: usize) {
         let (constants, output) = (frame.constants, frame.output);
         let mut slots = self.slots.cast_const();
