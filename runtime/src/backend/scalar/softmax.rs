@@ -7,7 +7,7 @@ use crate::quant::{requantize, rounded_product, rounding_shift_right};
 use crate::rolled::rolled;
 
 /// Bits of the sum before the binary point; the operator's check keeps rows short enough.
-const SUM_INTEGER_BITS: u32 = 12;
+pub(in crate::backend) const SUM_INTEGER_BITS: u32 = 12;
 
 /// Elements of a row whose exponentials are kept from the sum to the shares.
 const KEPT: usize = 16;
@@ -97,7 +97,7 @@ impl RowSum {
 
 /// `e^((x - most) * scale)` in Q0; 0 where it counts as 0.
 #[inline(never)]
-fn exponential(parameters: &Parameters, x: i8, most: i8) -> i32 {
+pub(in crate::backend) fn exponential(parameters: &Parameters, x: i8, most: i8) -> i32 {
     let difference = i32::from(x).wrapping_sub(most.into());
     if difference < parameters.diff_min {
         return 0;
@@ -140,7 +140,7 @@ fn exp_within_quarter(x: i32) -> i32 {
 }
 
 /// `1 / (1 + x)` in Q0 of `x` in Q0, 0 <= x < 1: three Newton steps in Q2 on half the denominator.
-fn one_over_one_plus(x: i32) -> i32 {
+pub(in crate::backend) fn one_over_one_plus(x: i32) -> i32 {
     const A: i32 = 1_515_870_810; // 48/17
     const B: i32 = -1_010_580_540; // -32/17
     const ONE: i32 = 1 << 29;

@@ -2,7 +2,11 @@
 
 pub mod geometry;
 pub mod int8;
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for kernels of x86"))]
+pub mod softmax;
 pub mod sum;
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for kernels of x86"))]
+pub mod table;
 #[cfg(test)]
 pub mod tests;
 #[cfg_attr(

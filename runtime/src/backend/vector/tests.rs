@@ -8,7 +8,7 @@ use crate::backend::x86::available;
 use crate::blob::{BlobBuilder, DType, Packing, Space, TensorRecord};
 use crate::host::program::Program;
 use crate::host::{Runner, backends};
-use crate::ops::{OpCode, add, conv2d, dense, mean, pool2d};
+use crate::ops::{OpCode, add, conv2d, dense, mean, pool2d, softmax};
 use crate::quant::quantize_multiplier;
 
 /// Reproducible numbers.
@@ -251,7 +251,7 @@ impl Chain {
     fn pool(&mut self, random: &mut Random, op: OpCode) {
         let (id, input) = self.last;
         let [batch, rows, columns, channels] = input.shape;
-        let kernel = random.one_of(&[[2, 2], [3, 3], [1, 2]]);
+        let kernel = random.one_of(&[[2, 2], [3, 3], [1, 2], [6, 5]]);
         let pad = random.below(2).min(kernel[0] - 1);
         if rows + 2 * pad < kernel[0] || columns < kernel[1] {
             return;
@@ -272,6 +272,20 @@ impl Chain {
             act_min: low as u32,
             act_max: high as u32,
         };
+        self.step(op, &[id], output, &[], &parameters.emit());
+    }
+
+    /// The last step: no other takes its output's zero point.
+    fn softmax(&mut self, random: &mut Random) {
+        let (id, input) = self.last;
+        let (multiplier, left_shift) = quantize_multiplier(f64::from(1 + random.below(1 << 26)));
+        let diff_min = -((31i64 << 26 >> left_shift) as i32);
+        let parameters = softmax::Parameters { multiplier, left_shift, diff_min };
+        let (op, dtype, scale, zero_point) = random.one_of(&[
+            (OpCode::SoftmaxI8, DType::I8, 1f32 / 256.0, -128),
+            (OpCode::SoftmaxI16, DType::I16, 1f32 / 65536.0, -32768),
+        ]);
+        let output = TensorRecord { dtype, scale_bits: scale.to_bits(), zero_point, ..input };
         self.step(op, &[id], output, &[], &parameters.emit());
     }
 
@@ -427,6 +441,10 @@ fn chain(seed: u64, channels: [u32; 2], wide: bool) -> (Vec<u8>, String) {
             what += &format!(" {:?} {:?}", tensor.dtype, tensor.shape);
         }
     }
+    if chain.last.1.dtype == DType::I8 && random.below(3) == 0 {
+        chain.softmax(&mut random);
+        what += " softmax";
+    }
     (chain.finish(), what)
 }
 
@@ -482,7 +500,12 @@ fn random_chains_have_the_bits_of_portable_code() {
         }
     }
     println!("{kernels:?}");
-    for kernel in ["conv2d_i8", "depthwise_conv2d_i8", "add_i8", "max_pool2d_i8", "convert", "scalar"] {
+    let common = ["conv2d_i8", "depthwise_conv2d_i8", "add_i8", "max_pool2d_i8", "convert"];
+    #[cfg(target_arch = "x86_64")]
+    let own = ["average_pool2d_i8", "table_i8", "softmax_i8", "softmax_i16"];
+    #[cfg(not(target_arch = "x86_64"))]
+    let own = ["scalar"];
+    for kernel in common.into_iter().chain(own) {
         assert!(kernels.get(kernel).is_some_and(|&count| count > 20), "{kernel} ran too seldom: {kernels:?}");
     }
 }

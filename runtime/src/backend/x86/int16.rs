@@ -6,10 +6,11 @@
 
 mod conv;
 mod depthwise;
-mod lanes;
 mod requantize;
 
+use super::lanes::{Arithmetic, Bytes512, Lanes, Words256, Words512};
 use super::layer::joined;
+use super::steps::Width;
 use crate::Step;
 use crate::backend::vector::geometry::Geometry;
 use crate::backend::vector::int8::{rows, taps};
@@ -20,17 +21,7 @@ use crate::ops::linear::Integer;
 use crate::ops::{OpCode, conv2d, dense};
 use conv::Conv;
 use depthwise::Depthwise;
-use lanes::{Arithmetic, Bytes512, Lanes, Words256, Words512};
 use requantize::{Bounds, Channel};
-
-/// The instruction sets that have these layers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Width {
-    /// AVX2: pairs of words (`VPMADDWD`).
-    Bits256,
-    /// AVX-512 with VNNI: pairs of words (`VPDPWSSD`), and bytes in fours where inputs are bytes (`VPDPBUSD`).
-    Bits512,
-}
 
 /// A linear step of which an operand has 16 bits.
 pub struct Int16<'a> {
@@ -75,10 +66,7 @@ impl<'a> Int16<'a> {
     /// The forms of the operands.
     pub fn wants(&self, width: Width) -> Wants {
         // Bytes are what the kernels of 8 bits make and take.
-        let bytes = match width {
-            Width::Bits256 => Element::Offset16,
-            Width::Bits512 => Element::Offset8,
-        };
+        let bytes = width.bytes();
         let element =
             |dtype: DType, bytes: Element| if dtype == DType::I16 { Element::Stored } else { bytes };
         let [input, output] = self.types;

@@ -5,10 +5,13 @@ mod avx2;
 mod avx512;
 mod f32;
 mod int16;
+mod lanes;
 mod layer;
 pub mod peak;
+mod pool;
 pub mod probe;
 mod requantize;
+mod steps;
 
 use std::arch::is_x86_feature_detected;
 
@@ -17,7 +20,7 @@ use super::vector::{geometry, sum, walk};
 use crate::Step;
 use crate::host::program::form::{Element, Image};
 use crate::host::program::{Constants, Kernels, Layer, Wants};
-use int16::{Int16, Width};
+use steps::Width;
 
 /// AVX-512: foundation, bytes and words, doublewords and quadwords, vector length, neural network instructions.
 #[derive(Debug)]
@@ -55,7 +58,7 @@ impl Kernels for Avx512Vnni {
     fn wants(&self, step: &Step<'_>) -> Option<Wants> {
         match Int8::of(step) {
             Some(int8) => Some(int8.wants(Element::Offset8)),
-            None => Int16::of(step).map(|int16| int16.wants(Width::Bits512)).or_else(|| f32::wants(step)),
+            None => steps::wants(step, Width::Bits512).or_else(|| f32::wants(step)),
         }
     }
 
@@ -66,8 +69,8 @@ impl Kernels for Avx512Vnni {
         output: &Image,
         constants: &mut Constants,
     ) -> Option<Box<dyn Layer>> {
-        if let Some(int16) = Int16::of(step) {
-            return int16.layer(Width::Bits512, inputs, output, constants);
+        if let Some(layer) = steps::layer(step, Width::Bits512, inputs, output, constants) {
+            return layer;
         }
         match Int8::of(step) {
             Some(int8) => int8.avx512(inputs, output, constants),
@@ -107,7 +110,7 @@ impl Kernels for Avx2 {
     fn wants(&self, step: &Step<'_>) -> Option<Wants> {
         match Int8::of(step) {
             Some(int8) => Some(int8.wants(Element::Offset16)),
-            None => Int16::of(step).map(|int16| int16.wants(Width::Bits256)).or_else(|| f32::wants(step)),
+            None => steps::wants(step, Width::Bits256).or_else(|| f32::wants(step)),
         }
     }
 
@@ -118,8 +121,8 @@ impl Kernels for Avx2 {
         output: &Image,
         constants: &mut Constants,
     ) -> Option<Box<dyn Layer>> {
-        if let Some(int16) = Int16::of(step) {
-            return int16.layer(Width::Bits256, inputs, output, constants);
+        if let Some(layer) = steps::layer(step, Width::Bits256, inputs, output, constants) {
+            return layer;
         }
         match Int8::of(step) {
             Some(int8) => int8.avx2(inputs, output, constants),

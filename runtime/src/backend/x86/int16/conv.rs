@@ -3,9 +3,10 @@
 //! A step takes four bytes under each window, words in pairs or bytes in fours, and multiplies them with as many weights of every output channel.
 //! Weights lie in the order of use: `[group][run][step][register][channel][input]`, with zeros behind a run that ends within a step.
 
+use core::hint::black_box;
 use core::marker::PhantomData;
 
-use super::lanes::{Arithmetic, Lanes};
+use super::super::lanes::{Arithmetic, Lanes};
 use super::requantize::{self, Bounds, Channel, ROWS, are_products, biases, requantize};
 use crate::backend::vector::geometry::Geometry;
 use crate::host::program::form::Image;
@@ -67,12 +68,19 @@ unsafe fn block<A: Arithmetic, const POSITIONS: usize, const REGISTERS: usize, c
             }
             weights = weights.add(REGISTERS * lanes);
         }
-        for (p, sums) in sums.iter().enumerate() {
-            let output = call.output.add((*positions.add(p))[1] as usize);
-            for (r, sum) in sums.iter().enumerate() {
-                let done = r * lanes;
-                let value = requantize::<_, PRODUCT>(*sum, call.constants.add(ROWS * done), &call.bounds);
-                let count = call.channels.saturating_sub(done);
+        // Many sums are stored once before they are finished one by one: else the compiler would keep them in memory all along.
+        let sums = if POSITIONS * REGISTERS > 8 { black_box(sums) } else { sums };
+        for r in 0..REGISTERS {
+            let done = r * lanes;
+            let constants = call.constants.add(ROWS * done);
+            let count = call.channels.saturating_sub(done);
+            // All are finished before one is stored, so that constants are read once.
+            let mut values = [A::Sums::splat(0); POSITIONS];
+            for (value, sums) in values.iter_mut().zip(&sums) {
+                *value = requantize::<_, PRODUCT>(sums[r], constants, &call.bounds);
+            }
+            for (p, value) in values.into_iter().enumerate() {
+                let output = call.output.add((*positions.add(p))[1] as usize);
                 if call.bounds.bytes {
                     A::Sums::store_bytes(output.add(done), count, value);
                 } else {

@@ -2,8 +2,8 @@
 
 use core::marker::PhantomData;
 
+use super::super::lanes::{Arithmetic, Lanes};
 use super::interleaved;
-use super::lanes::{Arithmetic, Lanes};
 use super::requantize::{self, Bounds, Channel, ROWS, are_products, biases, requantize};
 use crate::backend::vector::geometry::Geometry;
 use crate::backend::vector::walk::Walk;
@@ -111,15 +111,14 @@ impl<A: Arithmetic> Depthwise<A> {
                     }
                     let channels = unit.mask.count_ones() as usize;
                     let output = arena.add(rows.output + unit.output as usize);
-                    for (row, [a, b]) in sums.into_iter().enumerate() {
-                        if row == 1 && !rows.two {
-                            break;
+                    // Both rows are finished before one is stored, so that constants are read once.
+                    for sums in &mut sums {
+                        for (sum, constants) in sums.iter_mut().zip(constants) {
+                            *sum = requantize::<_, PRODUCT>(*sum, constants, &self.bounds);
                         }
+                    }
+                    for (row, pair) in sums.into_iter().take(if rows.two { 2 } else { 1 }).enumerate() {
                         let output = output.add(row * walk.output_row);
-                        let pair = [
-                            requantize::<_, PRODUCT>(a, constants[0], &self.bounds),
-                            requantize::<_, PRODUCT>(b, constants[1], &self.bounds),
-                        ];
                         if self.bounds.bytes {
                             A::Sums::store_pair_bytes(output, channels, pair);
                         } else {

@@ -1,6 +1,6 @@
 //! Requantisation in integers: outputs of 16 bits have more steps than floats tell apart.
 
-use super::lanes::Lanes;
+use super::super::lanes::Lanes;
 use crate::host::program::form::{Element, Image};
 use crate::ops::linear::Integer;
 

@@ -15,6 +15,10 @@ pub trait Lanes: Copy {
     unsafe fn splat(value: i32) -> Self;
     /// Reads all lanes.
     unsafe fn load(from: *const i32) -> Self;
+    /// Reads a byte for each lane.
+    unsafe fn load_bytes(from: *const u8) -> Self;
+    /// Reads a word for each lane, without sign.
+    unsafe fn load_words(from: *const u8) -> Self;
     /// `a + b`.
     unsafe fn add(a: Self, b: Self) -> Self;
     /// `a - b`.
@@ -33,6 +37,12 @@ pub trait Lanes: Copy {
     unsafe fn shift_right(a: Self, b: Self) -> Self;
     /// `a >> b` with zeros; 0 from 32 bits on.
     unsafe fn shift_right_unsigned(a: Self, b: Self) -> Self;
+    /// `a * b`, the lower 32 bits.
+    unsafe fn multiply_low(a: Self, b: Self) -> Self;
+    /// The magnitude.
+    unsafe fn abs(a: Self) -> Self;
+    /// `a` with the sign of `b`.
+    unsafe fn signed(a: Self, b: Self) -> Self;
     /// Products of the even lanes, in 64 bits.
     unsafe fn multiply(a: Self, b: Self) -> Self;
     /// Sums of 64 bits.
@@ -159,6 +169,8 @@ impl Lanes for __m512i {
     methods! {
         splat(value: i32) -> Self = _mm512_set1_epi32(value);
         load(from: *const i32) -> Self = _mm512_loadu_si512(from.cast());
+        load_bytes(from: *const u8) -> Self = _mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast()));
+        load_words(from: *const u8) -> Self = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
         add(a: Self, b: Self) -> Self = _mm512_add_epi32(a, b);
         sub(a: Self, b: Self) -> Self = _mm512_sub_epi32(a, b);
         min(a: Self, b: Self) -> Self = _mm512_min_epi32(a, b);
@@ -168,6 +180,12 @@ impl Lanes for __m512i {
         shift_left(a: Self, b: Self) -> Self = _mm512_sllv_epi32(a, b);
         shift_right(a: Self, b: Self) -> Self = _mm512_srav_epi32(a, b);
         shift_right_unsigned(a: Self, b: Self) -> Self = _mm512_srlv_epi32(a, b);
+        multiply_low(a: Self, b: Self) -> Self = _mm512_mullo_epi32(a, b);
+        abs(a: Self) -> Self = _mm512_abs_epi32(a);
+        signed(a: Self, b: Self) -> Self = {
+            let zero = _mm512_setzero_si512();
+            _mm512_mask_sub_epi32(a, _mm512_cmplt_epi32_mask(b, zero), zero, a)
+        };
         multiply(a: Self, b: Self) -> Self = _mm512_mul_epi32(a, b);
         add_wide(a: Self, b: Self) -> Self = _mm512_add_epi64(a, b);
         blend(even: Self, odd: Self) -> Self = _mm512_mask_blend_epi32(0xAAAA, even, odd);
@@ -195,6 +213,8 @@ impl Lanes for __m256i {
     methods! {
         splat(value: i32) -> Self = _mm256_set1_epi32(value);
         load(from: *const i32) -> Self = _mm256_loadu_si256(from.cast());
+        load_bytes(from: *const u8) -> Self = _mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast()));
+        load_words(from: *const u8) -> Self = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
         add(a: Self, b: Self) -> Self = _mm256_add_epi32(a, b);
         sub(a: Self, b: Self) -> Self = _mm256_sub_epi32(a, b);
         min(a: Self, b: Self) -> Self = _mm256_min_epi32(a, b);
@@ -204,6 +224,9 @@ impl Lanes for __m256i {
         shift_left(a: Self, b: Self) -> Self = _mm256_sllv_epi32(a, b);
         shift_right(a: Self, b: Self) -> Self = _mm256_srav_epi32(a, b);
         shift_right_unsigned(a: Self, b: Self) -> Self = _mm256_srlv_epi32(a, b);
+        multiply_low(a: Self, b: Self) -> Self = _mm256_mullo_epi32(a, b);
+        abs(a: Self) -> Self = _mm256_abs_epi32(a);
+        signed(a: Self, b: Self) -> Self = _mm256_sign_epi32(a, _mm256_or_si256(b, _mm256_set1_epi32(1)));
         multiply(a: Self, b: Self) -> Self = _mm256_mul_epi32(a, b);
         add_wide(a: Self, b: Self) -> Self = _mm256_add_epi64(a, b);
         blend(even: Self, odd: Self) -> Self = _mm256_blend_epi32::<0xAA>(even, odd);
