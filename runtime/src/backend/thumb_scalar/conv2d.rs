@@ -339,12 +339,14 @@ impl<'a> Layer<'a> {
         while left > 0 {
             let lanes = left.min(4);
             // Lanes without a window repeat the last.
-            for (lane, (step, slot)) in
-                (1usize..).zip(steps.iter_mut().zip(&mut self.frame.lanes)).skip(lanes.wrapping_sub(1))
-            {
-                rolled();
-                let last = lane.min(lanes.wrapping_sub(1));
-                (*step, *slot) = (last.wrapping_mul(window.inputs), last.wrapping_mul(window.outputs));
+            if lanes < 4 {
+                let slots =
+                    unknown(steps.as_mut_slice()).iter_mut().zip(unknown(self.frame.lanes.as_mut_slice()));
+                for (before, (step, slot)) in slots.enumerate() {
+                    rolled();
+                    let lane = before.wrapping_add(1).min(lanes.wrapping_sub(1));
+                    (*step, *slot) = (lane.wrapping_mul(window.inputs), lane.wrapping_mul(window.outputs));
+                }
             }
             let [second, third, fourth] = steps.map(|step| input.wrapping_add(step));
             let sources = [input, second, third, fourth];
@@ -429,9 +431,8 @@ impl<'a> Layer<'a> {
     #[inline(never)]
     fn anywhere(&mut self, window: &Window, next: &mut Place, left: usize) -> usize {
         let mut sources = [Source::NONE; 4];
-        let sources = unknown(sources.as_mut_slice());
-        let count = self.find(window, next, left, sources);
-        self.collect(window, sources);
+        let count = self.find(window, next, left, &mut sources);
+        self.collect(window, &mut sources);
         count
     }
 
@@ -440,7 +441,7 @@ impl<'a> Layer<'a> {
     fn find(&mut self, window: &Window, next: &mut Place, left: usize, sources: &mut [Source]) -> usize {
         // The last lane with a window of its own.
         let mut last = 0usize;
-        for (lane, source) in sources.iter_mut().enumerate() {
+        for (lane, source) in unknown(sources).iter_mut().enumerate() {
             // As in `collect`.
             let window = unknown(window);
             if lane < left {
@@ -475,7 +476,8 @@ impl<'a> Layer<'a> {
             let pitch = columns.input.wrapping_mul(*inputs).wrapping_mul(rows.dilation);
             let mut from = [layer.padding.as_ptr(); 4];
             let mut edge = layer.edges;
-            for (from, source) in from.iter_mut().zip(unknown(&mut *sources)) {
+            for (from, source) in unknown(from.as_mut_slice()).iter_mut().zip(unknown(&mut *sources)) {
+                rolled();
                 if source.row < rows.input {
                     *from = source.first;
                     if source.taps > 0 {
