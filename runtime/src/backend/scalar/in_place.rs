@@ -3,7 +3,7 @@
 use core::cell::Cell;
 
 use crate::ops::window::{Axis, Window};
-use crate::rolled::rolled;
+use crate::rolled::{rolled, unknown};
 
 /// Writes an output row: of a window over the kept rows alone, these rows, and its place.
 type RowOf<'a> = dyn FnMut(&Window, &[i8], &mut [i8]) -> Option<()> + 'a;
@@ -49,12 +49,14 @@ pub fn rows_in_place(
         images = rest;
         (kept.first, kept.next) = (0, 0);
         for row in 0..rows.output {
+            // Read again for each row: it does not wait on the stack.
+            let rows = &unknown(window).rows;
             kept.bring(image, rows, row)?;
             part.rows.input = kept.count();
             part.rows.pad = rows.pad.saturating_sub(row);
-            let start = row.wrapping_mul(row_bytes);
-            let place = image.get_mut(start..start.wrapping_add(row_bytes))?;
-            row_of(&part, kept.bytes.get(..kept.count().wrapping_mul(row_bytes))?, place)?;
+            let start = row.wrapping_mul(kept.row_bytes);
+            let place = image.get_mut(start..start.wrapping_add(kept.row_bytes))?;
+            row_of(&part, kept.bytes.get(..kept.count().wrapping_mul(kept.row_bytes))?, place)?;
         }
     }
     Some(())

@@ -476,46 +476,22 @@ impl<'a, 't, K: Linked> Layer<'a, 't, K> {
     /// Windows over rows that are copied, with their padding, before an output can replace them.
     #[inline(never)]
     fn windows(&mut self, input_zero: i16) -> Option<()> {
-        let Window { batch, rows, columns, .. } = *self.window;
-        let row_bytes = columns.input.wrapping_mul(self.pixel);
-        let image_bytes = rows.input.wrapping_mul(row_bytes);
-        // Of the kept rows this is the input; windows may end before it does, or lie before it.
-        let row_kept = self.tile.row;
-        let left = columns.pad.checked_mul(self.pixel)?.min(row_kept);
-        let bytes = row_kept.wrapping_sub(left).min(row_bytes);
-        let input = self.tensors.input;
+        let Window { batch, rows, columns, .. } = self.window;
         let column_step = columns.stride.wrapping_mul(self.pixel);
         let tap_step = columns.dilation.wrapping_mul(self.pixel);
-        let reach = self.tile.rows;
         // 16-bit activations have the zero point 0.
         let zero = input_zero as u8;
         self.rows.fill(zero);
         self.run.x_advance = column_step.wrapping_mul(BLOCK);
         let (mut first, mut lanes) = (0usize, 0usize);
-        for image in 0..batch {
-            let image = image.wrapping_mul(image_bytes);
+        for image in 0..*batch {
             // Rows are counted from the top of the padding; those before `next` are kept, or not needed any more.
             let mut next = 0usize;
             for row in 0..rows.output {
                 let top = row.wrapping_mul(rows.stride);
-                let end = top.wrapping_add(reach);
-                next = next.max(top);
-                let mut slot = next.checked_rem(reach)?;
-                while next < end {
-                    let kept = slot.wrapping_mul(row_kept).wrapping_add(left);
-                    let kept = self.rows.get_mut(kept..kept.wrapping_add(bytes))?;
-                    let y = next.wrapping_sub(rows.pad);
-                    next = next.wrapping_add(1);
-                    slot = if slot.wrapping_add(1) == reach { 0 } else { slot.wrapping_add(1) };
-                    if y < rows.input {
-                        let at = image.wrapping_add(y.wrapping_mul(row_bytes));
-                        let source = input.unwrap_or(self.tensors.output).get(at..at.wrapping_add(bytes))?;
-                        // SAFETY: both are slices of `bytes` bytes, the source of a tensor, the destination of the scratch.
-                        unsafe { gather::copy(kept.as_mut_ptr(), source.as_ptr(), bytes) };
-                    } else {
-                        kept.fill(zero);
-                    }
-                }
+                let end = top.wrapping_add(self.tile.rows);
+                self.keep(image, next.max(top), end, zero)?;
+                next = end;
                 self.point(top, tap_step)?;
                 let mut column = 0usize;
                 while column < columns.output {
@@ -556,6 +532,37 @@ impl<'a, 't, K: Linked> Layer<'a, 't, K> {
             }
             self.one_by_one();
             self.blocks(From::Run, first, 1, lanes)?;
+        }
+        Some(())
+    }
+
+    /// Keeps the rows of an image from `next` to before `end`, counted from the top of the padding. In a frame of its own, which is gone when tiles run.
+    #[inline(never)]
+    fn keep(&mut self, image: usize, next: usize, end: usize, zero: u8) -> Option<()> {
+        let Window { rows, columns, .. } = self.window;
+        let row_bytes = columns.input.wrapping_mul(self.pixel);
+        let image = image.wrapping_mul(rows.input).wrapping_mul(row_bytes);
+        // Of the kept rows this is the input; windows may end before it does, or lie before it.
+        let left = columns.pad.checked_mul(self.pixel)?.min(self.tile.row);
+        let bytes = self.tile.row.wrapping_sub(left).min(row_bytes);
+        let mut slot = next.checked_rem(self.tile.rows)?;
+        for y in next..end {
+            let kept = slot.wrapping_mul(self.tile.row).wrapping_add(left);
+            let kept = self.rows.get_mut(kept..kept.wrapping_add(bytes))?;
+            slot = slot.wrapping_add(1);
+            if slot == self.tile.rows {
+                slot = 0;
+            }
+            let y = y.wrapping_sub(rows.pad);
+            if y < rows.input {
+                let at = image.wrapping_add(y.wrapping_mul(row_bytes));
+                let source =
+                    self.tensors.input.unwrap_or(self.tensors.output).get(at..at.wrapping_add(bytes))?;
+                // SAFETY: both are slices of `bytes` bytes, the source of a tensor, the destination of the scratch.
+                unsafe { gather::copy(kept.as_mut_ptr(), source.as_ptr(), bytes) };
+            } else {
+                kept.fill(zero);
+            }
         }
         Some(())
     }

@@ -339,12 +339,14 @@ impl<'a> Layer<'a> {
         while left > 0 {
             let lanes = left.min(4);
             // Lanes without a window repeat the last.
-            for (lane, (step, slot)) in
-                (1usize..).zip(steps.iter_mut().zip(&mut self.frame.lanes)).skip(lanes.wrapping_sub(1))
-            {
-                rolled();
-                let last = lane.min(lanes.wrapping_sub(1));
-                (*step, *slot) = (last.wrapping_mul(window.inputs), last.wrapping_mul(window.outputs));
+            if lanes < 4 {
+                let slots =
+                    unknown(steps.as_mut_slice()).iter_mut().zip(unknown(self.frame.lanes.as_mut_slice()));
+                for (before, (step, slot)) in slots.enumerate() {
+                    rolled();
+                    let lane = before.wrapping_add(1).min(lanes.wrapping_sub(1));
+                    (*step, *slot) = (lane.wrapping_mul(window.inputs), lane.wrapping_mul(window.outputs));
+                }
             }
             let [second, third, fourth] = steps.map(|step| input.wrapping_add(step));
             let sources = [input, second, third, fourth];
@@ -368,15 +370,17 @@ impl<'a> Layer<'a> {
     /// Runs all windows of a group, whose inputs of the first position are at `input`.
     #[inline(always)]
     fn windows(&mut self, window: &Window, input: *const i8, count: usize) {
-        let columns = &window.columns;
         let mut left = count;
         let mut next = Place { image: input, row: 0, column: 0 };
-        // Columns under four windows, where they have no gaps.
-        let under = columns.stride.wrapping_mul(3).wrapping_add(columns.kernel);
-        let dense = columns.dilation == 1 || columns.kernel == 1;
         while left > 0 {
+            // As in `collect`.
+            let window = unknown(window);
+            let columns = &window.columns;
+            // Columns under four windows, where they have no gaps.
+            let under = columns.stride.wrapping_mul(3).wrapping_add(columns.kernel);
             let start = next.column.wrapping_mul(columns.stride).wrapping_sub(columns.pad);
             let inside = start < columns.input && start.wrapping_add(under) <= columns.input;
+            let dense = columns.dilation == 1 || columns.kernel == 1;
             let lanes = if inside && dense && next.column.wrapping_add(4) <= columns.output {
                 self.frame.lanes = [1, 2, 3].map(|lane: usize| lane.wrapping_mul(window.outputs));
                 self.inside(window, &next, start);
@@ -385,7 +389,7 @@ impl<'a> Layer<'a> {
             } else {
                 self.anywhere(window, &mut next, left)
             };
-            if next.column == columns.output {
+            if next.column == window.columns.output {
                 next.step_row(window);
             }
             self.multiply(window, lanes);
@@ -427,63 +431,67 @@ impl<'a> Layer<'a> {
     #[inline(never)]
     fn anywhere(&mut self, window: &Window, next: &mut Place, left: usize) -> usize {
         let mut sources = [Source::NONE; 4];
-        let sources = unknown(sources.as_mut_slice());
-        let count = self.find(window, next, left, sources);
-        self.collect(window, sources);
+        let count = self.find(window, next, left, &mut sources);
+        self.collect(window, &mut sources);
         count
     }
 
     /// Finds the next windows, up to four and up to `left`, and says how many they are.
     #[inline(never)]
     fn find(&mut self, window: &Window, next: &mut Place, left: usize, sources: &mut [Source]) -> usize {
-        let mut last = *next;
-        let mut count = 0usize;
-        for (lane, source) in sources.iter_mut().enumerate() {
+        // The last lane with a window of its own.
+        let mut last = 0usize;
+        for (lane, source) in unknown(sources).iter_mut().enumerate() {
+            // As in `collect`.
+            let window = unknown(window);
             if lane < left {
+                next.column = next.column.wrapping_add(usize::from(lane > 0));
                 if next.column == window.columns.output {
                     next.step_row(window);
                 }
-                last = *next;
-                next.column = next.column.wrapping_add(1);
-                count = count.wrapping_add(1);
+                last = lane;
             }
             if let Some(slot) = lane.checked_sub(1).and_then(|slot| self.frame.lanes.get_mut(slot)) {
-                *slot = count.wrapping_sub(1).wrapping_mul(window.outputs);
+                *slot = last.wrapping_mul(window.outputs);
             }
-            source.find(window, &last);
+            source.find(window, next);
             if source.taps > 0 {
                 let edge = self.edges.wrapping_add(lane.wrapping_mul(self.padding.len()));
                 // SAFETY: windows of several columns have a part of `edges` as long as `padding`; one column is inside, or has no tap on the image.
                 unsafe { ::core::ptr::copy_nonoverlapping(self.padding.as_ptr(), edge, self.padding.len()) };
             }
         }
-        count
+        next.column = next.column.wrapping_add(1);
+        last.wrapping_add(1)
     }
 
     /// Brings the windows of all lanes into pairs.
     #[inline(never)]
     fn collect(&self, window: &Window, sources: &mut [Source]) {
-        let rows = &window.rows;
-        let pitch = window.columns.input.wrapping_mul(window.inputs).wrapping_mul(rows.dilation);
         let mut pairs = self.frame.pairs;
-        for _ in 0..rows.kernel {
-            let mut from = [self.padding.as_ptr(); 4];
-            let mut edge = self.edges;
-            for (from, source) in from.iter_mut().zip(unknown(&mut *sources)) {
+        for _ in 0..window.rows.kernel {
+            // What the rows share is read again for each: it does not wait on the stack.
+            let (layer, window) = (unknown(self), unknown(window));
+            let Window { rows, columns, inputs, .. } = window;
+            let pitch = columns.input.wrapping_mul(*inputs).wrapping_mul(rows.dilation);
+            let mut from = [layer.padding.as_ptr(); 4];
+            let mut edge = layer.edges;
+            for (from, source) in unknown(from.as_mut_slice()).iter_mut().zip(unknown(&mut *sources)) {
+                rolled();
                 if source.row < rows.input {
                     *from = source.first;
                     if source.taps > 0 {
                         *from = edge;
-                        self.copy(window, source, edge);
+                        layer.copy(window, source, edge);
                     }
                 }
-                edge = edge.wrapping_add(self.padding.len());
+                edge = edge.wrapping_add(layer.padding.len());
                 source.row = source.row.wrapping_add(rows.dilation);
                 source.first = source.first.wrapping_add(pitch);
             }
             // SAFETY: each source has a row of a window, `padding.len()` bytes; the pairs have room for `rows.kernel` of them.
-            unsafe { (self.fill)(pairs, &from, &self.row, self.zero) };
-            pairs = pairs.wrapping_add(self.row_words);
+            unsafe { (layer.fill)(pairs, &from, &layer.row, layer.zero) };
+            pairs = pairs.wrapping_add(layer.row_words);
         }
     }
 

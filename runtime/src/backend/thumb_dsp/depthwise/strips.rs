@@ -292,24 +292,22 @@ fn prepare(
     taken: usize,
     constants: &mut [u32],
 ) -> Option<()> {
-    let bias = linear.bias.get(first..)?.as_chunks().0.iter();
-    let multiplier = linear.multiplier.get(first..)?.as_chunks().0.iter();
-    let shift = linear.shift.get(first..)?.as_chunks().0.iter();
-    let places = constants.as_chunks_mut().0.iter_mut().take(taken >> 2);
-    let mut channel = first;
-    for (((place, bias), multiplier), shift) in places.zip(bias).zip(multiplier).zip(shift) {
-        let last = outputs.wrapping_mul(8).wrapping_add(channel).wrapping_add(4);
-        let weights = linear.weights.get(channel..last)?;
-        channel = channel.wrapping_add(4);
-        let quad = Quad {
-            bias,
-            multiplier,
-            shift,
-            input_zero: linear.input_zero.into(),
-            odd_zero: linear.output_zero.wrapping_mul(2).wrapping_add(1),
-        };
-        // SAFETY: the slice holds 4 weights at each of 9 multiples of `outputs`.
-        unsafe { prepare_quad(place, weights.as_ptr(), outputs, &quad) };
+    let end = first.wrapping_add(taken);
+    let mut quad = Quad {
+        bias: linear.bias.get(first..end)?.as_ptr(),
+        multiplier: linear.multiplier.get(first..end)?.as_ptr(),
+        shift: linear.shift.get(first..end)?.as_ptr(),
+        input_zero: linear.input_zero.into(),
+        odd_zero: linear.output_zero.wrapping_mul(2).wrapping_add(1),
+    };
+    let mut weights = linear.weights.get(first..outputs.wrapping_mul(8).wrapping_add(end))?.as_ptr();
+    for place in constants.as_chunks_mut().0.iter_mut().take(taken >> 2) {
+        // SAFETY: the slices hold 4 of each for every whole quad of `taken`, and 4 weights at each of 9 multiples of `outputs`.
+        unsafe { prepare_quad(place, weights, outputs, &quad) };
+        weights = weights.wrapping_add(4);
+        quad.bias = quad.bias.wrapping_add(4);
+        quad.multiplier = quad.multiplier.wrapping_add(4);
+        quad.shift = quad.shift.wrapping_add(4);
     }
     Some(())
 }

@@ -11,10 +11,10 @@ use crate::backend::thumb_dsp::isa::{dsp_off, dsp_on};
 
 /// What [`prepare_quad`] makes constants of.
 #[repr(C)]
-pub struct Quad<'a> {
-    pub bias: &'a [i32; 4],
-    pub multiplier: &'a [i32; 4],
-    pub shift: &'a [i32; 4],
+pub struct Quad {
+    pub bias: *const i32,
+    pub multiplier: *const i32,
+    pub shift: *const i32,
     pub input_zero: i32,
     /// Twice the output's zero point, and one.
     pub odd_zero: i32,
@@ -57,13 +57,13 @@ macro_rules! weight_pairs {
 /// left.
 ///
 /// # Safety
-/// 4 bytes are readable at each of 9 multiples of `step` from `weights` on, at any address.
+/// 4 bytes are readable at each of 9 multiples of `step` from `weights` on, at any address, and 4 words at each pointer of `quad`.
 #[unsafe(naked)]
 pub unsafe extern "C" fn prepare_quad(
     place: &mut [u32; 4 * STRIP_WORDS],
     weights: *const i8,
     step: usize,
-    quad: &Quad<'_>,
+    quad: &Quad,
 ) {
     naked_asm!(
         dsp_on!(),
