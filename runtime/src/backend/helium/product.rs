@@ -159,11 +159,7 @@ pub fn is_linear(linear: &Integer<'_>) -> bool {
 /// The summands that clamp a value less the least output, narrowed to 16 bits with unsigned saturation, which is the lower bound: the first, added with saturation at the
 /// greatest `u16`, is the upper bound; the second, added modulo 2^16, takes both offsets back. The low part is the value.
 pub fn clamp(linear: &Integer<'_>) -> [u32; 2] {
-    clamp_range(linear.low, linear.high)
-}
-
-/// The same for a range.
-pub fn clamp_range(low: i32, high: i32) -> [u32; 2] {
+    let Integer { low, high, .. } = *linear;
     [0xFFFF_i32.wrapping_sub(high.wrapping_sub(low)) as u32, high.wrapping_add(1) as u32]
 }
 
@@ -214,6 +210,8 @@ impl<'a> Product<'a> {
             Width::Narrowing | Width::Wide => sums::halfwords,
             _ => match (segments, blocks) {
                 (1, 1) => sums::bytes_block,
+                (1, 2) => sums::bytes_two,
+                (1, 3) => sums::bytes_three,
                 (2..=3, 1) => sums::bytes_few,
                 _ => sums::bytes,
             },
