@@ -61,7 +61,7 @@ fn pointwise(
     scratch: &mut [u8],
 ) -> Option<()> {
     let inputs = window.inputs.checked_div(groups)?;
-    let product = Product::new(linear, width, groups, 1, inputs.div_ceil(BLOCK))?;
+    let mut product = Product::new(linear, width, groups, 1, inputs.div_ceil(BLOCK))?;
     let [step_in, step_out] = [inputs.checked_mul(width.input())?, product.output_bytes()];
     let position = window.inputs.checked_mul(width.input())?;
     let outputs = window.outputs.checked_mul(width.output())?;
@@ -222,7 +222,7 @@ fn rows(
     let segments = Segments::of(window, groups)?;
     let depth = segments.count.checked_mul(segments.elements)?;
     let step = columns.stride.checked_mul(position)?;
-    let product = match patches {
+    let mut product = match patches {
         Some(_) => Product::new(linear, width, groups, 1, depth.div_ceil(BLOCK))?,
         None => Product::new(linear, width, groups, segments.count, segments.elements / BLOCK)?,
     };

@@ -182,6 +182,8 @@ pub struct Product<'a> {
     weight_step: usize,
     /// Bytes of a group's weights.
     weights: usize,
+    /// Of the last run: for a number of segments that are left, the bytes from the end of the one before them to their start.
+    gaps: [i32; MOST_TAPS],
 }
 
 impl<'a> Product<'a> {
@@ -212,7 +214,8 @@ impl<'a> Product<'a> {
                 (1, 1) => sums::bytes_block,
                 (1, 2) => sums::bytes_two,
                 (1, 3) => sums::bytes_three,
-                (2..=3, 1) => sums::bytes_few,
+                (2, 1) => sums::bytes_two_segments,
+                (3, 1) => sums::bytes_three_segments,
                 _ => sums::bytes,
             },
         };
@@ -237,6 +240,7 @@ impl<'a> Product<'a> {
             segments,
             weight_step,
             weights,
+            gaps: [0; MOST_TAPS],
         })
     }
 
@@ -250,7 +254,7 @@ impl<'a> Product<'a> {
     #[inline(never)]
     #[expect(clippy::too_many_arguments, reason = "where the operands lie")]
     pub fn run(
-        &self,
+        &mut self,
         group: usize,
         input: &[u8],
         starts: &[usize],
@@ -273,9 +277,8 @@ impl<'a> Product<'a> {
         {
             return None;
         }
-        let mut gaps = [0i32; MOST_TAPS];
         let mut end = first.wrapping_add(self.run);
-        for (gap, &start) in gaps.get_mut(1..self.segments)?.iter_mut().rev().zip(starts.get(1..)?) {
+        for (gap, &start) in self.gaps.get_mut(1..self.segments)?.iter_mut().rev().zip(starts.get(1..)?) {
             *gap = start.wrapping_sub(end) as i32;
             end = start.wrapping_add(self.run);
         }
@@ -297,7 +300,7 @@ impl<'a> Product<'a> {
             finish: 0,
             segments: self.segments as u32,
             blocks: self.blocks.wrapping_sub(1) as u32,
-            gaps: gaps.as_ptr(),
+            gaps: self.gaps.as_ptr(),
             back: 0,
             weight_step: self.weight_step as u32,
             bias: constants(self.linear.bias),

@@ -332,12 +332,12 @@ macro_rules! block_at {
     };
 }
 
-/// The function `$name`, of elements of 8 bits in one segment of few blocks: those behind the first are `$later`.
+/// The function `$name`, of elements of 8 bits in few blocks: those behind the first are `$later`. `$step` loads steps between positions and between segments, `$next` goes on
+/// to the next two positions, and says in the flags whether sums are left.
 ///
-/// Registers: r1 weights behind the first block, r3 and r5 inputs of both positions, r7 place of the sums, r9 from a position's end to the next two, r11 end of
-/// the sums.
+/// Registers: r1 weights behind the first block, r3 and r5 inputs of both positions, r7 place of the sums.
 macro_rules! few_blocks {
-    ($(#[$doc:meta])* $name:ident, [$($later:expr),*]) => {
+    ($(#[$doc:meta])* $name:ident, [$($step:literal),*], [$($later:expr),*], [$($next:literal),*]) => {
         $(#[$doc])*
         ///
         /// # Safety
@@ -347,19 +347,16 @@ macro_rules! few_blocks {
             naked_asm!(
                 ".cpu cortex-m55",
                 "str lr, [sp, #56]",
+                $($step,)*
                 "ldrd r1, r7, [sp, #4]",
                 "ldrd r3, r5, [sp, #16]",
                 "add r5, r3",
-                "ldr r9, [sp, #0]",
-                "ldr r11, [sp, #12]",
                 block_8!(keep),
                 "2:",
                 block_8!(first),
                 $($later,)*
                 "stm r7!, {{r0, r2, r4, r6, r8, r10, r12, lr}}",
-                "add r3, r9",
-                "add r5, r9",
-                "cmp r7, r11",
+                $($next,)*
                 "bne 2b",
                 "ldr r0, [sp, #60]",
                 "add r1, r0",
@@ -373,58 +370,37 @@ macro_rules! few_blocks {
 }
 
 few_blocks!(
-    /// Two blocks.
-    bytes_two, [block_at!("0", "16", "32", "48")]
+    /// Two blocks in one segment. r9: from a position's end to the next two; r11: end of the sums.
+    bytes_two,
+    ["ldr r9, [sp, #0]", "ldr r11, [sp, #12]"],
+    [block_at!("0", "16", "32", "48")],
+    ["add r3, r9", "add r5, r9", "cmp r7, r11"]
 );
 few_blocks!(
-    /// Three blocks.
-    bytes_three, [block_at!("0", "16", "32", "48"), block_at!("64", "80", "96", "112")]
+    /// Three blocks in one segment. r9 and r11 as those of [`bytes_two`].
+    bytes_three,
+    ["ldr r9, [sp, #0]", "ldr r11, [sp, #12]"],
+    [block_at!("0", "16", "32", "48"), block_at!("64", "80", "96", "112")],
+    ["add r3, r9", "add r5, r9", "cmp r7, r11"]
 );
-
-/// Of elements of 8 bits in two or three segments of a single block.
-///
-/// Registers: r1 weights, r3 and r5 inputs of both positions, r7 place of the sums, r9 and r11 from a segment's end to the next one.
-///
-/// # Safety
-/// Called by [`super::quads`] alone, whose stack frame it reads and writes.
-#[unsafe(naked)]
-pub unsafe extern "C" fn bytes_few(frame: *const Frame) {
-    naked_asm!(
-        ".cpu cortex-m55",
-        "str lr, [sp, #56]",
-        // Where it goes on behind the second segment.
-        "ldr r2, [sp, #44]",
-        "ldr r4, [sp, #52]",
-        "adr.w r6, 3f",
-        "ldrd r11, r9, [r4, #4]",
-        "cmp r2, #2",
-        "itt eq",
-        "moveq r9, r11",
-        "adreq.w r6, 4f",
-        "orr r6, r6, #1",
-        "str r6, [sp, #32]",
-        "ldrd r1, r7, [sp, #4]",
-        "ldrd r3, r5, [sp, #16]",
-        "add r5, r3",
-        block_8!(keep),
-        "2:",
-        block_8!(first),
-        "add r3, r9",
-        "add r5, r9",
-        block_8!(later),
-        "ldr pc, [sp, #32]",
-        "3:",
+few_blocks!(
+    /// Two segments of a block. r9: from the first segment's end to the second; r11: from a position's end to the next two.
+    bytes_two_segments,
+    ["ldr r0, [sp, #52]", "ldr r9, [r0, #4]", "ldr r11, [sp, #0]"],
+    ["add r3, r9", "add r5, r9", block_at!("0", "16", "32", "48")],
+    ["ldr r0, [sp, #12]", "add r3, r11", "add r5, r11", "cmp r7, r0"]
+);
+few_blocks!(
+    /// Three segments of a block. r11 and r9: from a segment's end to the second and to the third.
+    bytes_three_segments,
+    ["ldr r0, [sp, #52]", "ldrd r9, r11, [r0, #4]"],
+    [
         "add r3, r11",
         "add r5, r11",
-        block_8!(later),
-        "4:",
-        stored!(),
-        "bne 2b",
-        "ldr r0, [sp, #60]",
-        "add r1, r0",
-        "subs r1, #64",
-        "str r1, [sp, #4]",
-        "ldr pc, [sp, #56]",
-        ".cpu cortex-m33",
-    )
-}
+        block_at!("0", "16", "32", "48"),
+        "add r3, r9",
+        "add r5, r9",
+        block_at!("64", "80", "96", "112")
+    ],
+    ["ldr r0, [sp, #0]", "ldr r2, [sp, #12]", "add r3, r0", "add r5, r0", "cmp r7, r2"]
+);
