@@ -4,10 +4,10 @@ use core::arch::naked_asm;
 
 use super::dense::dense;
 use super::memory;
-use super::product::{Product, Width};
+use super::product::{Product, Room, Width};
 use crate::backend::kernels::{Kernels, links};
 use crate::backend::spec::helium::{
-    BLOCK, Conv, Segments, VECTOR, copied, padded, positions_at_once, sums_bytes,
+    BLOCK, Conv, MOST_TAPS, Segments, VECTOR, copied, padded, positions_at_once, sums_bytes,
 };
 use crate::ops::linear::Integer;
 use crate::ops::window::Window;
@@ -66,6 +66,7 @@ fn pointwise(
     let position = window.inputs.checked_mul(width.input())?;
     let outputs = window.outputs.checked_mul(width.output())?;
     let positions = window.batch.checked_mul(window.rows.input)?.checked_mul(window.columns.input)?;
+    let mut room = Room { sums, gaps: &mut [] };
     // Positions that are read where they lie.
     let direct = match input {
         Some(input) => {
@@ -73,7 +74,7 @@ fn pointwise(
             for group in 0..groups {
                 let input = input.get(group.wrapping_mul(step_in)..)?;
                 let place = output.get_mut(group.wrapping_mul(step_out)..)?;
-                product.run(group, input, &[0], position, direct, place, sums)?;
+                product.run(group, input, &[0], position, direct, place, &mut room)?;
             }
             direct
         }
@@ -97,7 +98,7 @@ fn pointwise(
         for group in 0..groups {
             let source = scratch.get(group.wrapping_mul(step_in)..)?;
             let place = output.get_mut(place.wrapping_add(group.wrapping_mul(step_out))..)?;
-            product.run(group, source, &[0], position, count, place, sums)?;
+            product.run(group, source, &[0], position, count, place, &mut room)?;
         }
         done = done.wrapping_add(count);
     }
@@ -251,6 +252,8 @@ fn rows(
     let zero = linear.input_zero as u8;
     // Positions whose copies wait, and the place of their outputs.
     let (mut waiting, mut place) = (0usize, 0usize);
+    let mut gaps = [0; MOST_TAPS];
+    let mut room = Room { sums, gaps: &mut gaps };
     memory::fill(ring, zero);
     for picture in 0..batch {
         let picture = picture.wrapping_mul(image);
@@ -286,7 +289,7 @@ fn rows(
                 for group in 0..groups {
                     let ring = ring.get(group.wrapping_mul(step_in)..)?;
                     let place = output.get_mut(place.wrapping_add(group.wrapping_mul(step_out))..)?;
-                    product.run(group, ring, starts, step, columns.output, place, sums)?;
+                    product.run(group, ring, starts, step, columns.output, place, &mut room)?;
                 }
                 place = place.wrapping_add(columns.output.wrapping_mul(outputs));
                 continue;
@@ -310,7 +313,7 @@ fn rows(
                     )?;
                     if full {
                         let place = output.get_mut(place.wrapping_add(group.wrapping_mul(step_out))..)?;
-                        product.run(group, copies, &[0], pitch, waiting, place, sums)?;
+                        product.run(group, copies, &[0], pitch, waiting, place, &mut room)?;
                     }
                 }
                 column = column.wrapping_add(count);
@@ -322,7 +325,7 @@ fn rows(
         }
     }
     if waiting > 0 {
-        product.run(0, copies, &[0], pitch, waiting, output.get_mut(place..)?, sums)?;
+        product.run(0, copies, &[0], pitch, waiting, output.get_mut(place..)?, &mut room)?;
     }
     Some(())
 }

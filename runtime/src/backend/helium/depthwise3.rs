@@ -15,7 +15,7 @@ use super::product::{clamp, is_linear, is_relu};
 use super::strips::{Rows, copy_columns, transpose, weights_by_channel};
 use crate::backend::spec::helium::{Depthwise3, Tile, VECTOR};
 use crate::ops::linear::Integer;
-use crate::ops::window::{Axis, Window};
+use crate::ops::window::Window;
 
 /// Bytes of 16 channels' weights behind a vector of zeros.
 const WEIGHTS: usize = 17 * VECTOR;
@@ -397,10 +397,7 @@ apart!(
 /// Extents of a layer, in bytes where nothing else is said.
 struct Layer<'a> {
     plan: &'a Depthwise3,
-    rows: Axis,
-    columns: Axis,
-    channels: usize,
-    outputs: usize,
+    window: &'a Window,
     /// Rows of input and output.
     line_in: usize,
     line_out: usize,
@@ -436,16 +433,16 @@ impl Layer<'_> {
     /// The first output row of a group; the last group ends with the image, and may overlap the one before.
     fn group_row(&self, group: usize) -> usize {
         let rows = self.plan.tile.rows();
-        group.wrapping_mul(rows).min(self.rows.output.saturating_sub(rows))
+        group.wrapping_mul(rows).min(self.window.rows.output.saturating_sub(rows))
     }
 
     /// From the first half of a tile to the other, which may overlap it: rows, columns.
     fn second(&self) -> [usize; 2] {
         let within = |output: usize, half: usize| output.saturating_sub(half).min(half);
         match self.plan.tile {
-            Tile::Tall => [within(self.rows.output, 2), 0],
-            Tile::Square => [0, within(self.columns.output, 2)],
-            Tile::Row | Tile::Wide => [0, within(self.columns.output, 4)],
+            Tile::Tall => [within(self.window.rows.output, 2), 0],
+            Tile::Square => [0, within(self.window.columns.output, 2)],
+            Tile::Row | Tile::Wide => [0, within(self.window.columns.output, 4)],
             Tile::Apart => [0, 0],
         }
     }
@@ -453,7 +450,7 @@ impl Layer<'_> {
     /// Moves through the tiles of `groups` groups, from the group `first` on, and back to the first. The last tile of a row ends with it, and may overlap the one before.
     fn list(&self, first: usize, groups: usize, moves: &mut [[u32; 2]]) {
         let side = self.plan.tile.columns();
-        let last = self.columns.output.saturating_sub(side);
+        let last = self.window.columns.output.saturating_sub(side);
         let strips = self.plan.group();
         let start = self.group_row(first);
         let (mut group, mut across) = (0usize, 0usize);
@@ -466,8 +463,8 @@ impl Layer<'_> {
                 across = across.wrapping_add(side).min(last);
             }
             let row = self.group_row(first.wrapping_add(group)).wrapping_sub(start);
-            let strip = across.wrapping_mul(self.column).wrapping_mul(self.columns.stride);
-            let output = across.wrapping_mul(self.outputs);
+            let strip = across.wrapping_mul(self.column).wrapping_mul(self.window.columns.stride);
+            let output = across.wrapping_mul(self.window.outputs);
             let next = match done == count {
                 true => [0, 0],
                 false => [
@@ -482,7 +479,7 @@ impl Layer<'_> {
 
     /// Sets the padding beside the rows in strips.
     fn pad(&self, mut strips: &mut [u8]) {
-        let start = self.columns.pad.wrapping_mul(self.column);
+        let start = self.window.columns.pad.wrapping_mul(self.column);
         while let Some((strip, rest)) = strips.split_at_mut_checked(self.plan.strip) {
             if let Some((before, rows)) = strip.split_at_mut_checked(start) {
                 memory::fill(before, self.zero);
@@ -507,23 +504,26 @@ impl Layer<'_> {
         strip: &mut [u8],
     ) -> Option<()> {
         let strip = strip.get_mut(..self.plan.strip)?;
-        if image.len() != self.line_in.wrapping_mul(self.rows.input) {
+        if image.len() != self.line_in.wrapping_mul(self.window.rows.input) {
             return None;
         }
-        let first = row.wrapping_mul(self.rows.stride).wrapping_sub(self.rows.pad);
+        let first = row.wrapping_mul(self.window.rows.stride).wrapping_sub(self.window.rows.pad);
         let taken = if self.plan.tile.rows() == 1 { 3 } else { 4 };
-        let across = if self.flat { VECTOR } else { self.channels };
+        let across = if self.flat { VECTOR } else { self.window.inputs };
         let none = padding.as_ptr();
         let at = |y: usize| image.as_ptr().wrapping_add(y.wrapping_mul(self.line_in).wrapping_add(channel));
         let (mut from, mut step) = ([none; 4], [0usize; 4]);
-        if first >= done && first < self.rows.input && self.rows.input.wrapping_sub(first) >= taken {
+        if first >= done
+            && first < self.window.rows.input
+            && self.window.rows.input.wrapping_sub(first) >= taken
+        {
             let (last, last_step) = if taken == 4 { (at(first.wrapping_add(3)), across) } else { (none, 0) };
             from = [at(first), at(first.wrapping_add(1)), at(first.wrapping_add(2)), last];
             step = [across, across, across, last_step];
         } else {
             for (j, (from, step)) in from.iter_mut().zip(&mut step).take(taken).enumerate() {
                 let y = first.wrapping_add(j);
-                if y >= self.rows.input {
+                if y >= self.window.rows.input {
                     continue;
                 }
                 if y < done {
@@ -535,14 +535,14 @@ impl Layer<'_> {
                 }
             }
         }
-        let bytes = self.used.wrapping_mul(self.channels);
+        let bytes = self.used.wrapping_mul(self.window.inputs);
         let [vector, last, vectors] = match self.flat {
             true => [VECTOR, bytes % VECTOR, bytes / VECTOR],
             false => [count, 0, self.used],
         };
         let to_step = if self.flat { 4 * VECTOR } else { self.column };
         let job = Rows { from, step, bytes: vector, last, count: vectors, to_step };
-        let start = self.columns.pad.wrapping_mul(self.column);
+        let start = self.window.columns.pad.wrapping_mul(self.column);
         // SAFETY: a row is `used` columns of a row of `image`, which has all of them, or of a kept row, which has a vector for each column or all bytes of
         // a flat row, or one vector of padding that is read again and again. `Depthwise3::new` has made strips long enough for all columns, and for a
         // flat row's last vector.
@@ -584,7 +584,9 @@ impl Layer<'_> {
             let from = row.as_ptr().wrapping_add(channel);
             // SAFETY: the row has `columns.input` columns of `channels`, of which `count` from `channel` on are read; `kept_row` is a vector for each
             // column.
-            unsafe { copy_columns(place.as_mut_ptr(), from, self.channels, self.columns.input, count) }
+            unsafe {
+                copy_columns(place.as_mut_ptr(), from, self.window.inputs, self.window.columns.input, count)
+            }
         }
         Some(())
     }
@@ -605,10 +607,7 @@ pub fn depthwise3(
     let slice = plan.slice;
     let layer = Layer {
         plan,
-        rows,
-        columns,
-        channels,
-        outputs,
+        window,
         line_in: columns.input.checked_mul(channels)?,
         line_out: columns.output.checked_mul(outputs)?,
         column: slice.wrapping_mul(4),

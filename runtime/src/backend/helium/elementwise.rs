@@ -2,7 +2,6 @@
 
 use core::arch::naked_asm;
 
-use super::product::clamp_range;
 use crate::backend::scalar;
 use crate::backend::spec::elementwise::{SUM_ROUND, halved};
 use crate::ops::add::IntegerParameters;
@@ -18,23 +17,27 @@ struct Add {
     output: *mut i8,
     /// r3, r4: zero points of both inputs, negated.
     zeros: [i32; 2],
-    /// r5: shift of the first to the left; r6: of the second, one less.
-    left: [i32; 2],
-    /// r7: shift of the first, not positive; r8: 1 if it is negative, else 0.
-    right: [i32; 2],
-    /// r9: shift of the sum, negative.
+    /// r5: shift of the first to the left.
+    left: i32,
+    /// r6: factor of the second.
+    factor: i32,
+    /// r7: multiplier of the first; r8: its shift, negative.
+    multiplier: i32,
     shift: i32,
-    /// r10: zero point of the output less the least output.
-    offset: i32,
-    /// r11, r12: see [`clamp_range`].
-    clamp: [u32; 2],
-    /// Rounds; factors of the first input and of the sum.
+    /// r9, r10: the same of the sum.
+    sum_multiplier: i32,
+    sum_shift: i32,
+    /// r11: zero point of the output.
+    zero: i32,
+    /// r12: rounds.
     rounds: usize,
-    multipliers: [i32; 2],
+    /// Bounds.
+    low: i32,
+    high: i32,
 }
 
 /// Adds eight elements a round, as [`scalar::elementwise::add_i8`] does. The second input's factor of 2^30 with a shift of 0 makes `v << left` to `v << (left - 1)` without
-/// rounding. Requantisation as in `product::requantize`; q6 and q7 have the multipliers, even elements are in q0 and q2, odd ones in q1 and q3.
+/// rounding. Requantisation as in `product::requantize`; q6 and q7 have the bounds, even elements are in q0 and q2, odd ones in q1 and q3.
 ///
 /// # Safety
 /// Both inputs are readable and the output is writable over all rounds, of which there is at least one. The output may be an input.
@@ -44,12 +47,11 @@ unsafe extern "C" fn add(job: *const Add) {
         ".cpu cortex-m55",
         "push {{r4-r11, lr}}",
         "vpush {{d8-d15}}",
-        "ldr lr, [r0, #52]",
-        "ldrd r1, r2, [r0, #56]",
-        "vdup.32 q6, r1",
-        "vdup.32 q7, r2",
+        "ldrd r1, r2, [r0, #52]",
+        "vdup.16 q6, r1",
+        "vdup.16 q7, r2",
         "ldm r0, {{r0-r12}}",
-        "dls lr, lr",
+        "dls lr, r12",
         "1:",
         "vldrb.s16 q1, [r0], #8",
         "vldrb.s16 q3, [r1], #8",
@@ -59,34 +61,27 @@ unsafe extern "C" fn add(job: *const Add) {
         "vmovlt.s16 q1, q1",
         "vshl.s32 q0, r5",
         "vshl.s32 q1, r5",
-        "vqrdmulh.s32 q0, q0, q6",
-        "vqrdmulh.s32 q1, q1, q6",
         "vshr.s32 q4, q0, #31",
         "vshr.s32 q5, q1, #31",
-        "vmla.s32 q0, q4, r8",
-        "vmla.s32 q1, q5, r8",
-        "vrshl.s32 q0, r7",
-        "vrshl.s32 q1, r7",
+        "vqrdmlah.s32 q4, q0, r7",
+        "vqrdmlah.s32 q5, q1, r7",
         "vmovlb.s16 q2, q3",
         "vmovlt.s16 q3, q3",
-        "vshl.s32 q2, r6",
-        "vshl.s32 q3, r6",
-        "vadd.i32 q0, q0, q2",
-        "vadd.i32 q1, q1, q3",
-        "vqrdmulh.s32 q0, q0, q7",
-        "vqrdmulh.s32 q1, q1, q7",
-        "vshr.s32 q4, q0, #31",
-        "vshr.s32 q5, q1, #31",
-        "vadd.i32 q0, q0, q4",
-        "vadd.i32 q1, q1, q5",
-        "vrshl.s32 q0, r9",
-        "vrshl.s32 q1, r9",
-        "vqadd.s32 q0, q0, r10",
-        "vqadd.s32 q1, q1, r10",
-        "vqmovunb.s32 q0, q0",
-        "vqmovunt.s32 q0, q1",
-        "vqadd.u16 q0, q0, r11",
-        "vadd.i16 q0, q0, r12",
+        "vrshl.s32 q4, r8",
+        "vrshl.s32 q5, r8",
+        "vmla.s32 q4, q2, r6",
+        "vmla.s32 q5, q3, r6",
+        "vshr.s32 q0, q4, #31",
+        "vshr.s32 q1, q5, #31",
+        "vqrdmlah.s32 q0, q4, r9",
+        "vqrdmlah.s32 q1, q5, r9",
+        "vrshl.s32 q0, r10",
+        "vrshl.s32 q1, r10",
+        "vqmovnb.s32 q0, q0",
+        "vqmovnt.s32 q0, q1",
+        "vqadd.s16 q0, q0, r11",
+        "vmax.s16 q0, q0, q6",
+        "vmin.s16 q0, q0, q7",
         "vstrb.16 q0, [r2], #8",
         "le lr, 1b",
         "vpop {{d8-d15}}",
@@ -120,18 +115,23 @@ pub fn add_i8(
     } else {
         (other, first, [zero_2, zero_1], p.multiplier_2, p.shift_2)
     };
+    // Of two halves neither is rounded: one may be a quarter of twice the value.
+    let (left, shift) = if shift == 0 { (p.left_shift.wrapping_add(1), -1) } else { (p.left_shift, shift) };
     let job = Add {
         scaled,
         halved,
         output,
         zeros: zeros.map(i32::wrapping_neg),
-        left: [p.left_shift, p.left_shift.wrapping_sub(1)],
-        right: [shift, i32::from(shift < 0)],
-        shift: p.output_shift,
-        offset: zero.wrapping_sub(p.act_min),
-        clamp: clamp_range(p.act_min, p.act_max),
+        left,
+        factor: 1i32.wrapping_shl(p.left_shift.wrapping_sub(1) as u32),
+        multiplier,
+        shift,
+        sum_multiplier: p.output_multiplier,
+        sum_shift: p.output_shift,
+        zero,
         rounds,
-        multipliers: [multiplier, p.output_multiplier],
+        low: p.act_min,
+        high: p.act_max,
     };
     // SAFETY: `head` and `second_head` have eight elements for each round, and there is a round. `head` is exclusive; the kernel reads elements of a
     // round before it writes them.

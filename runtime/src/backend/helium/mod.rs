@@ -130,31 +130,15 @@ impl<K: Kernels> Backend for Helium<K> {
         output: &mut [i8],
         scratch: &mut [u8],
     ) -> Option<()> {
-        let request = Request {
-            linear: Linear::DepthwiseConv2d { window: *window },
-            input: DType::I8,
-            output: DType::I8,
-            packing: linear.packing,
-            in_place: input.is_none(),
-            constants: Constants::USUAL,
-        };
-        let fitting = spec::depthwise3(&request).filter(|plan| plan.scratch() <= scratch.len());
+        let fits =
+            |plan: &spec::Depthwise3| linear.packing == Packing::Rows && plan.scratch() <= scratch.len();
+        let fitting = spec::Depthwise3::new(window, input.is_none()).filter(fits);
         if let Some((plan, kernels)) = fitting.and_then(|plan| Some((plan, depthwise3_kernels::<K>(&plan)?)))
         {
             let (input, output) = (input.map(bytemuck::cast_slice), bytemuck::cast_slice_mut(output));
             return depthwise3::depthwise3(&plan, kernels, window, linear, input, output, scratch);
         }
-        if let Some((plan, kernels)) = depthwise_of::<K>(&request) {
-            let run = |window: &Window, input: &[i8], output: &mut [i8]| {
-                let (input, output) = (bytemuck::cast_slice(input), bytemuck::cast_slice_mut(output));
-                depthwise::depthwise(plan, kernels, window, linear, Width::Narrow, input, output)
-            };
-            return apart_or_in_place(window, input, output, scratch, &run);
-        }
-        if const { links::<K>("helium grouped") } {
-            return plain(window, window.inputs, Order::Taps, linear, input, output, scratch);
-        }
-        compact::bytes::<K>(window, window.inputs, Order::Taps, linear, input, output, scratch)
+        any_depthwise::<K>(window, linear, input, output, scratch)
     }
 
     fn depthwise_conv2d_i16(
@@ -355,6 +339,36 @@ fn depthwise_of<K: Kernels>(request: &Request) -> Option<(spec::Depthwise, &'sta
         }
     };
     Some((plan, kernels?))
+}
+
+/// Depthwise convolution with any window. A function of its own, so that the stack does not hold its request where others run.
+#[inline(never)]
+fn any_depthwise<K: Kernels>(
+    window: &Window,
+    linear: &Integer<'_>,
+    input: Option<&[i8]>,
+    output: &mut [i8],
+    scratch: &mut [u8],
+) -> Option<()> {
+    let request = Request {
+        linear: Linear::DepthwiseConv2d { window: *window },
+        input: DType::I8,
+        output: DType::I8,
+        packing: linear.packing,
+        in_place: input.is_none(),
+        constants: Constants::USUAL,
+    };
+    if let Some((plan, kernels)) = depthwise_of::<K>(&request) {
+        let run = |window: &Window, input: &[i8], output: &mut [i8]| {
+            let (input, output) = (bytemuck::cast_slice(input), bytemuck::cast_slice_mut(output));
+            depthwise::depthwise(plan, kernels, window, linear, Width::Narrow, input, output)
+        };
+        return apart_or_in_place(window, input, output, scratch, &run);
+    }
+    if const { links::<K>("helium grouped") } {
+        return plain(window, window.inputs, Order::Taps, linear, input, output, scratch);
+    }
+    compact::bytes::<K>(window, window.inputs, Order::Taps, linear, input, output, scratch)
 }
 
 /// Convolution with plain weights, apart from the input or in its place.

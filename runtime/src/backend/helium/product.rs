@@ -159,11 +159,7 @@ pub fn is_linear(linear: &Integer<'_>) -> bool {
 /// The summands that clamp a value less the least output, narrowed to 16 bits with unsigned saturation, which is the lower bound: the first, added with saturation at the
 /// greatest `u16`, is the upper bound; the second, added modulo 2^16, takes both offsets back. The low part is the value.
 pub fn clamp(linear: &Integer<'_>) -> [u32; 2] {
-    clamp_range(linear.low, linear.high)
-}
-
-/// The same for a range.
-pub fn clamp_range(low: i32, high: i32) -> [u32; 2] {
+    let Integer { low, high, .. } = *linear;
     [0xFFFF_i32.wrapping_sub(high.wrapping_sub(low)) as u32, high.wrapping_add(1) as u32]
 }
 
@@ -186,6 +182,14 @@ pub struct Product<'a> {
     weight_step: usize,
     /// Bytes of a group's weights.
     weights: usize,
+}
+
+/// What a run overwrites.
+pub struct Room<'a> {
+    /// Sums of four outputs, of four positions at least.
+    pub sums: &'a mut [i32],
+    /// Of all segments but the last: for the segments that are left behind it, the bytes from its end to the next one's start.
+    pub gaps: &'a mut [i32],
 }
 
 impl<'a> Product<'a> {
@@ -214,7 +218,10 @@ impl<'a> Product<'a> {
             Width::Narrowing | Width::Wide => sums::halfwords,
             _ => match (segments, blocks) {
                 (1, 1) => sums::bytes_block,
-                (2..=3, 1) => sums::bytes_few,
+                (1, 2) => sums::bytes_two,
+                (1, 3) => sums::bytes_three,
+                (2, 1) => sums::bytes_two_segments,
+                (3, 1) => sums::bytes_three_segments,
                 _ => sums::bytes,
             },
         };
@@ -248,7 +255,7 @@ impl<'a> Product<'a> {
     }
 
     /// A group's outputs of `count` positions, which start `output` and lie there as far apart as those of all groups reach. Segment `s` of position `p` is at byte
-    /// `starts[s] + p * step` of `input`. `sums` are overwritten. `None` if a slice is too short.
+    /// `starts[s] + p * step` of `input`. `None` if a slice is too short.
     #[inline(never)]
     #[expect(clippy::too_many_arguments, reason = "where the operands lie")]
     pub fn run(
@@ -259,14 +266,14 @@ impl<'a> Product<'a> {
         step: usize,
         count: usize,
         output: &mut [u8],
-        sums: &mut [i32],
+        room: &mut Room<'_>,
     ) -> Option<()> {
         let output_step = self.linear.bias.len().checked_mul(self.width.output())?;
         let Some(before) = count.checked_sub(1) else { return Some(()) };
         let reach = before.checked_mul(step)?.checked_add(self.run)?;
         let first = *starts.first()?;
         // Whole groups of four positions.
-        let chunk = CHUNK.min(sums.len() / 4) & !3;
+        let chunk = CHUNK.min(room.sums.len() / 4) & !3;
         if starts.len() != self.segments
             || starts.iter().any(|start| start.checked_add(reach).is_none_or(|end| end > input.len()))
             || output.len() < before.checked_mul(output_step)?.checked_add(self.output_bytes())?
@@ -275,9 +282,9 @@ impl<'a> Product<'a> {
         {
             return None;
         }
-        let mut gaps = [0i32; MOST_TAPS];
         let mut end = first.wrapping_add(self.run);
-        for (gap, &start) in gaps.get_mut(1..self.segments)?.iter_mut().rev().zip(starts.get(1..)?) {
+        let gaps = room.gaps.get_mut(..self.segments.wrapping_sub(1))?;
+        for (gap, &start) in gaps.iter_mut().rev().zip(starts.get(1..)?) {
             *gap = start.wrapping_sub(end) as i32;
             end = start.wrapping_add(self.run);
         }
@@ -288,7 +295,7 @@ impl<'a> Product<'a> {
         let mut frame = Frame {
             input_next: step.wrapping_mul(2).wrapping_sub(advance) as u32,
             weights: self.linear.weights.as_ptr().wrapping_add(group.wrapping_mul(self.weights)),
-            sums: sums.as_mut_ptr(),
+            sums: room.sums.as_mut_ptr(),
             sums_end: core::ptr::null_mut(),
             input: core::ptr::null(),
             input_step: step as u32,
@@ -299,7 +306,8 @@ impl<'a> Product<'a> {
             finish: 0,
             segments: self.segments as u32,
             blocks: self.blocks.wrapping_sub(1) as u32,
-            gaps: gaps.as_ptr(),
+            // Counted from 1.
+            gaps: gaps.as_ptr().wrapping_sub(1),
             back: 0,
             weight_step: self.weight_step as u32,
             bias: constants(self.linear.bias),

@@ -54,13 +54,14 @@ pub fn has_whole_range(p: &IntegerParameters) -> bool {
 }
 
 /// The place of the input whose factor is one half, if the vector extension's kernel takes a sum. There is one in every sum that TensorFlow Lite's
-/// formula gives, for the greater scale is brought to twice itself.
+/// formula gives, for the greater scale is brought to twice itself; the other factor is one half too, or smaller.
 pub fn halved(p: &IntegerParameters) -> Option<usize> {
-    const HALF: i32 = 1 << 30;
+    const HALF: (i32, i32) = (1 << 30, 0);
     let shifts_fit = (1..=22).contains(&p.left_shift) && p.output_shift < 0;
     let factors = [(p.multiplier_1, p.shift_1), (p.multiplier_2, p.shift_2)];
+    let legal = |factor: &(i32, i32)| *factor == HALF || factor.1 < 0;
     // The second one, if both are.
-    factors.iter().rposition(|factor| *factor == (HALF, 0)).filter(|_| shifts_fit)
+    factors.iter().rposition(|factor| *factor == HALF).filter(|_| shifts_fit && factors.iter().all(legal))
 }
 
 #[cfg(test)]
@@ -107,6 +108,7 @@ mod tests {
             IntegerParameters { output_shift: 0, ..SUM },
             IntegerParameters { multiplier_2: (1 << 30) + 1, ..SUM },
             IntegerParameters { shift_2: -1, ..SUM },
+            IntegerParameters { shift_1: 0, ..SUM },
         ] {
             assert_eq!(halved(&other), None, "{other:?}");
         }

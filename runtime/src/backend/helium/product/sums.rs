@@ -310,50 +310,97 @@ pub unsafe extern "C" fn bytes_block(frame: *const Frame) {
     )
 }
 
-/// Of elements of 8 bits in two or three segments of a single block.
+/// Sixteen elements of two positions and of four outputs' weights, added to the sums, with weights at fixed places behind r1.
+macro_rules! block_at {
+    ($w0:literal, $w1:literal, $w2:literal, $w3:literal) => {
+        concat!(
+            "vldrb.u8 q0, [r3], #16\n",
+            concat!("vldrb.u8 q2, [r1, #", $w0, "]\n"),
+            "vmladava.s8 r0, q0, q2\n",
+            "vldrb.u8 q1, [r5], #16\n",
+            "vmladava.s8 r8, q1, q2\n",
+            concat!("vldrb.u8 q3, [r1, #", $w1, "]\n"),
+            "vmladava.s8 r2, q0, q3\n",
+            concat!("vldrb.u8 q2, [r1, #", $w2, "]\n"),
+            "vmladava.s8 r10, q1, q3\n",
+            "vmladava.s8 r4, q0, q2\n",
+            concat!("vldrb.u8 q3, [r1, #", $w3, "]\n"),
+            "vmladava.s8 r12, q1, q2\n",
+            "vmladava.s8 r6, q0, q3\n",
+            "vmladava.s8 r14, q1, q3\n",
+        )
+    };
+}
+
+/// The function `$name`, of elements of 8 bits in few blocks: those behind the first are `$later`. `$step` loads steps between positions and between segments, `$next` goes on
+/// to the next two positions, and says in the flags whether sums are left.
 ///
-/// Registers: r1 weights, r3 and r5 inputs of both positions, r7 place of the sums, r9 and r11 from a segment's end to the next one.
-///
-/// # Safety
-/// Called by [`super::quads`] alone, whose stack frame it reads and writes.
-#[unsafe(naked)]
-pub unsafe extern "C" fn bytes_few(frame: *const Frame) {
-    naked_asm!(
-        ".cpu cortex-m55",
-        "str lr, [sp, #56]",
-        // Where it goes on behind the second segment.
-        "ldr r2, [sp, #44]",
-        "ldr r4, [sp, #52]",
-        "adr.w r6, 3f",
-        "ldrd r11, r9, [r4, #4]",
-        "cmp r2, #2",
-        "itt eq",
-        "moveq r9, r11",
-        "adreq.w r6, 4f",
-        "orr r6, r6, #1",
-        "str r6, [sp, #32]",
-        "ldrd r1, r7, [sp, #4]",
-        "ldrd r3, r5, [sp, #16]",
-        "add r5, r3",
-        block_8!(keep),
-        "2:",
-        block_8!(first),
-        "add r3, r9",
-        "add r5, r9",
-        block_8!(later),
-        "ldr pc, [sp, #32]",
-        "3:",
+/// Registers: r1 weights behind the first block, r3 and r5 inputs of both positions, r7 place of the sums.
+macro_rules! few_blocks {
+    ($(#[$doc:meta])* $name:ident, [$($step:literal),*], [$($later:expr),*], [$($next:literal),*]) => {
+        $(#[$doc])*
+        ///
+        /// # Safety
+        /// Called by [`super::quads`] alone, whose stack frame it reads and writes.
+        #[unsafe(naked)]
+        pub unsafe extern "C" fn $name(frame: *const Frame) {
+            naked_asm!(
+                ".cpu cortex-m55",
+                "str lr, [sp, #56]",
+                $($step,)*
+                "ldrd r1, r7, [sp, #4]",
+                "ldrd r3, r5, [sp, #16]",
+                "add r5, r3",
+                block_8!(keep),
+                "2:",
+                block_8!(first),
+                $($later,)*
+                "stm r7!, {{r0, r2, r4, r6, r8, r10, r12, lr}}",
+                $($next,)*
+                "bne 2b",
+                "ldr r0, [sp, #60]",
+                "add r1, r0",
+                "subs r1, #64",
+                "str r1, [sp, #4]",
+                "ldr pc, [sp, #56]",
+                ".cpu cortex-m33",
+            )
+        }
+    };
+}
+
+few_blocks!(
+    /// Two blocks in one segment. r9: from a position's end to the next two; r11: end of the sums.
+    bytes_two,
+    ["ldr r9, [sp, #0]", "ldr r11, [sp, #12]"],
+    [block_at!("0", "16", "32", "48")],
+    ["add r3, r9", "add r5, r9", "cmp r7, r11"]
+);
+few_blocks!(
+    /// Three blocks in one segment. r9 and r11 as those of [`bytes_two`].
+    bytes_three,
+    ["ldr r9, [sp, #0]", "ldr r11, [sp, #12]"],
+    [block_at!("0", "16", "32", "48"), block_at!("64", "80", "96", "112")],
+    ["add r3, r9", "add r5, r9", "cmp r7, r11"]
+);
+few_blocks!(
+    /// Two segments of a block. r9: from the first segment's end to the second; r11: from a position's end to the next two.
+    bytes_two_segments,
+    ["ldr r0, [sp, #52]", "ldr r9, [r0, #4]", "ldr r11, [sp, #0]"],
+    ["add r3, r9", "add r5, r9", block_at!("0", "16", "32", "48")],
+    ["ldr r0, [sp, #12]", "add r3, r11", "add r5, r11", "cmp r7, r0"]
+);
+few_blocks!(
+    /// Three segments of a block. r11 and r9: from a segment's end to the second and to the third.
+    bytes_three_segments,
+    ["ldr r0, [sp, #52]", "ldrd r9, r11, [r0, #4]"],
+    [
         "add r3, r11",
         "add r5, r11",
-        block_8!(later),
-        "4:",
-        stored!(),
-        "bne 2b",
-        "ldr r0, [sp, #60]",
-        "add r1, r0",
-        "subs r1, #64",
-        "str r1, [sp, #4]",
-        "ldr pc, [sp, #56]",
-        ".cpu cortex-m33",
-    )
-}
+        block_at!("0", "16", "32", "48"),
+        "add r3, r9",
+        "add r5, r9",
+        block_at!("64", "80", "96", "112")
+    ],
+    ["ldr r0, [sp, #0]", "ldr r2, [sp, #12]", "add r3, r0", "add r5, r0", "cmp r7, r2"]
+);
