@@ -254,12 +254,22 @@ impl Channel {
 }
 
 /// Factors of one vector of channels: biases, then by mode
-/// - floats: scales, constants, constants of negative accumulators, two rows of accumulators that are exceptions; where vectors may be of products
-///   a row of zeros stands in place of the first;
+/// - floats: scales, constants, two rows of accumulators that are exceptions, constants of negative accumulators; where vectors may be of products
+///   a row of zeros stands in place of the second exceptions;
 /// - product: multipliers, those of odd lanes in 64 bits, rounding constants with the zero point of even and of odd lanes in 64 bits, the first odd
 ///   one not 0, shifts; with the sign twice the constants, without it a shift less by 1;
 /// - definition: multipliers, those of odd lanes in 64 bits, shifts to the left, to the right.
 pub type Factors = [[u32; LANES]; 6];
+
+/// How many of the first rows of factors a mode reads.
+pub const fn rows(mode: u8) -> usize {
+    match mode {
+        FLOAT => 3,
+        CORRECTED => 4,
+        TWICE | DEFINITION => 5,
+        _ => 6,
+    }
+}
 
 /// The floats that were found for a channel.
 #[derive(Clone, Copy, Debug)]
@@ -309,7 +319,7 @@ pub const NO_EXCEPTION: i32 = i32::MIN;
 pub fn factors(mode: Mode, lanes: [Option<(Channel, Option<Floats>)>; LANES]) -> Factors {
     let mut factors = Factors::default();
     if matches!(mode, Mode::Corrected | Mode::SignedCorrected | Mode::Twice | Mode::SignedTwice) {
-        factors[4..].fill([NO_EXCEPTION as u32; LANES]);
+        factors[3..5].fill([NO_EXCEPTION as u32; LANES]);
     }
     let product = lanes.iter().flatten().any(|(_, floats)| floats.is_none());
     for (lane, found) in lanes.into_iter().enumerate() {
@@ -338,10 +348,11 @@ pub fn factors(mode: Mode, lanes: [Option<(Channel, Option<Floats>)>; LANES]) ->
             factors[row][lane | 1] = (constant >> 32) as u32;
             factors[5][lane] = (right - 1 + signed) as u32;
         } else if let Some(Floats { scale, constants: [positive, negative], exceptions }) = floats {
-            let values = [scale, positive, negative];
-            (0..3).for_each(|row| factors[1 + row][lane] = values[row].to_bits());
+            for (row, value) in [(1, scale), (2, positive), (5, negative)] {
+                factors[row][lane] = value.to_bits();
+            }
             // None where the mode knows none.
-            for (row, exception) in (4..).zip(exceptions.into_iter().flatten()) {
+            for (row, exception) in (3..).zip(exceptions.into_iter().flatten()) {
                 factors[row][lane] = exception as u32;
             }
         }

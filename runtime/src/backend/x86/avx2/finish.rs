@@ -117,7 +117,7 @@ unsafe fn product(sum: __m256i, factors: *const Factors, half: usize, sign: i32)
 unsafe fn float(sum: __m256i, factors: *const Factors, half: usize) -> __m256i {
     // SAFETY: the caller's.
     let row = |k: usize| unsafe { _mm256_castsi256_ps(row(factors, 1 + k, half)) };
-    let constant = _mm256_blendv_ps(row(1), row(2), _mm256_castsi256_ps(sum));
+    let constant = _mm256_blendv_ps(row(1), row(4), _mm256_castsi256_ps(sum));
     _mm256_cvtps_epi32(_mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), row(0), constant))
 }
 

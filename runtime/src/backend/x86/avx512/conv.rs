@@ -407,6 +407,9 @@ fn kernel([vectors, positions]: [usize; 2], mode: Mode) -> Option<Kernel> {
     )
 }
 
+/// Channels of half a vector.
+const HALF: usize = LANES / 2;
+
 /// Positions from which tiles of sixteen pay.
 const MANY: usize = 12;
 
@@ -461,10 +464,15 @@ struct Tiles {
 impl Tiles {
     /// The best for some channels, steps and positions.
     fn of(channels: usize, steps: usize, positions: usize, pairs: bool, bounds: &Bounds) -> Self {
-        if channels <= LANES / 2 && pairs && positions >= MANY {
+        if channels <= HALF && pairs && positions >= MANY {
             return Self { vectors: 0, pipelined: false };
         }
-        let vectors = channels.min(64).div_ceil(LANES);
+        let vectors = match (channels.min(64).div_ceil(LANES), channels % LANES) {
+            // Half a vector goes alone where it is all that another vector would hold, and three have no blocks of twelve sums.
+            (2, 1..=HALF) if pairs && positions >= MANY => 1,
+            (3, _) if pipelined::vectors(2, steps).is_some() && positions >= MANY => 2,
+            (vectors, _) => vectors,
+        };
         match pipelined::vectors(vectors, steps) {
             Some(some)
                 if positions >= pipelined::positions(some) && (pairs || some > 1) && !bounds.are_narrow() =>

@@ -4,20 +4,21 @@ use core::arch::x86_64::*;
 
 use super::super::requantize::{self, Channel, Factors, Mode};
 use super::conv::pack_group;
-use super::finish::{Bounds, pack, requantize};
+use super::finish::{Bounds, pack_halves, words};
 use crate::host::program::form::Image;
 use crate::host::program::{Constants, Frame, Layer};
 use crate::ops::linear::Integer;
 
-/// Bytes ahead of which weights are fetched.
-const AHEAD: usize = 32 * 64;
+/// Bytes ahead of which weights are fetched: not much more than what stands between them and the next group's.
+const AHEAD: usize = 16 * 64;
 
 /// Everything that a kernel needs of one group of output channels.
 struct Call {
     input: *const u8,
     output: *mut u8,
     weights: *const u8,
-    factors: *const Factors,
+    /// Of each vector the rows that its mode reads.
+    factors: *const u8,
     /// Steps of four inputs.
     steps: usize,
     channels: usize,
@@ -67,11 +68,12 @@ impl Dense {
                 &|o| Channel::new(linear, at + o, (0..depth).map(|k| weight(at + o, k))),
                 [channels, vectors],
                 [1, depth],
-                false,
+                true,
                 &|o, k| weight(at + o, k),
             )?;
             let weights = constants.push(&weights);
-            let factors = constants.push(&factors);
+            let read = |factors: &Factors| factors[..requantize::rows(mode as u8)].to_vec();
+            let factors = constants.push(&factors.iter().flat_map(read).collect::<Vec<_>>());
             groups.push(Group {
                 kernel: kernel(vectors, mode)?,
                 output: output.at(0, 0, 0) + at,
@@ -107,9 +109,11 @@ fn kernel(vectors: usize, mode: Mode) -> Option<Kernel> {
         Mode::SignedFloat => of!(requantize::SIGNED_FLOAT),
         Mode::Mixed => of!(requantize::MIXED),
         Mode::SignedMixed => of!(requantize::SIGNED_MIXED),
+        Mode::Corrected => of!(requantize::CORRECTED),
+        Mode::SignedCorrected => of!(requantize::SIGNED_CORRECTED),
+        Mode::Twice => of!(requantize::TWICE),
+        Mode::SignedTwice => of!(requantize::SIGNED_TWICE),
         Mode::Definition => of!(requantize::DEFINITION),
-        // Not asked for.
-        Mode::Corrected | Mode::SignedCorrected | Mode::Twice | Mode::SignedTwice => return None,
     })
 }
 
@@ -143,15 +147,32 @@ unsafe fn row<const MODE: u8, const VECTORS: usize, const SETS: usize>(call: &Ca
             product(&mut sums[0], step);
             step += 1;
         }
-        let mut values = [zero; 8];
-        for (v, value) in values.iter_mut().enumerate().take(VECTORS) {
-            let bias = _mm512_load_si512(call.factors.add(v).cast());
-            let sum = sums.iter().fold(bias, |sum, set| _mm512_add_epi32(sum, set[v]));
-            [*value] = requantize::<MODE, 1>([sum], call.factors.add(v), &call.bounds);
+        let factors = |v: usize| call.factors.add(v * requantize::rows(MODE) * 64).cast::<Factors>();
+        let mut totals = [zero; 8];
+        for (v, total) in totals.iter_mut().enumerate().take(VECTORS) {
+            let bias = _mm512_load_si512(factors(v).cast());
+            *total = sums.iter().fold(bias, |sum, set| _mm512_add_epi32(sum, set[v]));
         }
+        // No loop, which would keep sums in memory.
+        macro_rules! half {
+            ($first:literal, $second:literal) => {
+                if $first < VECTORS {
+                    let second = if $second < VECTORS { $second } else { $first };
+                    words::<MODE>(
+                        [totals[$first], totals[second]],
+                        [factors($first), factors(second)],
+                        &call.bounds,
+                    )
+                } else {
+                    zero
+                }
+            };
+        }
+        let halves = [half!(0, 1), half!(2, 3), half!(4, 5), half!(6, 7)];
         let mut done = 0;
-        for half in values.chunks_exact(4).take(VECTORS.div_ceil(4)) {
-            let bytes = pack([half[0], half[1], half[2], half[3]], &call.bounds);
+        for half in halves.as_chunks().0.iter().take(VECTORS.div_ceil(4)) {
+            let [low, high] = *half;
+            let bytes = pack_halves(low, high, &call.bounds);
             let bytes = match VECTORS {
                 1 => _mm512_permutexvar_epi32(
                     _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15),
@@ -194,7 +215,7 @@ impl Layer for Dense {
                     input: arena.add(self.input),
                     output: arena.add(group.output),
                     weights: constants.add(group.weights),
-                    factors: constants.add(group.factors).cast(),
+                    factors: constants.add(group.factors),
                     steps: self.steps,
                     channels: group.channels,
                     bounds: self.bounds,

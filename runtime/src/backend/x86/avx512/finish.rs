@@ -76,7 +76,7 @@ pub unsafe fn requantize<const MODE: u8, const SUMS: usize>(
     let scaled =
         |sum: __m512i| _mm512_cvtps_epi32(_mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), float(0), float(1)));
     let scaled_by_sign = |sum: __m512i| {
-        let constant = _mm512_mask_blend_ps(_mm512_movepi32_mask(sum), float(1), float(2));
+        let constant = _mm512_mask_blend_ps(_mm512_movepi32_mask(sum), float(1), float(4));
         _mm512_cvtps_epi32(_mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), float(0), constant))
     };
     let defined = |sum: __m512i| {
@@ -148,11 +148,11 @@ pub unsafe fn words<const MODE: u8>(
         }
         // 0 for exceptions alone, in words as well, for saturation leaves what is not 0.
         let rest = |sum: __m512i, factors: *const Factors| {
-            let one = _mm512_xor_si512(sum, row(factors, 3));
+            let one = _mm512_xor_si512(sum, row(factors, 2));
             if matches!(MODE, CORRECTED | SIGNED_CORRECTED) {
                 return one;
             }
-            _mm512_min_epu32(one, _mm512_xor_si512(sum, row(factors, 4)))
+            _mm512_min_epu32(one, _mm512_xor_si512(sum, row(factors, 3)))
         };
         let rest = _mm512_packs_epi32(rest(a, of_a), rest(b, of_b));
         let ones = _mm512_set1_epi16(1);

@@ -133,7 +133,7 @@ macro_rules! signed {
             "vpsrad zmm30, ", $sum, ", 31\n",
             "vmovaps zmm31, ", $constant, "\n",
             "vcvtdq2ps ", $sum, ", ", $sum, "\n",
-            "vpternlogd zmm30, zmm31, ", row!("192" $at), ", 0xac\n",
+            "vpternlogd zmm30, zmm31, ", row!("320" $at), ", 0xac\n",
             "vfmadd132ps ", $sum, ", zmm30, ", $scale, "\n",
             "vcvtps2dq ", $sum, ", ", $sum, "\n",
         )
@@ -162,7 +162,7 @@ macro_rules! found_twice {
     ($to:literal, $sum:literal, $at:literal, $exception:expr) => {
         concat!(
             "vpxord ", $to, ", ", $sum, ", ", $exception, "\n",
-            "vpxord zmm31, ", $sum, ", ", row!("320" $at), "\n",
+            "vpxord zmm31, ", $sum, ", ", row!("256" $at), "\n",
             "vpminud ", $to, ", ", $to, ", zmm31\n",
         )
     };
@@ -274,9 +274,9 @@ macro_rules! step_2x6 {
             "vmovdqa64 zmm24, [{weights}]\n",
             "vmovdqa64 zmm25, [{weights} + 64]\n",
             products!("p0" "k" "zmm28": "zmm0" "zmm24", "zmm1" "zmm25"),
-            products!("p1" "k" "zmm28": "zmm2" "zmm24", "zmm3" "zmm25"), $finish!(first $a, $at, "zmm26", row!("128" $at), row!("256" $at)),
+            products!("p1" "k" "zmm28": "zmm2" "zmm24", "zmm3" "zmm25"), $finish!(first $a, $at, "zmm26", row!("128" $at), row!("192" $at)),
             products!("p2" "k" "zmm28": "zmm4" "zmm24", "zmm5" "zmm25"),
-            products!("p3" "k" "zmm28": "zmm6" "zmm24", "zmm7" "zmm25"), $finish!(second $b, $bt, "zmm27", row!("128" $bt), row!("256" $bt)),
+            products!("p3" "k" "zmm28": "zmm6" "zmm24", "zmm7" "zmm25"), $finish!(second $b, $bt, "zmm27", row!("128" $bt), row!("192" $bt)),
             products!("p4" "k" "zmm28": "zmm8" "zmm24", "zmm9" "zmm25"),
             products!("p5" "k" "zmm28": "zmm10" "zmm24", "zmm11" "zmm25"),
             $end!($finish $arguments),
@@ -295,9 +295,9 @@ macro_rules! step_4x3 {
             "vmovdqa64 zmm26, [{weights} + 128]\n",
             "vmovdqa64 zmm27, [{weights} + 192]\n",
             products!("p0" "k" "zmm28": "zmm0" "zmm24", "zmm1" "zmm25", "zmm2" "zmm26", "zmm3" "zmm27"),
-            $finish!(first $a, $at, row!("64" $at), row!("128" $at), row!("256" $at)),
+            $finish!(first $a, $at, row!("64" $at), row!("128" $at), row!("192" $at)),
             products!("p1" "k" "zmm28": "zmm4" "zmm24", "zmm5" "zmm25", "zmm6" "zmm26", "zmm7" "zmm27"),
-            $finish!(second $b, $bt, row!("64" $bt), row!("128" $bt), row!("256" $bt)),
+            $finish!(second $b, $bt, row!("64" $bt), row!("128" $bt), row!("192" $bt)),
             products!("p2" "k" "zmm28": "zmm8" "zmm24", "zmm9" "zmm25", "zmm10" "zmm26", "zmm11" "zmm27"),
             $end!($finish $arguments),
             "add {steps}, 16\n", "add {weights}, 256\n", "dec {count}\n",
@@ -410,7 +410,7 @@ tiles! {
     float_1x12 FLOAT float, signed_1x12 SIGNED_FLOAT signed, corrected_1x12 CORRECTED corrected,
     signed_corrected_1x12 SIGNED_CORRECTED signed_corrected, twice_1x12 TWICE twice,
     signed_twice_1x12 SIGNED_TWICE signed_twice;
-    step_1x12, 1 ["0" "0" "0" "0"] held ["zmm25" "64", "zmm26" "128", "zmm27" "256"] [p0 0, p1 1, p2 2, p3 3, p4 4, p5 5] [k, l]
+    step_1x12, 1 ["0" "0" "0" "0"] held ["zmm25" "64", "zmm26" "128", "zmm27" "192"] [p0 0, p1 1, p2 2, p3 3, p4 4, p5 5] [k, l]
 }
 
 tiles! {
@@ -439,11 +439,11 @@ mod tests {
 
     /// The byte that a sum becomes.
     fn byte(sum: i32, factors: &Factors, lane: usize, mode: Mode) -> u8 {
-        let [scale, positive, negative] = [1, 2, 3].map(|row| f32::from_bits(factors[row][lane]));
+        let [scale, positive, negative] = [1, 2, 5].map(|row| f32::from_bits(factors[row][lane]));
         let is_signed = matches!(mode, Mode::SignedFloat | Mode::SignedCorrected | Mode::SignedTwice);
         let constant = if is_signed && sum < 0 { negative } else { positive };
         let is_exception = !matches!(mode, Mode::Float | Mode::SignedFloat)
-            && [4, 5].iter().any(|row| factors[*row][lane] as i32 == sum);
+            && [3, 4].iter().any(|row| factors[*row][lane] as i32 == sum);
         let value = (sum as f32).mul_add(scale, constant).round_ties_even() as i32 + i32::from(is_exception);
         (value.clamp(-128, 127) as i8).cast_unsigned() ^ 0x80
     }
@@ -504,11 +504,11 @@ mod tests {
                 for c in 0..channels {
                     let (v, l, sum) = lane_of(c % count, c);
                     let (_, _, other) = lane_of((c + 1) % count, c);
-                    let values = [0.0004, 3.25 + (c % 7) as f32, 3.0];
+                    let values = [(1, 0.0004), (2, 3.25 + (c % 7) as f32), (5, 3.0f32)];
                     factors[v][0][l] = biases[v * LANES + l];
-                    (0..3).for_each(|row| factors[v][1 + row][l] = values[row].to_bits());
-                    factors[v][4][l] = sum as u32;
-                    factors[v][5][l] = if twice { other as u32 } else { NO_EXCEPTION as u32 };
+                    values.iter().for_each(|(row, value)| factors[v][*row][l] = value.to_bits());
+                    factors[v][3][l] = sum as u32;
+                    factors[v][4][l] = if twice { other as u32 } else { NO_EXCEPTION as u32 };
                 }
                 let all_factors: Vec<Factors> = factors.iter().copied().chain([tail(vectors)]).collect();
                 let mut aligned = Lines([0; 5 * size_of::<Factors>()]);
