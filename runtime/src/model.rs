@@ -121,7 +121,8 @@ impl<'m, O: OpSet> Model<'m, O> {
     /// Step `index`.
     #[inline]
     pub fn step(&self, index: u16) -> Option<Step<'_>> {
-        Step::new(&self.blob, index)
+        // Where the section was not judged, there may be records without end.
+        if index < self.step_count() { Step::new(&self.blob, index) } else { None }
     }
 
     /// All steps, in order.

@@ -293,6 +293,19 @@ fn every_board_gives_the_bytes_of_the_host() {
     }
 }
 
+/// Blobs that nothing has validated, on the kernels of each core. On the host it is `fuzz_load` that tries them.
+#[test]
+fn what_nothing_has_validated_stays_in_its_memory() {
+    const CASES: u32 = 400;
+    for name in ["qemu-m0", "qemu-m3", "qemu-m4", "qemu-m33", "qemu-m55"] {
+        let board = shown(boards::find(name));
+        let blob = laid_out(&network(), board.kernels.isa());
+        let ended = shown(boards::mutants(&blob, board, OptLevel::Three, CASES, 1));
+        println!("{name:10} {CASES} damaged blobs, {ended} ran to the end");
+        assert!(ended > CASES / 20 && ended < CASES, "{name}: {ended} of {CASES} ran to the end");
+    }
+}
+
 /// Models the cycles of one inference; the trace must hold as many instructions as the board's counter says, within 1 %.
 fn modelled(blob: &[u8], board: &'static Board, input: &[u8], opt_level: OptLevel) -> Option<Modelled> {
     let (report, _) = shown(boards::run(blob, board, input, 1, opt_level, &|_| ()));

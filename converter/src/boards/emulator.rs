@@ -65,7 +65,7 @@ pub fn run(
 ) -> Result<Emulation, Error> {
     let inputs = inputs_file(blob, inputs, samples);
     let files = [("blob", blob), ("inputs", inputs.as_slice())];
-    let loader = loader(firmware);
+    let loader = loader(firmware.blob_address);
     let mut report = Report::new(board);
     let outputs = execute(board, &firmware.harness, &files, &["-device", &loader], |line| {
         if let Some(sample) = report.read(line) {
@@ -82,9 +82,9 @@ pub(super) fn inputs_file(blob: &[u8], inputs: &[u8], samples: usize) -> Vec<u8>
     [counts.as_flattened(), inputs].concat()
 }
 
-/// The emulator's device that puts the file `blob` where the harness expects it.
-pub(super) fn loader(firmware: &Firmware) -> String {
-    format!("loader,file=blob,addr={:#x},force-raw=on", firmware.blob_address)
+/// The emulator's device that puts the file `blob` at an address.
+pub(super) fn loader(address: u64) -> String {
+    format!("loader,file=blob,addr={address:#x},force-raw=on")
 }
 
 /// Starts a program on a board in a folder with these files. `hear` is told each line of the console, and gives what went wrong so far. Gives

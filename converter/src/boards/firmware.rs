@@ -67,6 +67,13 @@ pub enum Program {
         /// That of the blob, for `Model::load_known`; `None`: the program validates the blob, by `Model::load`.
         fingerprint: Option<Fingerprint>,
     },
+    /// Runs a blob of these operators with damaged structure and without validation, on all kernels.
+    Mutants {
+        /// The runtime's names of the operators that get linked.
+        ops: Vec<String>,
+        /// Whether regions are.
+        tiles: bool,
+    },
     /// Compares the board's backend with scalar code on random layers.
     Differential,
     /// Compares the board's backend with scalar code on random layers of floats.
@@ -80,6 +87,7 @@ impl Program {
         match self {
             Self::Harness { .. } => "harness",
             Self::Minimal { .. } => "minimal",
+            Self::Mutants { .. } => "mutants",
             Self::Differential => "differential",
             Self::Floats => "floats",
             Self::Elementwise => "elementwise",
@@ -92,6 +100,7 @@ impl Program {
             Self::Harness { ops, tiles, kernels } | Self::Minimal { ops, tiles, kernels, .. } => {
                 (ops.as_slice(), *tiles, kernels.as_deref())
             }
+            Self::Mutants { ops, tiles } => (ops.as_slice(), *tiles, None),
             Self::Differential | Self::Floats | Self::Elementwise => (&[][..], false, None),
         };
         let (arena_bytes, state_bytes, blob_bytes, fingerprint) = match self {

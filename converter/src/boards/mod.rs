@@ -252,12 +252,7 @@ pub struct StepReport {
 pub fn build(blob: &[u8], board: &'static Board, opt_level: OptLevel) -> Result<Firmware, Error> {
     let model = load(blob)?;
     let toolchain = Toolchain::find(board.target)?;
-    let mut codes: Vec<u16> = model.model().steps().map(|step| step.op()).collect();
-    codes.sort_unstable();
-    codes.dedup();
-    let ops: Vec<String> = codes.into_iter().map(operator_name).collect();
-
-    let tiles = model.model().blob().region_count() > 0;
+    let (ops, tiles) = operators(&model);
     let kernels = Some(needs::kernels(&model.model(), board.kernels.isa()));
     let harness = Program::Harness { ops: ops.clone(), tiles, kernels: kernels.clone() };
     let harness = firmware::build(board, &harness, opt_level, &toolchain)?;
@@ -357,6 +352,36 @@ pub fn run(
         warnings,
     };
     Ok((report, outputs))
+}
+
+/// Damages a blob's structure `cases` times and runs each on a board's kernels without validation: no fault, no panic, no write outside of its memory.
+/// Gives how many of them ran to the end.
+///
+/// # Errors
+/// As [`build`]; what a case did.
+pub fn mutants(blob: &[u8], board: &Board, opt_level: OptLevel, cases: u32, seed: u32) -> Result<u32, Error> {
+    let (ops, tiles) = operators(&load(blob)?);
+    let program = Program::Mutants { ops, tiles };
+    let elf = firmware::build(board, &program, opt_level, &Toolchain::find(board.target)?)?;
+    let words = [blob.len() as u32, cases, seed].map(u32::to_le_bytes);
+    let files = [("blob", blob), ("inputs", words.as_flattened())];
+    let loader = emulator::loader(Image::read(&elf)?.symbol("_blob")?);
+    let mut lines: Vec<String> = Vec::new();
+    emulator::execute(board, &elf, &files, &["-device", &loader], |line| {
+        lines.push(line.to_owned());
+        lines.join("\n")
+    })?;
+    let ended = lines.iter().find_map(|line| line.strip_prefix("ended ")?.parse().ok());
+    let done = lines.iter().any(|line| line == "done");
+    ended.filter(|_| done).ok_or_else(|| Error::Run { board: board.name, said: lines.join("\n") })
+}
+
+/// The runtime's names of a model's operators, and whether it has regions.
+fn operators(model: &Runner) -> (Vec<String>, bool) {
+    let mut codes: Vec<u16> = model.model().steps().map(|step| step.op()).collect();
+    codes.sort_unstable();
+    codes.dedup();
+    (codes.into_iter().map(operator_name).collect(), model.model().blob().region_count() > 0)
 }
 
 fn load(blob: &[u8]) -> Result<Runner, Error> {
