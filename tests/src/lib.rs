@@ -1,5 +1,6 @@
 //! Helpers shared by the cross-crate tests.
 
+pub mod fit;
 pub mod fuzz;
 pub mod target;
 

@@ -4,16 +4,24 @@ use super::select::{Linear, Request, Selection, least_scratch};
 use crate::blob::{DType, Packing};
 use crate::ops::window::{Axis, Window};
 
-/// The kernel for a request; `None`: portable code, which takes 16 bits.
+/// The kernel for a request; `None`: portable code, which takes packed weights.
 pub fn select(request: &Request) -> Option<Selection> {
-    if [request.input, request.output] != [DType::I8; 2] || request.packing != Packing::Rows {
+    if request.packing != Packing::Rows {
         return None;
     }
-    let name = match request.linear {
-        Linear::Conv2d { .. } => "conv2d_i8",
-        Linear::DepthwiseConv2d { window } if window.inputs == window.outputs => "depthwise_conv2d_i8",
-        Linear::DepthwiseConv2d { .. } => "depthwise_conv2d_i8, multiplied",
-        Linear::Dense { .. } => "dense_i8",
+    let wide = [request.input, request.output] != [DType::I8; 2];
+    let name = match (request.linear, wide) {
+        (Linear::Conv2d { .. }, false) => "conv2d_i8",
+        (Linear::DepthwiseConv2d { window }, false) if window.inputs == window.outputs => {
+            "depthwise_conv2d_i8"
+        }
+        (Linear::DepthwiseConv2d { .. }, false) => "depthwise_conv2d_i8, multiplied",
+        (Linear::Dense { .. }, false) => "dense_i8",
+        (Linear::DepthwiseConv2d { window }, true) if window.inputs == window.outputs => {
+            "depthwise_conv2d_i16"
+        }
+        // A dense layer is a window of one tap, and several outputs for an input channel are groups.
+        (Linear::Conv2d { .. } | Linear::Dense { .. } | Linear::DepthwiseConv2d { .. }, true) => "conv2d_i16",
     };
     // A session runs portable code.
     Some(Selection { name, scratch_bytes: least_scratch(request) })
