@@ -7,6 +7,8 @@ use crate::rolled::{rolled, unknown};
 
 /// Writes an output row: of a window over the kept rows alone, these rows, and its place.
 type RowOf<'a> = dyn FnMut(&Window, &[i8], &mut [i8]) -> Option<()> + 'a;
+/// Writes the output of a window over an input.
+type RunOf<'a> = dyn Fn(&Window, &[i8], &mut [i8]) -> Option<()> + 'a;
 
 /// Runs `run` apart from the input, or where there is none, for each row in its place, as [`rows_in_place`].
 #[inline]
@@ -15,7 +17,7 @@ pub fn apart_or_in_place(
     input: Option<&[i8]>,
     output: &mut [i8],
     scratch: &mut [u8],
-    run: &dyn Fn(&Window, &[i8], &mut [i8]) -> Option<()>,
+    run: &RunOf<'_>,
 ) -> Option<()> {
     match input {
         Some(input) => run(window, input, output),
