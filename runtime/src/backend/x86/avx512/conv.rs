@@ -121,7 +121,8 @@ unsafe fn half_biases<const VECTORS: usize>(factors: *const Factors) -> [__m256i
 /// Requantises, packs and stores the sums of as many positions as fill 64 bytes, or of one. A macro, for a function would not always be inlined.
 macro_rules! store {
     ($mode:ident, $vectors:literal, $call:ident, $outputs:expr, [$a:ident, $b:ident, $c:ident, $d:ident]) => {{
-        let factors = |k: usize| $call.factors.add(k % $vectors);
+        let vectors: usize = $vectors;
+        let factors = |k: usize| $call.factors.add(k % vectors);
         let low = words::<$mode>([$a, $b], [factors(0), factors(1)], &$call.bounds);
         let high = words::<$mode>([$c, $d], [factors(2), factors(3)], &$call.bounds);
         store_bytes!($vectors, $call, $outputs, pack_halves(low, high, &$call.bounds));

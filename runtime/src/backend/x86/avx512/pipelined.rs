@@ -309,7 +309,8 @@ macro_rules! step_4x3 {
 #[repr(align(64))]
 struct Block([u8; SUMS * LANES]);
 
-/// A kernel: the whole block in assembly, so that products and requantisation stand where they are wanted and sums stay in registers.
+/// A kernel: the whole block in assembly, so that products and requantisation stand where they are wanted and sums stay in registers. `held` are rows
+/// of factors in registers that weights leave free, for loads are scarce in loops of few steps.
 macro_rules! tile {
     (
         $name:ident, $mode:ident, $finish:ident, $step:ident, $vectors:literal vectors, factors [$a:literal $b:literal $c:literal $d:literal],
