@@ -50,16 +50,13 @@ impl Noise {
     /// Most often at one of both ends of a range or close to it, else anywhere in it.
     pub fn end(&mut self, low: i32, high: i32) -> i32 {
         let span = high.wrapping_sub(low).cast_unsigned();
-        let near = (self.next() & (1 << self.below(9)) - 1).min(span).cast_signed();
+        let near_bits = self.below(9);
+        let near = (self.next() % (1 << near_bits)).min(span).cast_signed();
+        let any = (self.next() << 3) ^ self.next();
         match self.below(5) {
             0 | 1 => high.wrapping_sub(near),
             2 | 3 => low.wrapping_add(near),
-            _ => low.wrapping_add(
-                (self.next() << 3 ^ self.next())
-                    .checked_rem(span.saturating_add(1))
-                    .unwrap_or(0)
-                    .cast_signed(),
-            ),
+            _ => low.wrapping_add(any.checked_rem(span.wrapping_add(1)).unwrap_or(any).cast_signed()),
         }
     }
 

@@ -143,9 +143,9 @@ prop_compose! {
     }
 }
 
-/// Requantisation by divisions of wide integers: the paper's text.
+/// Requantisation by divisions of wide integers: the paper's text, but that a shift to the left is modulo 2^32.
 fn requantise(sum: i32, multiplier: i32, shift: i32) -> i64 {
-    let sum = i128::from(sum) << shift.max(0);
+    let sum = i128::from(sum.wrapping_shl(shift.max(0) as u32));
     let product = sum * i128::from(multiplier);
     let high = (product + (1 << 30)).div_euclid(1 << 31);
     let divisor = 1i128 << (-shift).max(0);
@@ -177,13 +177,33 @@ impl Constants {
         let factors: Vec<(i32, i32)> = (0..outputs)
             .map(|_| quant::quantize_multiplier(spread * (0.2 + f64::from(random.next()) / 4e9)))
             .collect();
-        Self {
+        let mut constants = Self {
             weights: random.integers(outputs * fan_in, levels[0], levels[1]),
             four_bits,
             bias: random.integers(outputs, -3000, 3000),
             multiplier: factors.iter().map(|factor| factor.0).collect(),
             shift: factors.iter().map(|factor| factor.1).collect(),
+        };
+        if random.next().is_multiple_of(8) {
+            constants.extreme(random);
         }
+        constants
+    }
+
+    /// What a blob may hold at worst: results near both ends of 32 bits, where a zero point makes them wrap.
+    fn extreme(&mut self, random: &mut Random) {
+        let mut end = |low: i32, high: i32| {
+            let near = random.integers::<i32>(1, 0, (high.wrapping_sub(low) as u32).min(300) as i32)[0];
+            match random.next() % 5 {
+                0 | 1 => high - near,
+                2 | 3 => low + near,
+                _ => (random.next() as i32).clamp(low, high),
+            }
+        };
+        let greatest = [-1, 0, quant::MAX_SHIFT][(end(0, 8) % 3) as usize];
+        self.bias.fill_with(|| end(i32::MIN, i32::MAX));
+        self.multiplier.fill_with(|| end(0, i32::MAX));
+        self.shift.fill_with(|| end(quant::MIN_SHIFT, quant::MAX_SHIFT).min(greatest));
     }
 
     fn operands(&self) -> Vec<(DType, Vec<u8>)> {
@@ -203,8 +223,8 @@ impl Constants {
         let outputs = self.bias.len();
         let finish = |(at, sum): (usize, &i32)| {
             let o = at % outputs;
-            let scaled = requantise(sum + self.bias[o], self.multiplier[o], self.shift[o]);
-            (scaled + i64::from(zero)).clamp(low.into(), high.into())
+            let scaled = requantise(sum.wrapping_add(self.bias[o]), self.multiplier[o], self.shift[o]);
+            (scaled as i32).wrapping_add(zero).clamp(low, high).into()
         };
         sums.iter().enumerate().map(finish).collect()
     }

@@ -3,7 +3,7 @@
 //! Sixteen channels at a time (all, if there are fewer), strips of four input rows are transposed to `[column][channel][row]`, so that four columns of a
 //! channel are four words a constant distance apart: one gather. The inner product with the channel's weights, `lane = 4 * column + row`, is one output; weights
 //! moved by one lane give the output below, by four lanes the one beside it. Outputs of stride 1 come in two halves of 2 x 2, above each other or side by side, or of four columns
-//! of a single row. All outputs of an input channel are made from the same strips.
+//! of a single row; those of other strides each have a gather of their own. All outputs of an input channel are made from the same strips.
 //!
 //! In place, rows that later strips need and earlier ones overwrite are kept beside the strips. Requantisation is that of `product::requantize`, with a channel's constants
 //! in general registers, so that `VQRDMLAH` adds the product to a vector of signs; channels without a shift to the right take another way.
