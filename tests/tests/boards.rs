@@ -296,7 +296,7 @@ fn every_board_gives_the_bytes_of_the_host() {
 /// Blobs that nothing has validated, on the kernels of each core. On the host it is `fuzz_load` that tries them.
 #[test]
 fn what_nothing_has_validated_stays_in_its_memory() {
-    const CASES: u32 = 400;
+    const CASES: u32 = 200;
     for name in ["qemu-m0", "qemu-m3", "qemu-m4", "qemu-m33", "qemu-m55"] {
         let board = shown(boards::find(name));
         let blob = laid_out(&network(), board.kernels.isa());

@@ -50,7 +50,7 @@ fn main() {
 
 /// The backend of another core where this one's was meant.
 const WRONG_PROGRAM: &str = "fn main() {
-    let model = user::floats::model().unwrap();
+    let model: tucano::Model<'_, user::floats::Ops> = user::floats::model().unwrap();
     let backend = user::floats::Backend::detect().unwrap();
     user::floats::Session::new(&model, backend);
 }
