@@ -7,8 +7,9 @@ use crate::rolled::{rolled, unknown};
 
 /// Writes an output row: of a window over the kept rows alone, these rows, and its place.
 type RowOf<'a> = dyn FnMut(&Window, &[i8], &mut [i8]) -> Option<()> + 'a;
-/// Writes the output of a window over an input.
-type RunOf<'a> = dyn Fn(&Window, &[i8], &mut [i8]) -> Option<()> + 'a;
+
+/// As [`RowOf`], of a layer or a row of it.
+type Layer<'a> = dyn Fn(&Window, &[i8], &mut [i8]) -> Option<()> + 'a;
 
 /// Runs `run` apart from the input, or where there is none, for each row in its place, as [`rows_in_place`].
 #[inline]
@@ -17,7 +18,7 @@ pub fn apart_or_in_place(
     input: Option<&[i8]>,
     output: &mut [i8],
     scratch: &mut [u8],
-    run: &RunOf<'_>,
+    run: &Layer<'_>,
 ) -> Option<()> {
     match input {
         Some(input) => run(window, input, output),
