@@ -10,6 +10,7 @@ use tucano::host::{Runner, Terminal};
 
 use super::blob;
 use super::convert::cores;
+use crate::plan::cost;
 use crate::plan::needs::missed;
 use crate::report;
 
@@ -69,6 +70,8 @@ struct Step {
     /// Order of its weights; none for a step without weights.
     packing: Option<String>,
     in_place: bool,
+    /// How often it runs: more than once in a region.
+    turns: u64,
     inputs: Vec<Vec<u32>>,
     output: Vec<u32>,
     output_dtype: &'static str,
@@ -112,6 +115,7 @@ impl Inspection {
                     missed: missed(&step, target.isa()),
                     packing: step.weight(0).map(|weight| format!("{:?}", weight.packing)),
                     in_place: step.in_place(),
+                    turns: cost::turns(&model, step.index()),
                     inputs: (0..inputs).filter_map(|k| step.input(k)).map(|tensor| shape(&tensor)).collect(),
                     output: output.as_ref().map(shape).unwrap_or_default(),
                     output_dtype: output.map_or(DType::I8, |tensor| tensor.dtype).name(),
@@ -182,6 +186,7 @@ impl Arguments {
             "output",
             "type",
             "at",
+            "turns",
             "scratch",
             "weights",
             "packing",
@@ -196,6 +201,7 @@ impl Arguments {
                 format!("{:?}", step.output),
                 step.output_dtype.to_string(),
                 if step.in_place { "in place".into() } else { step.arena_offset.to_string() },
+                step.turns.to_string(),
                 step.scratch_bytes.to_string(),
                 report::human_bytes(step.weight_bytes),
                 step.packing.clone().unwrap_or_default(),

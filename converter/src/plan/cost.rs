@@ -28,8 +28,15 @@ use crate::quantize::Widths;
 pub fn instructions<O: OpSet>(model: &Model<'_, O>, core: Core) -> Option<Vec<u64>> {
     let price = |step: Step<'_>| {
         let kernel = core.kernel(OpCode::parse(step.op())?, step.selection(core.isa()).name)?;
-        let again = turns(model, step.index()).saturating_sub(1) * set_up(kernel);
-        Some(kernel.rates.instructions(&work(&step, kernel)?) + again)
+        let work = work(&step, kernel)?;
+        let once = kernel.rates.instructions(&work);
+        let further = turns(model, step.index()).saturating_sub(1);
+        if further == 0 {
+            return Some(once);
+        }
+        // Only convolutions run in turns.
+        let (window, _) = convolution(&step, &step.input(0)?, &step.output(0)?)?;
+        Some(once + further * further_turn(kernel, &window, &work))
     };
     if core.is_host() {
         return None;
@@ -37,8 +44,8 @@ pub fn instructions<O: OpSet>(model: &Model<'_, O>, core: Core) -> Option<Vec<u6
     model.steps().map(price).collect()
 }
 
-/// How often a step runs.
-fn turns<O: OpSet>(model: &Model<'_, O>, step: u16) -> u64 {
+/// How often a step runs: once for each turn of its region.
+pub fn turns<O: OpSet>(model: &Model<'_, O>, step: u16) -> u64 {
     let turns = needs::region_of(model, step).and_then(|region| {
         let last = model.step(region.end().checked_sub(1)?)?.output(0)?;
         let [_, rows, ..] = last.shape;
@@ -47,9 +54,19 @@ fn turns<O: OpSet>(model: &Model<'_, O>, step: u16) -> u64 {
     turns.map_or(1, u64::from)
 }
 
-/// Instructions of a run that does nothing.
-fn set_up(kernel: &Kernel) -> u64 {
-    kernel.rates.instructions(&Work::default())
+/// Instructions of one more turn of a stage that does `work` in all: a run that makes no outputs, the constants of its channels, and the rows that a
+/// depthwise window reads in two turns.
+fn further_turn(kernel: &Kernel, window: &Window, work: &Work) -> u64 {
+    let mut again = Work::default();
+    if let Loops::Tiles { .. } = kernel.loops {
+        again.runs = work.runs;
+        if kernel.op == OpCode::DepthwiseConv2dI8 {
+            let Axis { kernel, stride, .. } = window.rows;
+            let row = window.columns.input * window.inputs;
+            again.tail = (kernel.saturating_sub(stride) * row) as u64;
+        }
+    }
+    kernel.rates.instructions(&again)
 }
 
 /// Modelled instructions that a convolution of bytes saves with transformed weights; `None` where the core has no kernel for them, or none of them was
@@ -95,12 +112,22 @@ pub fn candidate_instructions(
         });
         let stage = rows.as_ref().unwrap_or(stage);
         let kernel = core.kernel(operation(stage, numbers), name(core, stage, numbers, types))?;
-        Some(kernel.rates.instructions(&linear_work(stage, kernel)) + again * set_up(kernel))
+        let work = linear_work(stage, kernel);
+        let once = kernel.rates.instructions(&work);
+        Some(once + again * further_turn(kernel, &needs::window(stage), &work))
     };
     stages.iter().enumerate().map(price).sum()
 }
 
-/// The kernel of a stage apart from its input, were all its outputs narrow.
+/// Mean magnitude of a channel's weights of 8 bits, where the greatest is 127 and nothing else is known.
+const TYPICAL_WEIGHT: usize = 32;
+
+/// Whether all outputs of a stage are likely to be narrow ([`tucano::blob::is_narrow`]).
+fn is_likely_narrow(stage: &Geometry) -> bool {
+    stage.row_len() * TYPICAL_WEIGHT * 128 < 1 << 23
+}
+
+/// The kernel of a stage apart from its input, before its weights are known.
 fn name(core: Core, stage: &Geometry, numbers: Numbers, types: [DType; 2]) -> &'static str {
     let linear = match is_dense(stage) {
         true => Linear::Dense { inputs: stage.input[0], outputs: stage.output[0] },
@@ -111,7 +138,8 @@ fn name(core: Core, stage: &Geometry, numbers: Numbers, types: [DType; 2]) -> &'
         Numbers::Nibbles => return SCALAR,
         Numbers::Bytes | Numbers::Words => {}
     }
-    select(core.isa(), &needs::request(core.isa(), linear, types, true, false)).name
+    let narrow = is_likely_narrow(stage);
+    select(core.isa(), &needs::request(core.isa(), linear, types, narrow, false)).name
 }
 
 /// Modelled instructions of a dense network's steps besides its linear layers, which candidates may replace; `int8`: as integers. `None`
@@ -392,7 +420,7 @@ fn tiled_work([positions, outputs, depth]: [u64; 3], laid_out: u64, loops: Loops
     Work {
         positions,
         outputs: tiles * across * along,
-        runs: tiles,
+        runs: outputs,
         products: tiles * across * along * depth.next_multiple_of(step),
         tail: laid_out,
     }
@@ -411,7 +439,7 @@ mod tests {
     fn tiles_are_whole() {
         let loops = Loops::Tiles { positions: 3, outputs: 2, depth: 4 };
         let work = tiled_work([7, 5, 6], 42, loops);
-        assert_eq!(work, Work { positions: 7, outputs: 9 * 6, runs: 9, products: 9 * 6 * 8, tail: 42 });
+        assert_eq!(work, Work { positions: 7, outputs: 9 * 6, runs: 5, products: 9 * 6 * 8, tail: 42 });
         let kernel = Kernel { op: OpCode::DenseI8, name: "tiles", loops, rates: Rates::new([0; 6]) };
         assert_eq!(dense_work(7, 6, 5, &kernel), work);
     }

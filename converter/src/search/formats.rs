@@ -12,7 +12,7 @@ use super::candidates::Candidate;
 use super::explain::report;
 use super::fisher::{self, Metric};
 use super::loss::Loss;
-use super::prices::{Prices, Room, Wish, stages_of};
+use super::prices::{self, Prices, Room, Wish, forms_of};
 use super::refit::{self, Form, Trusted};
 use super::sensitivity::{self, Sensitivity};
 use super::strategy::{Shrunk, Strategy};
@@ -113,9 +113,11 @@ impl<'a> Formats<'a> {
         fitting: Fitting,
         stayed: &'static str,
     ) -> Self {
-        let stages: Vec<_> =
-            found.iter().map(|layer| stages_of(graph, layer.node, &layer.candidates)).collect();
-        let mut rows = rows(graph, &found, &stages, prices);
+        let forms: Vec<_> =
+            found.iter().map(|layer| forms_of(graph, layer.node, &layer.candidates)).collect();
+        let mut rows = rows(graph, &found, &forms, prices);
+        let stages = |forms: Vec<prices::Form>| forms.into_iter().map(|form| form.stages).collect();
+        let stages: Vec<Vec<Vec<Geometry>>> = forms.into_iter().map(stages).collect();
         let curve = predicted(graph, &rows, WORTH);
         let all_rows = rows.clone();
         if let Some((memory, room)) = &prices.memory {
@@ -304,19 +306,19 @@ impl Strategy for Formats<'_> {
 pub fn rows(
     graph: &Graph,
     found: &[Sensitivity],
-    stages: &[Vec<Vec<Geometry>>],
+    forms: &[Vec<prices::Form>],
     prices: &Prices,
 ) -> Vec<Vec<Row>> {
-    let layer = |(layer, stages): (&Sensitivity, &Vec<Vec<Geometry>>)| {
+    let layer = |(layer, forms): (&Sensitivity, &Vec<prices::Form>)| {
         let name = &graph.nodes[layer.node].name;
-        let candidates = layer.candidates.iter().zip(stages).zip(&layer.losses);
-        let row = |((candidate, stages), loss): ((&Candidate, &Vec<Geometry>), &f64)| Row {
-            costs: prices.shares(name, stages, prices.turns(layer.node, stages), candidate),
+        let candidates = layer.candidates.iter().zip(forms).zip(&layer.losses);
+        let row = |((candidate, form), loss): ((&Candidate, &prices::Form), &f64)| Row {
+            costs: prices.shares(name, form, prices.turns(layer.node, &form.stages), candidate),
             loss: *loss,
         };
         candidates.map(row).collect()
     };
-    found.iter().zip(stages).map(layer).collect()
+    found.iter().zip(forms).map(layer).collect()
 }
 
 /// The loss of a candidate that does not fit into memory: more than any other.

@@ -6,8 +6,8 @@ use crate::execute::{self, Executor};
 use crate::graph::Graph;
 use crate::{lower, passes, quantize};
 
-use super::Error;
 use super::loss::{self, Loss};
+use super::{Error, SAFE_DIVERGENCE, SAFE_ERROR};
 
 /// Samples that a judgement of the result needs: a fifth of fewer says nothing.
 pub const FEWEST_JUDGED: usize = 20;
@@ -97,6 +97,14 @@ impl<'a> Judge<'a> {
         let reference = run(held);
         let train_reference = if int8.is_some() && held.samples > 0 { run(train) } else { Vec::new() };
         Self { train, held, loss, classes: ClassScores::of(graph), int8, reference, train_reference }
+    }
+
+    /// More loss than rounding causes that nobody minds.
+    pub fn safe(&self) -> f64 {
+        match self.loss {
+            Loss::Divergence { .. } => SAFE_DIVERGENCE,
+            Loss::Squares => SAFE_ERROR.powi(2),
+        }
     }
 
     /// Whether there is anything to judge by.

@@ -194,10 +194,9 @@ fn with_data(
         // What rounding alone does.
         let untouched = judge.of(graph)?;
         tradeoff.points.push(Point::judged(graph, untouched));
-        let limit = match (options.max_error, loss) {
-            (Some(error), _) => error * error,
-            (None, Loss::Divergence { .. }) => untouched.loss + SAFE_DIVERGENCE,
-            (None, Loss::Squares) => untouched.loss + SAFE_ERROR * SAFE_ERROR,
+        let limit = match options.max_error {
+            Some(error) => error * error,
+            None => untouched.loss + judge.safe(),
         };
         let decisions = options.max_error.is_none() && matches!(loss, Loss::Divergence { .. });
         let holds = |judgement: &Judgement| {

@@ -4,7 +4,7 @@
 //! the stages that a candidate is lowered to: constants with their scales and records, requantisation of every stage, ranks rounded to lanes.
 
 use crate::calibrate::covariance::Geometry;
-use crate::graph::Graph;
+use crate::graph::{Graph, Op};
 use crate::plan::cost::{candidate_instructions, fixed_instructions};
 use crate::plan::flash;
 use crate::plan::memory::{Memory, arena_bytes_of};
@@ -49,6 +49,8 @@ impl Room {
 const WITHIN: [f64; 8] = [1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.85, f64::INFINITY];
 /// The same on a host.
 const WITHIN_ON_HOST: [f64; 4] = [1.3, 1.5, 1.7, f64::INFINITY];
+/// In the wish before the last, by how much instructions may pass [`FAIR`] times the multiply-adds of a plan: a share of those asked for.
+const NEARLY_FAIR: f64 = 0.04;
 /// What nobody asked for by name, fewer instructions for each multiply-add and no more memory than the dense network's, is worth up to this many times the
 /// loss without it.
 const WORTH: f64 = 1.2;
@@ -86,7 +88,8 @@ impl Prices {
             let node = &graph.nodes[index];
             added += refit::missing_bias(graph, index);
             let Some(geometry) = Geometry::of(graph, node) else { continue };
-            let own = prices.absolute(&node.name, &[geometry], 1, &Candidate::dense(&geometry));
+            let own =
+                prices.absolute(&node.name, &Form::from(vec![geometry]), 1, &Candidate::dense(&geometry));
             layers.iter_mut().zip(own).for_each(|(sum, cost)| *sum += cost);
         }
         // Instructions of other steps count where a limit on them is to hold.
@@ -111,11 +114,12 @@ impl Prices {
     }
 
     /// In numbers, bytes and instructions.
-    fn absolute(&self, name: &str, stages: &[Geometry], turns: usize, candidate: &Candidate) -> Costs {
+    fn absolute(&self, name: &str, form: &Form, turns: usize, candidate: &Candidate) -> Costs {
         let Options { core, int8, .. } = self.options;
-        let bytes = flash::layer_bytes(int8, core.isa(), stages, name);
+        let bytes = flash::layer_bytes(int8, core.isa(), &form.stages, name);
         // What has no price counts as its MACs.
-        let instructions = candidate_instructions(core, int8, stages, turns).unwrap_or(candidate.macs);
+        let layers = candidate_instructions(core, int8, &form.stages, turns).unwrap_or(candidate.macs);
+        let instructions = layers + self.moves(form);
         [candidate.macs as f64, candidate.weights as f64, bytes as f64, instructions as f64, 0.0]
     }
 
@@ -138,9 +142,16 @@ impl Prices {
         limited.map_or(1, |(memory, room)| memory.turns(index, stages, room.bytes()))
     }
 
+    /// Instructions of what moves data between the layers of a form, where a limit on instructions is to hold.
+    fn moves(&self, form: &Form) -> u64 {
+        let Options { core, int8, .. } = self.options;
+        let moving = form.moving.as_ref().filter(|_| self.limits_instructions());
+        moving.and_then(|graph| fixed_instructions(graph, core, int8.is_some())).unwrap_or(0)
+    }
+
     /// Shares of a candidate of the layer `name`, whose stages run in so many turns.
-    pub fn shares(&self, name: &str, stages: &[Geometry], turns: usize, candidate: &Candidate) -> Costs {
-        let own = self.absolute(name, stages, turns, candidate);
+    pub fn shares(&self, name: &str, form: &Form, turns: usize, candidate: &Candidate) -> Costs {
+        let own = self.absolute(name, form, turns, candidate);
         waste(std::array::from_fn(|k| own[k] / self.whole[k]))
     }
 
@@ -163,7 +174,7 @@ impl Prices {
     }
 
     /// Whether fewer multiply-adds are asked for.
-    fn wants_macs(&self) -> bool {
+    pub fn wants_macs(&self) -> bool {
         self.options.macs_ratio.is_some() || self.options.budget.macs.is_some()
     }
 
@@ -182,8 +193,10 @@ impl Prices {
         let within = within.iter().rev().filter(|_| along && macs < 1.0);
         let strict: Vec<Limits> =
             within.map(|within| limits.with(Cost::Instructions, (macs * within).min(1.0))).collect();
-        let fair = strict.last().filter(|_| !host).map(|limits| limits.with(Cost::Waste, 0.0));
-        let in_arena = std::iter::once(limits).chain(strict).chain(fair);
+        let waste = [NEARLY_FAIR * macs, 0.0];
+        let fair =
+            strict.last().filter(|_| !host).map(|limits| waste.map(|most| limits.with(Cost::Waste, most)));
+        let in_arena = std::iter::once(limits).chain(strict).chain(fair.into_iter().flatten());
         let in_arena = in_arena.map(|limits| Wish { limits, dense_arena: true });
         std::iter::once(Wish { limits, dense_arena: false }).chain(in_arena).collect()
     }
@@ -225,14 +238,36 @@ fn waste(mut shares: Costs) -> Costs {
     shares
 }
 
-/// The stages of every candidate of one layer.
-pub fn stages_of(graph: &Graph, node: usize, candidates: &[Candidate]) -> Vec<Vec<Geometry>> {
+/// What a candidate is lowered to.
+#[derive(Clone, Debug)]
+pub struct Form {
+    /// Its linear layers, in the order in which they run.
+    pub stages: Vec<Geometry>,
+    /// The candidate as a graph of its own, where data changes places between its layers.
+    moving: Option<Graph>,
+}
+
+impl From<Vec<Geometry>> for Form {
+    fn from(stages: Vec<Geometry>) -> Self {
+        Self { stages, moving: None }
+    }
+}
+
+/// The form of every candidate of one layer.
+pub fn forms_of(graph: &Graph, node: usize, candidates: &[Candidate]) -> Vec<Form> {
     let node = &graph.nodes[node];
-    let Some(geometry) = Geometry::of(graph, node) else { return vec![Vec::new(); candidates.len()] };
-    let of = |candidate: &Candidate| match &candidate.network {
-        Some(network) => stages::of_network(graph, node, network)
-            .unwrap_or_else(|| stages::stages(&geometry, candidate.choice)),
-        None => stages::stages(&geometry, candidate.choice),
+    let Some(geometry) = Geometry::of(graph, node) else {
+        return vec![Form::from(Vec::new()); candidates.len()];
+    };
+    let moves = |lowered: &Graph| lowered.nodes.iter().any(|node| matches!(node.op, Op::Transpose(_)));
+    let of = |candidate: &Candidate| {
+        let network = candidate.network.as_ref();
+        match network.and_then(|network| stages::lowered(graph, node, network)) {
+            Some(lowered) => {
+                Form { stages: stages::of_lowered(&lowered), moving: Some(lowered).filter(moves) }
+            }
+            None => Form::from(stages::stages(&geometry, candidate.choice)),
+        }
     };
     candidates.iter().map(of).collect()
 }

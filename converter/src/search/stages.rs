@@ -81,6 +81,16 @@ pub fn stages(layer: &Geometry, choice: Choice) -> Vec<Geometry> {
 
 /// The stages of one node of a graph with this weight; `None` if it does not lower.
 pub fn of_network(graph: &Graph, node: &Node, network: &Network) -> Option<Vec<Geometry>> {
+    lowered(graph, node, network).map(|lowered| of_lowered(&lowered))
+}
+
+/// The linear layers of a graph of one lowered node.
+pub fn of_lowered(lowered: &Graph) -> Vec<Geometry> {
+    lowered.nodes.iter().filter_map(|node| Geometry::of(lowered, node)).collect()
+}
+
+/// One node of a graph with this weight, lowered, as a graph of its own; `None` if it does not lower.
+pub fn lowered(graph: &Graph, node: &Node, network: &Network) -> Option<Graph> {
     let mut node = node.clone();
     match &mut node.op {
         Op::Conv(conv) => conv.weight = Weight::Network(network.clone()),
@@ -94,8 +104,7 @@ pub fn of_network(graph: &Graph, node: &Node, network: &Network) -> Option<Vec<G
         outputs: vec![node.output],
         nodes: vec![node],
     };
-    let lowered = lower::lower(&alone).ok()?;
-    Some(lowered.nodes.iter().filter_map(|node| Geometry::of(&lowered, node)).collect())
+    lower::lower(&alone).ok()
 }
 
 /// The layer's window, to other output channels.

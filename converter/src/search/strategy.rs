@@ -71,7 +71,8 @@ const TRIALS: usize = 5;
 const SURE: f64 = 0.9;
 /// Predictions that are this far apart may come out equal.
 const FAR: f64 = 1.4;
-/// A plan with more modelled instructions than the dense network is passed over for one that has not, and loses up to this many times as much.
+/// A plan with more modelled instructions than the dense network is passed over for one that has not, and loses up to this many times as much; where
+/// multiply-adds are limited, for speed, up to this many times a [safe](Judge::safe) loss in any case.
 const NOT_SLOWER: f64 = 4.0;
 /// Plans whose predicted loss is this many times the least one are not built to be compared.
 const HOPELESS: f64 = 6.0;
@@ -91,6 +92,7 @@ pub fn sized(
     progress: &dyn Progress,
 ) -> Result<(Chosen, Vec<Point>), Error> {
     let wishes = prices.wishes(limits);
+    let safe = folds.first().filter(|_| prices.wants_macs()).map_or(0.0, |fold| fold.judge.safe());
     let mut finalists: Vec<Finalist> = Vec::new();
     let mut between: Vec<Finalist> = Vec::new();
     for (strategy, offers) in strategies.iter().enumerate() {
@@ -104,7 +106,7 @@ pub fn sized(
         let Some(least) = plans.first().map(|plan| plan.loss) else { continue };
         let faster = |finalist: &Finalist| {
             let slow = offers.expected(&finalist.plan).costs[Cost::Instructions as usize] > 1.0;
-            !slow && finalist.loss <= NOT_SLOWER * least
+            !slow && finalist.loss <= NOT_SLOWER * least.max(safe)
         };
         let modest = plans.iter().find(|finalist| faster(finalist)).unwrap_or(&plans[0]).clone();
         plans.retain(|finalist| finalist.loss <= FAR * prices.worth() * modest.loss);
@@ -337,5 +339,173 @@ pub fn cheapest_that(
     match best {
         Some((_, index, plan)) => strategies[index].fit(&plan, all, progress).map(Some),
         None => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::{Dense, Op, Weight};
+    use crate::search::allocate::FAIR;
+    use crate::search::loss::Loss;
+    use crate::search::refit::tests::{images, network};
+    use crate::search::{Method, Options, Silent};
+
+    /// Half the multiply-adds are asked for, on a Cortex-M.
+    const OPTIONS: Options = Options { macs_ratio: Some(2.0), ..Options::of(Method::Auto) };
+    /// Instructions of plans for the multiply-adds asked for: one for each wish, slower and slower.
+    const PLANS: [f64; 8] = [1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.85, 2.0];
+
+    fn finalist(strategy: usize, wish: usize, loss: f64) -> Finalist {
+        Finalist { strategy, wish, plan: vec![wish], loss }
+    }
+
+    fn judged(finalist: Finalist, loss: f64) -> Judged {
+        let judgement = Judgement { loss, error: 0.0, agreement: 1.0, accuracy: None, samples: 50 };
+        Judged { finalist, judgement }
+    }
+
+    fn best(trials: Vec<Judged>, prices: &Prices) -> Option<(usize, usize)> {
+        let trials = Trials { prices, folds: &[], judged: trials, points: Vec::new() };
+        trials.best().map(|best| (best.finalist.strategy, best.finalist.wish))
+    }
+
+    #[test]
+    fn the_greatest_wish_that_is_worth_its_loss_is_best() {
+        let prices = Prices::of(&network(), &OPTIONS).unwrap();
+        let near = prices.worth() * 0.99;
+        let of = |greatest: f64| {
+            vec![
+                judged(finalist(0, 9, 1.5), greatest),
+                judged(finalist(0, 5, 1.1), near),
+                judged(finalist(0, 0, 1.0), 1.0),
+            ]
+        };
+        assert_eq!(best(Vec::new(), &prices), None);
+        assert_eq!(best(of(near), &prices), Some((0, 9)));
+        assert_eq!(best(of(prices.worth() * 1.01), &prices), Some((0, 5)));
+    }
+
+    #[test]
+    fn of_equal_wishes_the_prediction_decides_unless_another_is_surely_better() {
+        let prices = Prices::of(&network(), &OPTIONS).unwrap();
+        let of = |loss: f64| vec![judged(finalist(0, 3, 1.0), 1.0), judged(finalist(1, 3, 1.2), loss)];
+        assert_eq!(best(of(SURE * 1.01), &prices), Some((0, 3)));
+        assert_eq!(best(of(SURE * 0.99), &prices), Some((1, 3)));
+    }
+
+    #[test]
+    fn what_is_tried_next_lies_between_the_best_and_the_wish_that_costs_too_much() {
+        let prices = Prices::of(&network(), &OPTIONS).unwrap();
+        let trials = |judged| Trials { prices: &prices, folds: &[], judged, points: Vec::new() };
+        let between: Vec<Finalist> = [(0, 4), (1, 5), (0, 6), (0, 8), (0, 2)]
+            .map(|(strategy, wish)| finalist(strategy, wish, 1.0))
+            .into();
+        let next = |judged| trials(judged).next(&between).map(|next| between[next].wish);
+        let least = || judged(finalist(0, 2, 1.0), 1.0);
+        assert_eq!(next(Vec::new()), None);
+        assert_eq!(next(vec![least()]), None, "nothing greater was judged");
+        assert_eq!(next(vec![least(), judged(finalist(0, 9, 1.0), 3.0)]), Some(6), "of 4, 6 and 8");
+        assert_eq!(next(vec![least(), judged(finalist(0, 5, 1.0), 3.0)]), Some(4));
+        assert_eq!(next(vec![least(), judged(finalist(0, 3, 1.0), 3.0)]), None);
+        assert_eq!(next(vec![least(), judged(finalist(1, 9, 1.0), 3.0)]), None, "another strategy's");
+        assert_eq!(next(vec![least(), judged(finalist(0, 9, 1.0), 1.0)]), None, "the greatest is best");
+    }
+
+    /// Plans of the same multiply-adds, each of which scales the outputs, so that its loss is known.
+    struct Scaled {
+        graph: Graph,
+        /// Of each plan: instructions for each multiply-add, as predicted, and the loss that it has.
+        plans: Vec<(f64, f64)>,
+    }
+
+    impl Scaled {
+        fn build(&self, plan: usize) -> Graph {
+            let mut graph = self.graph.clone();
+            let factor = 1.0 - self.plans[plan].1.sqrt() as f32;
+            for node in &mut graph.nodes {
+                if let Op::Dense(Dense { weight: Weight::Dense(tensor), .. }) = &mut node.op {
+                    tensor.data.iter_mut().for_each(|x| *x *= factor);
+                }
+            }
+            graph
+        }
+    }
+
+    impl Strategy for Scaled {
+        fn predicted(&self) -> Vec<Point> {
+            Vec::new()
+        }
+
+        /// The slower, the less is lost; a little.
+        fn expected(&self, plan: &[usize]) -> Row {
+            let macs = 0.5;
+            let (within, loss) = self.plans[plan[0]];
+            let within = within - 1e-9;
+            let waste = macs * (within - FAIR);
+            let loss = if loss > 0.0 { 1e-3 * (1.1 - 0.01 * within) } else { 0.0 };
+            Row { costs: [macs, 0.5, 0.5, macs * within, waste], loss }
+        }
+
+        fn untouched(&self) -> Vec<usize> {
+            vec![self.plans.len() - 1]
+        }
+
+        fn least(&self, _: Cost) -> f64 {
+            0.5
+        }
+
+        fn least_arena(&self) -> Result<(usize, Option<usize>), Error> {
+            Ok((0, None))
+        }
+
+        fn least_loss(&self, wish: Wish) -> Option<Vec<usize>> {
+            let plans = (0..self.plans.len()).map(|plan| vec![plan]);
+            let kept = plans.filter(|plan| wish.limits.hold(self.expected(plan)));
+            kept.min_by(|a, b| self.expected(a).loss.total_cmp(&self.expected(b).loss))
+        }
+
+        fn least_cost(&self, _: Costs, _: f64) -> Vec<usize> {
+            self.untouched()
+        }
+
+        fn fit(&mut self, plan: &[usize], _: &Dataset, _: &dyn Progress) -> Result<Shrunk, Error> {
+            Ok(Shrunk { graph: self.build(plan[0]), layers: Vec::new() })
+        }
+    }
+
+    /// Which of `plans` is taken, and how many were judged.
+    fn taken(plans: Vec<(f64, f64)>) -> (usize, usize) {
+        let graph = network();
+        let prices = Prices::of(&graph, &OPTIONS).unwrap();
+        let [train, held] =
+            [1, 2].map(|seed| Dataset { inputs: images(30, seed), samples: 30, labels: None });
+        let judge = Judge::new(&graph, &train, &held, Loss::Squares, None);
+        let folds = [Fold { train: &train, judge }];
+        let count = plans.len();
+        let scaled = Scaled { graph: graph.clone(), plans };
+        let graphs: Vec<Graph> = (0..count).map(|plan| scaled.build(plan)).collect();
+        let mut strategies: Vec<Box<dyn Strategy + '_>> = vec![Box::new(scaled)];
+        let limits = Limits::OPEN.with(Cost::Macs, 0.5);
+        let (chosen, points) =
+            sized(&graph, &mut strategies, limits, &prices, &folds, &train, &Silent).unwrap();
+        (graphs.iter().position(|graph| *graph == chosen.shrunk.graph).unwrap(), points.len())
+    }
+
+    #[test]
+    fn the_fastest_plan_whose_judged_loss_is_near_the_best_is_taken() {
+        let with = |losses: [f64; PLANS.len()]| PLANS.into_iter().zip(losses).collect::<Vec<_>>();
+        let flat = [1e-3; PLANS.len()];
+        assert_eq!(taken(with(flat)), (0, 2), "the fastest is as good: nothing between is tried");
+        let knee = [2e-3, 1.5e-3, 1.3e-3, 1.1e-3, 1e-3, 1e-3, 1e-3, 1e-3];
+        assert_eq!(taken(with(knee)), (3, 2 + BETWEEN), "found between the two");
+        let steep = [9e-3, 8e-3, 7e-3, 6e-3, 5e-3, 4e-3, 3e-3, 1e-3];
+        assert_eq!(taken(with(steep)), (7, 2 + BETWEEN), "none of them is worth it");
+    }
+
+    #[test]
+    fn a_plan_without_loss_that_is_slower_than_the_dense_network_is_passed_over() {
+        let (faster, lossless) = ((1.9, 1e-3), (3.0, 0.0));
+        assert_eq!(taken(vec![faster, lossless]).0, 0);
     }
 }

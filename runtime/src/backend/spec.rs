@@ -140,7 +140,7 @@ pub struct Work {
     pub positions: u64,
     /// Elements written, each with its requantisation or activation.
     pub outputs: u64,
-    /// Inner loops: an inner product, a block of channels under one tap, or a tile.
+    /// Inner loops: an inner product, or a block of channels under one tap. Where loops take tiles, output channels, whose constants are made once a run.
     pub runs: u64,
     /// Multiply-adds, or elements that a window reads.
     pub products: u64,

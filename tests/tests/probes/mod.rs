@@ -32,6 +32,7 @@ pub fn all() -> Vec<Probe> {
         probe("moves i8", &moves(false), EIGHT),
         probe("factors i8", &factors(), EIGHT),
         probe("factors i16", &factors(), SIXTEEN),
+        probe("layers i8", &layers(), EIGHT),
         probe("resnet8 i8", &resnet, EIGHT),
         probe("image f32", &image(true), FLOATS),
         probe("vector f32", &vector(), FLOATS),
@@ -303,6 +304,26 @@ fn moves(float: bool) -> Graph {
 
 fn mean() -> Op {
     Op::Mean { axes: vec![2, 3], keep_axes: false }
+}
+
+/// Layers of the sizes that networks for small images have, dense and factorised; a dense layer whose outputs are not narrow.
+fn layers() -> Graph {
+    let chain = Chain::new(&[1, 3, 32, 32])
+        .conv(32, [3, 3], 1, 1)
+        .polyadic(16, 32, 3, 1)
+        .polyadic(16, 12, 3, 1)
+        .conv(80, [3, 3], 2, 16)
+        .conv(32, [1, 1], 1, 1)
+        .polyadic(64, 112, 3, 1)
+        .conv(16, [3, 1], 1, 1)
+        .conv(64, [1, 3], 1, 1)
+        .conv(48, [3, 3], 1, 1)
+        .polyadic(96, 128, 3, 2)
+        .polyadic(64, 96, 3, 1)
+        .conv(8, [1, 1], 1, 1)
+        .conv(32, [1, 1], 1, 1);
+    let elements = chain.0.shape(chain.0.outputs[0]).iter().product();
+    chain.reshape(&[1, elements]).dense(40).dense(512).dense(10).graph()
 }
 
 /// Layers as compression leaves them.

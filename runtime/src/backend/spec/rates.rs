@@ -154,20 +154,20 @@ pub static ARMV7E_M: &[Kernel] = &[
     own(
         OpCode::Conv2dI8,
         "pairs, bytes",
-        Loops::Tiles { positions: 4, outputs: 2, depth: 4 },
-        [1364566, 14758, 9, 0, 49, 503],
+        Loops::Tiles { positions: 4, outputs: 4, depth: 4 },
+        [1057649, 13394, 0, 0, 87, 4],
     ),
     own(
         OpCode::Conv2dI8,
         "pairs, pointwise",
         Loops::Tiles { positions: 3, outputs: 2, depth: 4 },
-        [348431, 641, 704, 0, 77, 0],
+        [311746, 291, 841, 0, 74, 0],
     ),
     own(
         OpCode::Conv2dI8,
         "pairs, words",
         Loops::Tiles { positions: 1, outputs: 4, depth: 16 },
-        [689265, 0, 986, 0, 75, 91],
+        [0, 8552, 542, 43629, 74, 93],
     ),
     kernel(OpCode::Conv2dI16, 16, [211944, 18919, 10624, 4297, 568, 73]),
     own(
@@ -201,14 +201,14 @@ pub static ARMV7E_M: &[Kernel] = &[
     own(
         OpCode::DepthwiseConv2dI8,
         "quads",
-        Loops::Tiles { positions: 1, outputs: 8, depth: 2 },
-        [550349, 0, 213, 0, 262, 1082],
+        Loops::Tiles { positions: 1, outputs: 8, depth: 1 },
+        [302934, 5892, 0, 31093, 249, 787],
     ),
     own(
         OpCode::DepthwiseConv2dI8,
         "strips",
         Loops::Tiles { positions: 4, outputs: 2, depth: 4 },
-        [864196, 0, 1289, 0, 0, 375],
+        [0, 0, 1384, 17574, 4, 357],
     ),
     kernel(OpCode::DepthwiseConv2dI16, 16, [434603, 0, 6249, 9685, 482, 347]),
     own(OpCode::DepthwiseConv2dI16, "wide-channels", Loops::Lanes(8), [545309, 623, 3814, 643, 287, 242]),
@@ -220,7 +220,13 @@ pub static ARMV7E_M: &[Kernel] = &[
         OpCode::DenseI8,
         "pairs, dense",
         Loops::Tiles { positions: 1, outputs: 2, depth: 4 },
-        [121043, 51625, 1332, 0, 91, 55],
+        [69451, 52680, 1027, 854, 85, 306],
+    ),
+    own(
+        OpCode::DenseI8,
+        "plain, dense",
+        Loops::Tiles { positions: 1, outputs: 2, depth: 4 },
+        [80000, 0, 1100, 0, 179, 0],
     ),
     kernel(OpCode::DenseI16, 8, [334971, 0, 7064, 0, 577, 192]),
     own(
@@ -258,7 +264,7 @@ pub static ARMV7E_M: &[Kernel] = &[
         OpCode::WinogradConv2dI8,
         "winograd",
         Loops::Tiles { positions: 1, outputs: 2, depth: 4 },
-        [402802, 0, 1136, 0, 47, 69],
+        [394832, 0, 1135, 0, 47, 69],
     ),
 ];
 
@@ -267,20 +273,20 @@ pub static ARMV8_M: &[Kernel] = &[
     own(
         OpCode::Conv2dI8,
         "pairs, bytes",
-        Loops::Tiles { positions: 4, outputs: 2, depth: 4 },
-        [1360526, 14817, 4, 0, 49, 501],
+        Loops::Tiles { positions: 4, outputs: 4, depth: 4 },
+        [1057649, 13394, 0, 0, 87, 4],
     ),
     own(
         OpCode::Conv2dI8,
         "pairs, pointwise",
         Loops::Tiles { positions: 3, outputs: 2, depth: 4 },
-        [347320, 633, 705, 0, 77, 0],
+        [311746, 291, 841, 0, 74, 0],
     ),
     own(
         OpCode::Conv2dI8,
         "pairs, words",
         Loops::Tiles { positions: 1, outputs: 4, depth: 16 },
-        [686154, 0, 986, 0, 75, 91],
+        [0, 8552, 542, 43629, 74, 93],
     ),
     kernel(OpCode::Conv2dI16, 16, [269037, 15254, 10814, 4622, 656, 43]),
     own(
@@ -315,13 +321,13 @@ pub static ARMV8_M: &[Kernel] = &[
         OpCode::DepthwiseConv2dI8,
         "quads",
         Loops::Tiles { positions: 1, outputs: 8, depth: 1 },
-        [565919, 0, 425, 0, 264, 1120],
+        [302934, 5892, 0, 31093, 249, 787],
     ),
     own(
         OpCode::DepthwiseConv2dI8,
         "strips",
         Loops::Tiles { positions: 4, outputs: 2, depth: 4 },
-        [861500, 0, 1289, 0, 0, 376],
+        [0, 0, 1384, 17574, 4, 357],
     ),
     kernel(OpCode::DepthwiseConv2dI16, 16, [399921, 0, 6408, 9705, 583, 305]),
     own(OpCode::DepthwiseConv2dI16, "wide-channels", Loops::Lanes(8), [547172, 688, 3815, 616, 291, 241]),
@@ -333,7 +339,13 @@ pub static ARMV8_M: &[Kernel] = &[
         OpCode::DenseI8,
         "pairs, dense",
         Loops::Tiles { positions: 1, outputs: 2, depth: 4 },
-        [120082, 51648, 1342, 0, 91, 52],
+        [69451, 52680, 1027, 854, 85, 306],
+    ),
+    own(
+        OpCode::DenseI8,
+        "plain, dense",
+        Loops::Tiles { positions: 1, outputs: 2, depth: 4 },
+        [80000, 0, 1100, 0, 179, 0],
     ),
     kernel(OpCode::DenseI16, 8, [333378, 0, 7092, 0, 676, 216]),
     own(
@@ -371,7 +383,7 @@ pub static ARMV8_M: &[Kernel] = &[
         OpCode::WinogradConv2dI8,
         "winograd",
         Loops::Tiles { positions: 1, outputs: 2, depth: 4 },
-        [402810, 0, 1136, 0, 47, 69],
+        [394832, 0, 1135, 0, 47, 69],
     ),
 ];
 
