@@ -3,7 +3,8 @@
 //! A kernel's instructions are modelled as a sum over the units that its loops count ([`Work`]), each at a fixed rate ([`Rates`]). The rates
 //! are least-squares fits to instruction counts of the emulated boards (code at opt-level 3); the test `cost` of the workspace measures
 //! anew and prints other rates where a kernel has changed. They are counts of executed instructions, not cycles: wait states and
-//! the double beats of a multiplication or division are not in them. A host's rates are picoseconds, fitted to layers that one core ran alone.
+//! the double beats of a multiplication or division are not in them. A host's rates are picoseconds, fitted to layers that one
+//! core ran alone; the bench `host_cost` measures anew and prints them.
 //!
 //! Which kernel runs, in what order it wants its weights and how much scratch it takes is in [`select`]. A kernel is priced by its name; one
 //! without rates of its own counts as portable code. No board's kernel reads past its operands.
