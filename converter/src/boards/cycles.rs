@@ -57,7 +57,14 @@ pub fn model(
     strip(&firmware.harness, &elf)?;
     let inputs = emulator::inputs_file(blob, input, 1);
     let files = [("blob", blob), ("inputs", inputs.as_slice())];
-    let more = ["-device", &emulator::loader(firmware.blob_address), "-d", "in_asm,exec,nochain", "-D", "/dev/stdout"];
+    let more = [
+        "-device",
+        &emulator::loader(firmware.blob_address),
+        "-d",
+        "in_asm,exec,nochain",
+        "-D",
+        "/dev/stdout",
+    ];
     let mut running = emulator::start(board, &elf, folder.path(), &files, &more, Stdio::piped())?;
     let (log, console) = (running.0.stdout.take(), running.0.stderr.take());
     let console = std::thread::spawn(move || {
