@@ -171,8 +171,9 @@ fn tilings<'a>(blocks: &'a [Block], group: &'a [Demand]) -> impl Iterator<Item =
     distinct.filter_map(|rows| Tiling::of(blocks, group, rows))
 }
 
-/// In how many turns a group runs where `room` bytes may live at once; 1 where it does not run in turns.
+/// In how many turns a group runs where `room` bytes may live at once, or as many as it needs if those are more; 1 where it does not run in turns.
 pub fn turns(blocks: &[Block], group: &[Demand], room: usize) -> usize {
+    let room = room.max(least_load(blocks, group));
     if group.iter().all(|demand| demand.least(blocks) <= room) {
         return 1;
     }
@@ -390,7 +391,9 @@ mod tests {
         let settled = settle(&blocks, &demands, 16);
         assert_eq!(settled.regions, [Region { demands: 0..3, rows: 6, windows: vec![8, 6] }]);
         let count = |room: usize| turns(&blocks, &demands[..3], room);
-        assert_eq!([count(1), count(settled.placement.bytes), count(1 << 14)], [1, 3, 1]);
+        assert_eq!([count(settled.placement.bytes), count(1 << 14)], [3, 1]);
+        // With less than they need they take no more room than that: a row at a time.
+        assert_eq!(count(1), 16);
         // With room enough they run one by one.
         blocks[5].bytes = 1 << 14;
         assert!(settle(&blocks, &demands, 16).regions.is_empty());
