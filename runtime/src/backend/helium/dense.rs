@@ -380,6 +380,10 @@ pub fn dense(
             Some(source) => source,
             None => {
                 let copy = scratch.get_mut(..read)?;
+                // Rows of 16 bits are read in halfwords, which must be aligned; of a model that nothing has judged the scratch may lie anywhere.
+                if copy.as_ptr().addr() & width.input().wrapping_sub(1) != 0 {
+                    return None;
+                }
                 memory::copy(copy, input_left.get(..row)?);
                 copy
             }
