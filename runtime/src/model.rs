@@ -145,7 +145,7 @@ pub struct Step<'m> {
 }
 
 impl<'m> Step<'m> {
-    /// Tensors and weights of the blob have been judged.
+    /// Tensors and weights of the blob have been judged, or are those of a blob that is known: they are not judged again.
     #[inline(never)]
     fn new(blob: &'m Blob<'m>, index: u16) -> Option<Self> {
         let record = blob.step(index)?;
@@ -360,7 +360,7 @@ fn constant_bytes<'m>(blob: &Blob<'m>, id: u16, dtype: DType) -> Option<(&'m [u8
     if found != dtype as u8 {
         return None;
     }
-    // Its bytes were found to lie in its section: the product does not wrap.
+    // Where its bytes were found to lie in its section the product does not wrap; else they are others of that section, or none.
     let length = elements.wrapping_mul(dtype.bytes() as u32) as usize;
     Some((blob.constant(kind as u16, offset, length)?, packing))
 }
