@@ -100,7 +100,7 @@ pub enum ErrorKind {
     /// No kernel that the program links takes the step: the blob is laid out for another core or another list of kernels.
     NotLinked,
     /// A step that was accepted could not run: a fault of this crate, or a model of [`crate::Model::load_known`] that was validated for
-    /// other operators.
+    /// other operators, or never.
     Internal,
 }
 

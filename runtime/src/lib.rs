@@ -2,7 +2,8 @@
 //!
 //! From top to bottom:
 //! - [`Session`] runs a model on the caller's [`Arena`], all at once or step by step, with an [`Observer`] if wanted.
-//! - [`Model`] is a validated blob; [`Model::load`] finds everything that can be wrong, and after it nothing can.
+//! - [`Model`] is a validated blob; [`Model::load`] finds everything that can be wrong, and after it nothing can. [`Model::load_known`] recognises a blob
+//!   that was validated when it was converted.
 //! - [`op_set!`] names the operators that a program links; [`ops`] holds them, one file each.
 //! - [`backend`] holds the kernels that operators call; [`backend::Scalar`] defines their results.
 //! - [`arena`] cuts disjoint views of tensors out of one buffer.

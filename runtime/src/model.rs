@@ -53,8 +53,9 @@ impl<'m, O: OpSet> Model<'m, O> {
     /// Takes a blob that was validated when `fingerprint` was taken of it, by [`Model::load`] with the operators of `O`: the converter does that and
     /// writes both into the network's module. A program that takes all its blobs so links no validation.
     ///
-    /// It proves that these are that blob's bytes, by their number and the checksum of the structure. It does not prove that they are valid. A
-    /// blob that comes from elsewhere, over the air or from a card, goes through [`Model::load`]. Weights are data here as there.
+    /// It proves that these are that blob's bytes, all but the weights, by their number and the checksum of the structure; weights are data here as in
+    /// [`Model::load`]. It does not prove that they are valid. A blob that comes from elsewhere, over the air or from a card, goes through
+    /// [`Model::load`].
     ///
     /// Whatever the bytes are, to run the model is safe and does not panic: with a forged fingerprint a run ends with an error or wrong
     /// outputs, or takes long.
@@ -145,7 +146,7 @@ pub struct Step<'m> {
 }
 
 impl<'m> Step<'m> {
-    /// Tensors and weights of the blob have been judged.
+    /// Tensors and weights of the blob have been judged, or are those of a blob that is known: they are not judged again.
     #[inline(never)]
     fn new(blob: &'m Blob<'m>, index: u16) -> Option<Self> {
         let record = blob.step(index)?;
@@ -360,7 +361,7 @@ fn constant_bytes<'m>(blob: &Blob<'m>, id: u16, dtype: DType) -> Option<(&'m [u8
     if found != dtype as u8 {
         return None;
     }
-    // Its bytes were found to lie in its section: the product does not wrap.
+    // Where its bytes were found to lie in its section the product does not wrap; else they are others of that section, or none.
     let length = elements.wrapping_mul(dtype.bytes() as u32) as usize;
     Some((blob.constant(kind as u16, offset, length)?, packing))
 }

@@ -1,6 +1,6 @@
 //! The interpreter: runs a model's steps in order.
 //!
-//! Takes a [`Model`], which was validated, and the caller's arena and state; it holds neither, so models can share an arena, and state
+//! Takes a [`Model`], which was validated or is known, and the caller's arena and state; it holds neither, so models can share an arena, and state
 //! can be saved, reset, or outlive other models. Refuses buffers that are too small or misaligned.
 
 use core::ops::Range;

@@ -209,7 +209,8 @@ impl<'m> Records<'m> {
         }
     }
 
-    /// The first `N` words of record `index`. Strides are below 2^16: the product does not wrap.
+    /// The first `N` words of record `index`. Of a blob that was validated strides are below 2^16, and the product does not wrap; else what it gives
+    /// are still words of the section.
     #[inline]
     fn get<const N: usize>(&self, index: u16) -> Option<&'m [u32; N]> {
         self.words.get(usize::from(index).wrapping_mul(self.stride)..)?.first_chunk()
@@ -257,7 +258,7 @@ impl<'m> Arrays<'m> {
     }
 }
 
-/// A blob whose sections lie inside it.
+/// A blob whose sections lie inside it. Of those of one that was not validated ([`Blob::known`]) what does not is empty.
 #[derive(Clone, Copy, Debug)]
 pub struct Blob<'m> {
     bytes: &'m [u8],

@@ -13,7 +13,7 @@ use crate::ops::linear::Integer;
 struct Frame {
     /// r1.
     weights: *const i8,
-    /// r2: bounds, see [`kernel`].
+    /// r2: least output; of the `_relu` kernel, and `high` too, see [`clamp`].
     low: u32,
     /// r3: the row.
     input: *const u8,
@@ -29,7 +29,7 @@ struct Frame {
     rest: u32,
     /// r9: constants.
     multiplier: *const i32,
-    /// r10.
+    /// r10: greatest output.
     high: u32,
     /// r11: rounds of blocks, the first of which may be entered behind its start.
     rounds: u32,
@@ -295,13 +295,13 @@ kernel!(
     [],
     ["vshr.s32 q7, q0, #31", "vadd.i32 q0, q0, q7", "vshr.s32 q7, q1, #31", "vadd.i32 q1, q1, q7"],
     [
-                "vadd.i32 q0, q0, q6",
-                "vadd.i32 q1, q1, q6",
-                "vqmovnb.s32 q0, q0",
-                "vqmovnt.s32 q0, q1",
-                "vmax.s16 q0, q0, q4",
-                "vmin.s16 q0, q0, q5"
-            ]
+        "vadd.i32 q0, q0, q6",
+        "vadd.i32 q1, q1, q6",
+        "vqmovnb.s32 q0, q0",
+        "vqmovnt.s32 q0, q1",
+        "vmax.s16 q0, q0, q4",
+        "vmin.s16 q0, q0, q5"
+    ]
 );
 any_kernel!(
     /// From 8 to 8 bits.
@@ -380,6 +380,10 @@ pub fn dense(
             Some(source) => source,
             None => {
                 let copy = scratch.get_mut(..read)?;
+                // Rows of 16 bits are read in halfwords, which must be aligned; of a model that nothing has judged the scratch may lie anywhere.
+                if copy.as_ptr().addr() & width.input().wrapping_sub(1) != 0 {
+                    return None;
+                }
                 memory::copy(copy, input_left.get(..row)?);
                 copy
             }

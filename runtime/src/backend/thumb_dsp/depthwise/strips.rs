@@ -53,7 +53,7 @@ pub fn run<K: Kernels>(
     let mut frame = Frame {
         step: outputs,
         below: width,
-        constants: constants.as_ptr(),
+        constants: core::ptr::null(),
         output: place,
         channels: 0,
         pair_bytes: 0,
@@ -68,6 +68,7 @@ pub fn run<K: Kernels>(
         let taken = channels.wrapping_sub(first).min(plan.channels);
         let outputs_taken = outputs.wrapping_sub(first_output).min(block_outputs);
         prepare(linear, outputs, first_output, outputs_taken, constants)?;
+        frame.constants = constants.as_ptr();
         source.rows.quads = taken >> 2;
         // A call takes channels that lie behind each other, or all outputs of one.
         let (calls, advance) = if factor == 1 { (1, plan.plane) } else { (taken, 0) };
