@@ -61,9 +61,8 @@ fn further_turn(kernel: &Kernel, window: &Window, work: &Work) -> u64 {
     if let Loops::Tiles { .. } = kernel.loops {
         again.runs = work.runs;
         if kernel.op == OpCode::DepthwiseConv2dI8 {
-            let Axis { kernel, stride, .. } = window.rows;
-            let row = window.columns.input * window.inputs;
-            again.tail = (kernel.saturating_sub(stride) * row) as u64;
+            let kept = window.rows.reach().saturating_sub(window.rows.stride);
+            again.tail = (kept * window.columns.input * window.inputs) as u64;
         }
     }
     kernel.rates.instructions(&again)

@@ -49,8 +49,6 @@ impl Room {
 const WITHIN: [f64; 8] = [1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.85, f64::INFINITY];
 /// The same on a host.
 const WITHIN_ON_HOST: [f64; 4] = [1.3, 1.5, 1.7, f64::INFINITY];
-/// In the wish before the last, by how much instructions may pass [`FAIR`] times the multiply-adds of a plan: a share of those asked for.
-const NEARLY_FAIR: f64 = 0.04;
 /// What nobody asked for by name, fewer instructions for each multiply-add and no more memory than the dense network's, is worth up to this many times the
 /// loss without it.
 const WORTH: f64 = 1.2;
@@ -193,10 +191,8 @@ impl Prices {
         let within = within.iter().rev().filter(|_| along && macs < 1.0);
         let strict: Vec<Limits> =
             within.map(|within| limits.with(Cost::Instructions, (macs * within).min(1.0))).collect();
-        let waste = [NEARLY_FAIR * macs, 0.0];
-        let fair =
-            strict.last().filter(|_| !host).map(|limits| waste.map(|most| limits.with(Cost::Waste, most)));
-        let in_arena = std::iter::once(limits).chain(strict).chain(fair.into_iter().flatten());
+        let fair = strict.last().filter(|_| !host).map(|limits| limits.with(Cost::Waste, 0.0));
+        let in_arena = std::iter::once(limits).chain(strict).chain(fair);
         let in_arena = in_arena.map(|limits| Wish { limits, dense_arena: true });
         std::iter::once(Wish { limits, dense_arena: false }).chain(in_arena).collect()
     }

@@ -7,7 +7,7 @@ use crate::graph::{Graph, Network, Node, Op, Weight};
 use crate::lower;
 
 /// The stages of a layer of this geometry with a weight of this format and ranks, in the order in which they run. [`Choice::Given`] counts
-/// as dense: [`of_network`] knows the stages of a network that is there already.
+/// as dense: [`of_lowered`] knows the stages of a network that is there already.
 pub fn stages(layer: &Geometry, choice: Choice) -> Vec<Geometry> {
     let outputs = layer.output[0];
     match choice {
@@ -77,11 +77,6 @@ pub fn stages(layer: &Geometry, choice: Choice) -> Vec<Geometry> {
             [entrance(layer, input), core].into_iter().chain(last).collect()
         }
     }
-}
-
-/// The stages of one node of a graph with this weight; `None` if it does not lower.
-pub fn of_network(graph: &Graph, node: &Node, network: &Network) -> Option<Vec<Geometry>> {
-    lowered(graph, node, network).map(|lowered| of_lowered(&lowered))
 }
 
 /// The linear layers of a graph of one lowered node.
@@ -182,7 +177,7 @@ mod tests {
         ] {
             let found = stages(&geometry, choice);
             let Weight::Network(network) = build(choice, target).unwrap() else { panic!() };
-            assert_eq!(of_network(&graph, &node, &network).unwrap(), found, "{choice:?}");
+            assert_eq!(of_lowered(&lowered(&graph, &node, &network).unwrap()), found, "{choice:?}");
             let sums = found.iter().fold((0, 0), |(macs, weights), stage| {
                 let numbers = stage.output[0] * stage.row_len();
                 let positions = stage.images * stage.output[1] * stage.output[2];

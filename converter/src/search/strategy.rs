@@ -74,7 +74,8 @@ const FAR: f64 = 1.4;
 /// A plan with more modelled instructions than the dense network is passed over for one that has not, and loses up to this many times as much; where
 /// multiply-adds are limited, for speed, up to this many times a [safe](Judge::safe) loss in any case.
 const NOT_SLOWER: f64 = 4.0;
-/// Plans whose predicted loss is this many times the least one are not built to be compared.
+/// Plans whose predicted loss is this many times the least one are not built to be compared; where multiply-adds are limited, the least one counts as at least
+/// a [safe](Judge::safe) one.
 const HOPELESS: f64 = 6.0;
 
 /// Plans between the one with the greatest wish and the most modest one that are built where the greatest wish costs too much.
@@ -126,7 +127,7 @@ pub fn sized(
         let all: Vec<&dyn Strategy> = strategies.iter().map(AsRef::as_ref).collect();
         return Err(unreachable(graph, &all, prices));
     };
-    finalists.retain(|finalist| finalist.loss <= HOPELESS * least);
+    finalists.retain(|finalist| finalist.loss <= HOPELESS * least.max(safe));
     // Where nobody judges, predictions decide.
     let near = finalists.iter().position(|finalist| finalist.loss <= prices.worth() * least);
     let predicted = finalists[near.unwrap_or(0)].clone();

@@ -637,7 +637,7 @@ pub static X86_64: &[Kernel] = &[
         [1_927_538, 0, 4_853, 0, 1_923, 2_782],
     ),
     kernel(OpCode::DenseI4, 1, [0, 0, 0, 0, 100_000, 0]),
-    kernel(OpCode::MaxPool2dI8, 16, [338_388, 48_684, 2_850, 111_227, 0, 0]),
+    kernel(OpCode::MaxPool2dI8, 64, [558_699, 0, 504, 102_525, 0, 0]),
     kernel(OpCode::MaxPool2dF32, 16, [1_153_897, 473_663, 0, 55_432, 0, 540]),
     kernel(OpCode::AveragePool2dI8, 16, [778_354, 118_590, 14_331, 65_084, 0, 0]),
     kernel(OpCode::AveragePool2dF32, 16, [1_009_507, 482_694, 1_189, 52_035, 0, 627]),

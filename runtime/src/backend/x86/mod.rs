@@ -69,11 +69,11 @@ impl Kernels for Avx512Vnni {
         output: &Image,
         constants: &mut Constants,
     ) -> Option<Box<dyn Layer>> {
-        if let Some(layer) = steps::layer(step, Width::Bits512, inputs, output, constants) {
-            return layer;
+        if let Some(int8) = Int8::of(step) {
+            return int8.avx512(inputs, output, constants);
         }
-        match Int8::of(step) {
-            Some(int8) => int8.avx512(inputs, output, constants),
+        match steps::layer(step, Width::Bits512, inputs, output, constants) {
+            Some(layer) => layer,
             None => f32::layer(f32::Width::avx512()?, step, inputs, output),
         }
     }
@@ -121,11 +121,11 @@ impl Kernels for Avx2 {
         output: &Image,
         constants: &mut Constants,
     ) -> Option<Box<dyn Layer>> {
-        if let Some(layer) = steps::layer(step, Width::Bits256, inputs, output, constants) {
-            return layer;
+        if let Some(int8) = Int8::of(step) {
+            return int8.avx2(inputs, output, constants);
         }
-        match Int8::of(step) {
-            Some(int8) => int8.avx2(inputs, output, constants),
+        match steps::layer(step, Width::Bits256, inputs, output, constants) {
+            Some(layer) => layer,
             None => f32::layer(f32::Width::avx2()?, step, inputs, output),
         }
     }

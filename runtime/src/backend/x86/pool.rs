@@ -1,4 +1,4 @@
-//! Means and maxima of `i8` over windows, a register of channels at a time. Padding is not read: windows end where the image does.
+//! Means of `i8` over windows, and maxima where there is padding, a register of channels at a time. Padding is not read: windows end where the image does.
 
 use core::marker::PhantomData;
 

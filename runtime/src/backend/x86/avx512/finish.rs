@@ -33,18 +33,18 @@ impl Bounds {
 /// Row `row` of factors.
 ///
 /// # Safety
-/// `factors` is readable.
+/// The row is readable and begins at a multiple of 64; not all rows need be there.
 #[target_feature(enable = "avx512f")]
 #[inline]
 unsafe fn row(factors: *const Factors, row: usize) -> __m512i {
-    // SAFETY: the caller's; a row has 64 bytes, and there are five behind the biases.
+    // SAFETY: the caller's; a row has 64 bytes.
     unsafe { _mm512_load_si512(factors.cast::<[u32; LANES]>().add(1 + row).cast()) }
 }
 
 /// Requantises accumulators of 16 channels and adds the zero point, but for what exceptions add ([`words`]).
 ///
 /// # Safety
-/// `factors` is readable, and its rows are those of the mode.
+/// The rows of `factors` that the mode reads ([`rows`](super::super::requantize::rows)) are there.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 #[inline]
 pub unsafe fn requantize<const MODE: u8, const SUMS: usize>(
