@@ -50,7 +50,7 @@ impl<'m, O: OpSet> Model<'m, O> {
         Ok(model)
     }
 
-    /// Takes a blob that was validated when `fingerprint` was taken of it, by [`Model::load`] with the operators of `O`: the converter does that and
+    /// Takes a blob that was validated when `fingerprint` was taken of it, by [`Model::load`] with operators that `O` has too: the converter does that and
     /// writes both into the network's module. A program that takes all its blobs so links no validation.
     ///
     /// It proves that these are that blob's bytes, all but the weights, by their number and the checksum of the structure; weights are data here as in

@@ -209,7 +209,7 @@ pub fn kernels<O: OpSet>(model: &Model<'_, O>, isa: Isa) -> Vec<&'static str> {
     for step in model.steps() {
         let name = step.selection(isa).name;
         let Some(request) = Request::of(&step) else {
-            // Operators without a choice are linked with their name.
+            // Operators without a choice are linked in any case: reports ask for these names.
             names.extend(Some(name).filter(|name| *name != SCALAR));
             continue;
         };
