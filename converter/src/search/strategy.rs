@@ -72,8 +72,10 @@ const SURE: f64 = 0.9;
 /// Predictions that are this far apart may come out equal.
 const FAR: f64 = 1.4;
 /// A plan with more modelled instructions than the dense network is passed over for one that has not, and loses up to this many times as much; where
-/// multiply-adds are limited, for speed, up to this many times a [safe](Judge::safe) loss in any case.
+/// multiply-adds are limited, for speed, up to [`STILL_SAFE`] times a [safe](Judge::safe) loss in any case.
 const NOT_SLOWER: f64 = 4.0;
+/// See [`NOT_SLOWER`].
+const STILL_SAFE: f64 = 2.0;
 /// Plans whose predicted loss is this many times the least one are not built to be compared; where multiply-adds are limited, the least one counts as at least
 /// a [safe](Judge::safe) one.
 const HOPELESS: f64 = 6.0;
@@ -107,7 +109,7 @@ pub fn sized(
         let Some(least) = plans.first().map(|plan| plan.loss) else { continue };
         let faster = |finalist: &Finalist| {
             let slow = offers.expected(&finalist.plan).costs[Cost::Instructions as usize] > 1.0;
-            !slow && finalist.loss <= NOT_SLOWER * least.max(safe)
+            !slow && finalist.loss <= (NOT_SLOWER * least).max(STILL_SAFE * safe)
         };
         let modest = plans.iter().find(|finalist| faster(finalist)).unwrap_or(&plans[0]).clone();
         plans.retain(|finalist| finalist.loss <= FAR * prices.worth() * modest.loss);
@@ -444,7 +446,7 @@ mod tests {
             let (within, loss) = self.plans[plan[0]];
             let within = within - 1e-9;
             let waste = macs * (within - FAIR);
-            let loss = if loss > 0.0 { 1e-3 * (1.1 - 0.01 * within) } else { 0.0 };
+            let loss = if loss > 0.0 { 5e-4 * (1.1 - 0.01 * within) } else { 0.0 };
             Row { costs: [macs, 0.5, 0.5, macs * within, waste], loss }
         }
 
@@ -506,7 +508,7 @@ mod tests {
 
     #[test]
     fn a_plan_without_loss_that_is_slower_than_the_dense_network_is_passed_over() {
-        let (faster, lossless) = ((1.9, 1e-3), (3.0, 0.0));
-        assert_eq!(taken(vec![faster, lossless]).0, 0);
+        let lossless = (3.0, 0.0);
+        assert_eq!(taken(vec![(1.9, 5e-4), lossless]).0, 0);
     }
 }
