@@ -350,12 +350,6 @@ pub(crate) type LinearConstants<'m, T> = (&'m [T], Packing, [&'m [i32]; 3]);
 /// The elements of weight `id` and the number of its packing; `None` if they are of another type.
 #[inline(always)]
 fn constant<'m, T: bytemuck::AnyBitPattern>(blob: &Blob<'m>, id: u16, dtype: DType) -> Option<(&'m [T], u8)> {
-    let (bytes, packing) = constant_bytes(blob, id, dtype)?;
-    Some((bytemuck::try_cast_slice(bytes).ok()?, packing))
-}
-
-#[inline(never)]
-fn constant_bytes<'m>(blob: &Blob<'m>, id: u16, dtype: DType) -> Option<(&'m [u8], u8)> {
     let &[kind, offset, elements, _] = blob.weight_words(id)?;
     let [.., packing, found] = kind.to_le_bytes();
     if found != dtype as u8 {
@@ -363,7 +357,8 @@ fn constant_bytes<'m>(blob: &Blob<'m>, id: u16, dtype: DType) -> Option<(&'m [u8
     }
     // Where its bytes were found to lie in its section the product does not wrap; else they are others of that section, or none.
     let length = elements.wrapping_mul(dtype.bytes() as u32) as usize;
-    Some((blob.constant(kind as u16, offset, length)?, packing))
+    let bytes = blob.constant(kind as u16, offset, length)?;
+    Some((bytemuck::try_cast_slice(bytes).ok()?, packing))
 }
 
 impl core::fmt::Debug for Step<'_> {
