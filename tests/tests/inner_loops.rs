@@ -89,7 +89,7 @@ const V7M: &[Expected] = &[
 const V6M: &[Expected] = &[
     (&["v6m", "columns"], Wanted::Muls, 0.2),
     (&["v6m", "plane"], Wanted::Muls, 0.2),
-    (&["v6m", "dense"], Wanted::Muls, 0.2),
+    (&["v6m", "dense", "dense"], Wanted::Muls, 0.2),
 ];
 const BOARDS: [(&str, &[Expected]); 6] = [
     ("qemu-m0", V6M),
