@@ -161,7 +161,7 @@ impl Converted {
     /// Text of the Rust module that includes the blob at `path`, which stands in the same folder.
     pub fn module(&self, path: &Path) -> Result<String, Error> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        Ok(emit::module(&self.program(), &name)?)
+        Ok(emit::module(&self.program(), &self.blob, &name)?)
     }
 
     /// The same network laid out for another core: its weights' order, its memory. The search is not repeated.

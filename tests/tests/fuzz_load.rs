@@ -2,6 +2,8 @@
 //! without an error. `TUCANO_FUZZ_SECONDS` lengthens it.
 
 mod blob_bytes;
+#[path = "../../boards/qemu/src/rounds.rs"]
+mod rounds;
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -14,7 +16,7 @@ use tucano::backend::Scalar;
 use tucano::backend::spec::select::Isa;
 use tucano::blob::{BlobBuilder, DType, Fingerprint, Packing, SectionKind, Space, TensorRecord, crc32};
 use tucano::ops::OpCode;
-use tucano::{AllOps, Model, Session, Step, host};
+use tucano::{AllOps, Model, Session, host};
 use tucano_tests::fuzz::{host_blob, repair_weights};
 
 const I8_BOUNDS: [u32; 2] = [-128i32 as u32, 127];
@@ -300,8 +302,7 @@ fn execute_unvalidated(bytes: &[u8], structure: usize) -> Result<bool, TestCaseE
     let crc = crc32(&[&bytes[..structure]]);
     let fingerprint = Fingerprint { length: bytes.len() as u32, structure: structure as u32, crc };
     let model = Model::<AllOps>::load_known(placed.get(), &fingerprint).unwrap();
-    // Records may be read many times, by a stride of 0.
-    if model.steps().fold(0, |all: u64, step| all.saturating_add(work(&step))) > 1 << 20 {
+    if rounds::of_model(&model) > 1 << 20 {
         return Ok(false);
     }
     // A run refuses buffers that are shorter than the header says.
@@ -326,21 +327,6 @@ fn execute_unvalidated(bytes: &[u8], structure: usize) -> Result<bool, TestCaseE
     }
     prop_assert!(buffers.iter().all(Guarded::is_whole), "bytes outside of arena and state are written");
     Ok(ran)
-}
-
-/// The rounds of a step's loops, at most, as its records say: nothing else bounds what was not validated.
-fn work(step: &Step<'_>) -> u64 {
-    let rounds =
-        |factors: &[u32]| factors.iter().fold(1, |all: u64, &n| all.saturating_mul(u64::from(n).max(1)));
-    let shape = |tensor: Option<TensorRecord>| tensor.map_or([0; 4], |tensor| tensor.shape);
-    let (inputs, outputs) = (shape(step.input(0)), shape(step.output(0)));
-    // Kernels of convolutions, and groups without outputs; kernels of pools.
-    let loops = match (step.parameters().len(), step.parameters()) {
-        (13, &[.., height, width, groups, _, _]) => [height, width, groups / outputs[3].max(1)],
-        (11, &[.., height, width, _, _, _]) => [height, width, 1],
-        _ => [1; 3],
-    };
-    rounds(&inputs).max(rounds(&outputs)).saturating_mul(rounds(&loops))
 }
 
 /// Memory at a multiple of 64, between bytes that nothing may write.

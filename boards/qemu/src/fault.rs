@@ -50,3 +50,38 @@ pub unsafe extern "C" fn handler() {
         report = sym report,
     )
 }
+
+/// What start-up and the compiler ask of a program with a console: where faults go, what a wrapped counter does, how a panic ends. `reported`: a fault
+/// ends the program; `probed`: [`handler`] takes it.
+#[macro_export]
+macro_rules! ends {
+    (reported) => {
+        /// Passes the faulting code's stack on, before anything else is pushed there.
+        #[unsafe(naked)]
+        #[unsafe(no_mangle)]
+        unsafe extern "C" fn fault() {
+            core::arch::naked_asm!("mov r0, sp", "bl {report}", "udf #0", report = sym $crate::fault::report)
+        }
+        $crate::ends!();
+    };
+    (probed) => {
+        #[unsafe(naked)]
+        #[unsafe(no_mangle)]
+        unsafe extern "C" fn fault() {
+            core::arch::naked_asm!("ldr r0, ={handler}", "bx r0", handler = sym $crate::fault::handler)
+        }
+        $crate::ends!();
+    };
+    () => {
+        #[unsafe(no_mangle)]
+        extern "C" fn tick() {
+            $crate::counter::wrapped();
+        }
+
+        #[panic_handler]
+        fn panic(info: &core::panic::PanicInfo) -> ! {
+            $crate::say!("panic {info}");
+            $crate::semihosting::exit(4)
+        }
+    };
+}

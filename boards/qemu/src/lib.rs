@@ -8,6 +8,7 @@ pub mod fault;
 pub mod memory;
 pub mod program;
 pub mod random;
+pub mod rounds;
 pub mod semihosting;
 pub mod startup;
 mod strings;

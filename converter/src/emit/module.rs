@@ -9,10 +9,10 @@ use tucano::host::Runner;
 use super::{Error, Program};
 use crate::plan::needs::kernels;
 
-/// The text of the module. `blob` is the blob's path as seen from the module, usually its file name.
+/// The text of the module of a program that [`emit`](super::emit) made `bytes` of. `blob` is the blob's path as seen from the module, usually its file name.
 ///
 /// The module needs only the crate `tucano`; arrays of quantisations are empty for `f32` models.
-pub fn module(program: &Program, blob: &str) -> Result<String, Error> {
+pub fn module(program: &Program, bytes: &[u8], blob: &str) -> Result<String, Error> {
     let layout = &program.plan.layout;
     let (inputs, outputs) = layout.contracts.split_at(layout.inputs.len());
     let mut text = String::new();
@@ -77,7 +77,7 @@ pub fn module(program: &Program, blob: &str) -> Result<String, Error> {
     let tiles = if program.plan.regions.is_empty() { "" } else { "; tiles" };
     let _ = writeln!(out, "    pub struct Ops {{ {}{tiles} }}\n}}", codes.join(", "));
     // Validates the blob: what the fingerprint stands for.
-    let runner = Runner::new(&super::emit(program)?).map_err(|fault| Error::Blob(fault.to_string()))?;
+    let runner = Runner::new(bytes).map_err(|fault| Error::Blob(fault.to_string()))?;
     if program.isa.has_kernels() {
         let _ = write!(out, "\n{}", declare_kernels(&kernels(&runner.model(), program.isa)));
     }

@@ -374,7 +374,8 @@ fn module_names_what_a_program_needs() {
         labels: &[],
         isa: Isa::Scalar,
     };
-    let text = module(&program, "chain.tuc").expect("module");
+    let bytes = emit(&program).expect("blob");
+    let text = module(&program, &bytes, "chain.tuc").expect("module");
     for part in [
         format!("ARENA_BYTES: usize = {}", plan.arena_bytes),
         "pub struct Ops { Conv2dF32, DenseF32, MaxPool2dF32, SoftmaxF32 }".into(),

@@ -12,7 +12,7 @@ use super::candidates::Candidate;
 use super::explain::report;
 use super::fisher::{self, Metric};
 use super::loss::Loss;
-use super::prices::{self, Prices, Room, Wish, forms_of};
+use super::prices::{Lowered, Prices, Room, Wish};
 use super::refit::{self, Form, Trusted};
 use super::sensitivity::{self, Sensitivity};
 use super::strategy::{Shrunk, Strategy};
@@ -113,11 +113,11 @@ impl<'a> Formats<'a> {
         fitting: Fitting,
         stayed: &'static str,
     ) -> Self {
-        let forms: Vec<_> =
-            found.iter().map(|layer| forms_of(graph, layer.node, &layer.candidates)).collect();
-        let mut rows = rows(graph, &found, &forms, prices);
-        let stages = |forms: Vec<prices::Form>| forms.into_iter().map(|form| form.stages).collect();
-        let stages: Vec<Vec<Vec<Geometry>>> = forms.into_iter().map(stages).collect();
+        let lowered: Vec<_> =
+            found.iter().map(|layer| prices.lowered(graph, layer.node, &layer.candidates)).collect();
+        let mut rows = rows(graph, &found, &lowered, prices);
+        let stages = |layer: Vec<Lowered>| layer.into_iter().map(|lowered| lowered.stages).collect();
+        let stages: Vec<Vec<Vec<Geometry>>> = lowered.into_iter().map(stages).collect();
         let curve = predicted(graph, &rows, WORTH);
         let all_rows = rows.clone();
         if let Some((memory, room)) = &prices.memory {
@@ -306,19 +306,19 @@ impl Strategy for Formats<'_> {
 pub fn rows(
     graph: &Graph,
     found: &[Sensitivity],
-    forms: &[Vec<prices::Form>],
+    lowered: &[Vec<Lowered>],
     prices: &Prices,
 ) -> Vec<Vec<Row>> {
-    let layer = |(layer, forms): (&Sensitivity, &Vec<prices::Form>)| {
+    let layer = |(layer, lowered): (&Sensitivity, &Vec<Lowered>)| {
         let name = &graph.nodes[layer.node].name;
-        let candidates = layer.candidates.iter().zip(forms).zip(&layer.losses);
-        let row = |((candidate, form), loss): ((&Candidate, &prices::Form), &f64)| Row {
-            costs: prices.shares(name, form, prices.turns(layer.node, &form.stages), candidate),
+        let candidates = layer.candidates.iter().zip(lowered).zip(&layer.losses);
+        let row = |((candidate, lowered), loss): ((&Candidate, &Lowered), &f64)| Row {
+            costs: prices.shares(name, lowered, prices.turns(layer.node, &lowered.stages), candidate),
             loss: *loss,
         };
         candidates.map(row).collect()
     };
-    found.iter().zip(forms).map(layer).collect()
+    found.iter().zip(lowered).map(layer).collect()
 }
 
 /// The loss of a candidate that does not fit into memory: more than any other.

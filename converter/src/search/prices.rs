@@ -87,7 +87,7 @@ impl Prices {
             added += refit::missing_bias(graph, index);
             let Some(geometry) = Geometry::of(graph, node) else { continue };
             let own =
-                prices.absolute(&node.name, &Form::from(vec![geometry]), 1, &Candidate::dense(&geometry));
+                prices.absolute(&node.name, &Lowered::from(vec![geometry]), 1, &Candidate::dense(&geometry));
             layers.iter_mut().zip(own).for_each(|(sum, cost)| *sum += cost);
         }
         // Instructions of other steps count where a limit on them is to hold.
@@ -112,12 +112,12 @@ impl Prices {
     }
 
     /// In numbers, bytes and instructions.
-    fn absolute(&self, name: &str, form: &Form, turns: usize, candidate: &Candidate) -> Costs {
+    fn absolute(&self, name: &str, lowered: &Lowered, turns: usize, candidate: &Candidate) -> Costs {
         let Options { core, int8, .. } = self.options;
-        let bytes = flash::layer_bytes(int8, core.isa(), &form.stages, name);
+        let bytes = flash::layer_bytes(int8, core.isa(), &lowered.stages, name);
         // What has no price counts as its MACs.
-        let layers = candidate_instructions(core, int8, &form.stages, turns).unwrap_or(candidate.macs);
-        let instructions = layers + self.moves(form);
+        let layers = candidate_instructions(core, int8, &lowered.stages, turns).unwrap_or(candidate.macs);
+        let instructions = layers + lowered.moves;
         [candidate.macs as f64, candidate.weights as f64, bytes as f64, instructions as f64, 0.0]
     }
 
@@ -140,16 +140,35 @@ impl Prices {
         limited.map_or(1, |(memory, room)| memory.turns(index, stages, room.bytes()))
     }
 
-    /// Instructions of what moves data between the layers of a form, where a limit on instructions is to hold.
-    fn moves(&self, form: &Form) -> u64 {
+    /// What every candidate of the layer of `node` is lowered to.
+    pub fn lowered(&self, graph: &Graph, node: usize, candidates: &[Candidate]) -> Vec<Lowered> {
+        let node = &graph.nodes[node];
+        let Some(geometry) = Geometry::of(graph, node) else {
+            return vec![Lowered::from(Vec::new()); candidates.len()];
+        };
+        let of = |candidate: &Candidate| {
+            let network = candidate.network.as_ref();
+            match network.and_then(|network| stages::lowered(graph, node, network)) {
+                Some(lowered) => {
+                    Lowered { stages: stages::of_lowered(&lowered), moves: self.moves(&lowered) }
+                }
+                None => Lowered::from(stages::stages(&geometry, candidate.choice)),
+            }
+        };
+        candidates.iter().map(of).collect()
+    }
+
+    /// Instructions of what moves data between the layers of a lowered node, where a limit on instructions is to hold.
+    fn moves(&self, lowered: &Graph) -> u64 {
         let Options { core, int8, .. } = self.options;
-        let moving = form.moving.as_ref().filter(|_| self.limits_instructions());
-        moving.and_then(|graph| fixed_instructions(graph, core, int8.is_some())).unwrap_or(0)
+        let moves = lowered.nodes.iter().any(|node| matches!(node.op, Op::Transpose(_)));
+        let price = || fixed_instructions(lowered, core, int8.is_some());
+        (moves && self.limits_instructions()).then(price).flatten().unwrap_or(0)
     }
 
     /// Shares of a candidate of the layer `name`, whose stages run in so many turns.
-    pub fn shares(&self, name: &str, form: &Form, turns: usize, candidate: &Candidate) -> Costs {
-        let own = self.absolute(name, form, turns, candidate);
+    pub fn shares(&self, name: &str, lowered: &Lowered, turns: usize, candidate: &Candidate) -> Costs {
+        let own = self.absolute(name, lowered, turns, candidate);
         waste(std::array::from_fn(|k| own[k] / self.whole[k]))
     }
 
@@ -236,34 +255,15 @@ fn waste(mut shares: Costs) -> Costs {
 
 /// What a candidate is lowered to.
 #[derive(Clone, Debug)]
-pub struct Form {
+pub struct Lowered {
     /// Its linear layers, in the order in which they run.
     pub stages: Vec<Geometry>,
-    /// The candidate as a graph of its own, where data changes places between its layers.
-    moving: Option<Graph>,
+    /// Instructions of what moves data between them, where a limit on instructions is to hold.
+    moves: u64,
 }
 
-impl From<Vec<Geometry>> for Form {
+impl From<Vec<Geometry>> for Lowered {
     fn from(stages: Vec<Geometry>) -> Self {
-        Self { stages, moving: None }
+        Self { stages, moves: 0 }
     }
-}
-
-/// The form of every candidate of one layer.
-pub fn forms_of(graph: &Graph, node: usize, candidates: &[Candidate]) -> Vec<Form> {
-    let node = &graph.nodes[node];
-    let Some(geometry) = Geometry::of(graph, node) else {
-        return vec![Form::from(Vec::new()); candidates.len()];
-    };
-    let moves = |lowered: &Graph| lowered.nodes.iter().any(|node| matches!(node.op, Op::Transpose(_)));
-    let of = |candidate: &Candidate| {
-        let network = candidate.network.as_ref();
-        match network.and_then(|network| stages::lowered(graph, node, network)) {
-            Some(lowered) => {
-                Form { stages: stages::of_lowered(&lowered), moving: Some(lowered).filter(moves) }
-            }
-            None => Form::from(stages::stages(&geometry, candidate.choice)),
-        }
-    };
-    candidates.iter().map(of).collect()
 }

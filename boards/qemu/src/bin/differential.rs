@@ -23,7 +23,7 @@ use tucano_boards_qemu::edge::{Edge, Ends};
 use tucano_boards_qemu::program::{Backend, backend};
 use tucano_boards_qemu::random::{ALIGN, Guarded, Noise, Pool, cast};
 use tucano_boards_qemu::semihosting::{self, File};
-use tucano_boards_qemu::{counter, fault, memory, say};
+use tucano_boards_qemu::{counter, memory, say};
 
 /// Of weights.
 const WEIGHTS_ALIGN: usize = 4;
@@ -708,19 +708,4 @@ extern "C" fn tested() -> ! {
     semihosting::exit(2)
 }
 
-#[unsafe(naked)]
-#[unsafe(no_mangle)]
-unsafe extern "C" fn fault() {
-    core::arch::naked_asm!("ldr r0, ={handler}", "bx r0", handler = sym fault::handler)
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn tick() {
-    counter::wrapped();
-}
-
-#[panic_handler]
-fn panic(info: &core::panic::PanicInfo) -> ! {
-    say!("panic {info}");
-    semihosting::exit(4)
-}
+tucano_boards_qemu::ends!(probed);

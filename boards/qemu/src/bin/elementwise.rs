@@ -15,7 +15,7 @@ use tucano::ops::{add, mean, permute, softmax};
 use tucano_boards_qemu::program::{Backend, backend};
 use tucano_boards_qemu::random::{Guarded, Noise, Pool, cast};
 use tucano_boards_qemu::semihosting::{self, File};
-use tucano_boards_qemu::{counter, fault, memory, say};
+use tucano_boards_qemu::{counter, memory, say};
 
 /// An operator with all that it needs besides its operands.
 #[derive(Clone, Copy, Debug)]
@@ -480,20 +480,4 @@ extern "C" fn main() -> ! {
     semihosting::exit(2)
 }
 
-/// Passes the faulting code's stack on, before anything else is pushed there.
-#[unsafe(naked)]
-#[unsafe(no_mangle)]
-unsafe extern "C" fn fault() {
-    core::arch::naked_asm!("mov r0, sp", "bl {report}", "udf #0", report = sym fault::report)
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn tick() {
-    counter::wrapped();
-}
-
-#[panic_handler]
-fn panic(info: &core::panic::PanicInfo) -> ! {
-    say!("panic {info}");
-    semihosting::exit(4)
-}
+tucano_boards_qemu::ends!(reported);

@@ -15,7 +15,7 @@ use tucano_boards_qemu::edge::Ends;
 use tucano_boards_qemu::program::{Backend, backend};
 use tucano_boards_qemu::random::{Noise, Pool, cast};
 use tucano_boards_qemu::semihosting::{self, File};
-use tucano_boards_qemu::{counter, fault, memory, say};
+use tucano_boards_qemu::{counter, memory, say};
 
 const ISA: Isa = <Backend as tucano::backend::Backend>::ISA;
 const ONE: Axis = Axis { input: 1, output: 1, kernel: 1, stride: 1, dilation: 1, pad: 0 };
@@ -268,19 +268,4 @@ extern "C" fn tested() -> ! {
     semihosting::exit(2)
 }
 
-#[unsafe(naked)]
-#[unsafe(no_mangle)]
-unsafe extern "C" fn fault() {
-    core::arch::naked_asm!("ldr r0, ={handler}", "bx r0", handler = sym fault::handler)
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn tick() {
-    counter::wrapped();
-}
-
-#[panic_handler]
-fn panic(info: &core::panic::PanicInfo) -> ! {
-    say!("panic {info}");
-    semihosting::exit(4)
-}
+tucano_boards_qemu::ends!(probed);

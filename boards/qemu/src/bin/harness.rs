@@ -7,7 +7,7 @@ use tucano::{Model, Session};
 use tucano_boards_qemu::memory::{self, StackGauge};
 use tucano_boards_qemu::program::{Backend, Ops, backend};
 use tucano_boards_qemu::semihosting::{self, File};
-use tucano_boards_qemu::{counter, fault, say};
+use tucano_boards_qemu::{counter, say};
 
 /// How often the counter is read to learn what reading costs.
 const READINGS: u32 = 256;
@@ -142,20 +142,4 @@ unsafe extern "C" fn mark_end() {
     core::arch::naked_asm!("bx lr")
 }
 
-/// Passes the faulting code's stack on, before anything else is pushed there.
-#[unsafe(naked)]
-#[unsafe(no_mangle)]
-unsafe extern "C" fn fault() {
-    core::arch::naked_asm!("mov r0, sp", "bl {report}", "udf #0", report = sym fault::report)
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn tick() {
-    counter::wrapped();
-}
-
-#[panic_handler]
-fn panic(info: &core::panic::PanicInfo) -> ! {
-    say!("panic {info}");
-    semihosting::exit(4)
-}
+tucano_boards_qemu::ends!(reported);

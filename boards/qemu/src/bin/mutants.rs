@@ -6,12 +6,12 @@
 #![no_std]
 #![no_main]
 
-use tucano::blob::{Fingerprint, TensorRecord, crc32};
-use tucano::{Model, Session, Step};
+use tucano::blob::{Fingerprint, crc32};
+use tucano::{Model, Session};
 use tucano_boards_qemu::program::{Ops, backend};
 use tucano_boards_qemu::random::{Noise, Pool};
 use tucano_boards_qemu::semihosting::{self, File};
-use tucano_boards_qemu::{counter, fault, memory, say};
+use tucano_boards_qemu::{memory, rounds, say};
 
 /// A case is passed over whose steps' loops may have so many times more rounds than those of the blob.
 const MOST_WORK: u64 = 4;
@@ -45,7 +45,7 @@ fn run(free: &mut [u8]) -> Option<()> {
     let [length, cases, seed] = words;
     let original = memory::blob(length as usize);
     let undamaged = Model::<Ops>::load(original).ok()?;
-    let (fingerprint, most) = (undamaged.blob().fingerprint(), MOST_WORK * work_of(&undamaged));
+    let (fingerprint, most) = (undamaged.blob().fingerprint(), MOST_WORK * rounds::of_model(&undamaged));
     let mut pool = Pool(free);
     let copy = pool.take(original.len());
     copy.copy_from_slice(original);
@@ -62,7 +62,7 @@ fn run(free: &mut [u8]) -> Option<()> {
         damage(&mut copy[..structure], &mut noise);
         let crc = crc32(&[&copy[..structure]]);
         let model = Model::<Ops>::load_known(copy, &Fingerprint { crc, ..fingerprint }).ok()?;
-        if work_of(&model) > most {
+        if rounds::of_model(&model) > most {
             passed += 1;
             continue;
         }
@@ -110,40 +110,4 @@ fn damage(structure: &mut [u8], noise: &mut Noise) {
     }
 }
 
-/// The rounds of all steps. Records may be read many times, by a stride of 0.
-fn work_of(model: &Model<'_, Ops>) -> u64 {
-    model.steps().fold(0, |all, step| all.saturating_add(work(&step)))
-}
-
-/// The rounds of a step's loops, at most, as its records say: nothing else bounds what was not validated.
-fn work(step: &Step<'_>) -> u64 {
-    let rounds =
-        |factors: &[u32]| factors.iter().fold(1, |all: u64, &n| all.saturating_mul(u64::from(n).max(1)));
-    let shape = |tensor: Option<TensorRecord>| tensor.map_or([0; 4], |tensor| tensor.shape);
-    let (inputs, outputs) = (shape(step.input(0)), shape(step.output(0)));
-    // Kernels of convolutions, and groups without outputs; kernels of pools.
-    let loops = match (step.parameters().len(), step.parameters()) {
-        (13, &[.., height, width, groups, _, _]) => [height, width, groups / outputs[3].max(1)],
-        (11, &[.., height, width, _, _, _]) => [height, width, 1],
-        _ => [1; 3],
-    };
-    rounds(&inputs).max(rounds(&outputs)).saturating_mul(rounds(&loops))
-}
-
-/// Passes the faulting code's stack on, before anything else is pushed there.
-#[unsafe(naked)]
-#[unsafe(no_mangle)]
-unsafe extern "C" fn fault() {
-    core::arch::naked_asm!("mov r0, sp", "bl {report}", "udf #0", report = sym fault::report)
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn tick() {
-    counter::wrapped();
-}
-
-#[panic_handler]
-fn panic(info: &core::panic::PanicInfo) -> ! {
-    say!("panic {info}");
-    semihosting::exit(4)
-}
+tucano_boards_qemu::ends!(reported);

@@ -8,7 +8,7 @@ use crate::calibrate::covariance::Geometry;
 use crate::graph::{Graph, ValueId};
 use crate::plan::memory::together;
 use crate::search;
-use crate::search::prices::{Form, Room};
+use crate::search::prices::{Lowered, Room};
 
 use super::super::allocate::{Cost, Costs, Limits};
 use super::super::candidates::Candidate;
@@ -68,8 +68,8 @@ impl Prices {
             let cost = |[to, from]: [Width; 2]| {
                 let mut costs = layer.as_ref().map_or(Costs::default(), |(_, geometry)| {
                     let stage = narrowed(geometry, to, if carried.is_some() { to } else { from });
-                    let form = Form::from(vec![stage]);
-                    network.shares(&node.name, &form, 1, &Candidate::dense(&stage))
+                    let lowered = Lowered::from(vec![stage]);
+                    network.shares(&node.name, &lowered, 1, &Candidate::dense(&stage))
                 });
                 costs[parameters] += bias * to.0 as f64 / to.1 as f64;
                 costs
